@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counted allocation, arenas, buffers. Every heap block of the library passes through here, third-party
+// libraries included (they are given these functions), so tests can count calls and make any of them fail.
+#include "base/base.h"
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static _Atomic uint64_t calls, live, bytes, fail_at, fail_count;
+
+static bool refused(void) {
+    uint64_t n = atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1;
+    uint64_t at = atomic_load_explicit(&fail_at, memory_order_relaxed);
+    if (!at || n < at) return false;
+    atomic_fetch_add_explicit(&fail_count, 1, memory_order_relaxed);
+    return true;
+}
+
+static void *counted(void *p) {
+    if (!p) return NULL;
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&bytes, malloc_usable_size(p), memory_order_relaxed);
+    return p;
+}
+
+static void uncount(void *p) {
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&bytes, malloc_usable_size(p), memory_order_relaxed);
+}
+
+void *mica_alloc(size_t size) { return refused() ? NULL : counted(malloc(size ? size : 1)); }
+
+void *mica_calloc(size_t count, size_t size) {
+    return refused() ? NULL : counted(calloc(count ? count : 1, size ? size : 1));
+}
+
+void *mica_realloc(void *p, size_t size) {
+    if (!p) return mica_alloc(size);
+    if (refused()) return NULL;
+    size_t before = malloc_usable_size(p);
+    void *q = realloc(p, size ? size : 1);
+    if (!q) return NULL;
+    atomic_fetch_sub_explicit(&bytes, before, memory_order_relaxed);
+    atomic_fetch_add_explicit(&bytes, malloc_usable_size(q), memory_order_relaxed);
+    return q;
+}
+
+void *mica_alloc_aligned(size_t size, size_t align) {
+    void *p = NULL;
+    if (refused() || posix_memalign(&p, align, size ? size : 1)) return NULL;
+    return counted(p);
+}
+
+void mica_free(void *p) {
+    if (!p) return;
+    uncount(p);
+    free(p);
+}
+
+char *mica_strndup(const char *s, size_t n) {
+    char *p = mica_alloc(n + 1);
+    if (!p) return NULL;
+    memcpy(p, s, n);
+    p[n] = 0;
+    return p;
+}
+
+char *mica_strdup(const char *s) { return mica_strndup(s, strlen(s)); }
+
+char *mica_strf(const char *fmt, ...) {
+    va_list args, again;
+    va_start(args, fmt);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    char *p = n < 0 ? NULL : mica_alloc((size_t)n + 1);
+    if (p) vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    return p;
+}
+
+bool mica_size_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
+
+bool mica_grow(void *items_ptr, size_t *capacity, size_t need, size_t size) {
+    if (need <= *capacity) return true;
+    size_t n = *capacity ? *capacity : 8, total;
+    while (n < need)
+        if (!mica_size_mul(n, 2, &n)) return false;
+    void *items;
+    memcpy(&items, items_ptr, sizeof items);
+    if (!mica_size_mul(n, size, &total) || !(items = mica_realloc(items, total))) return false;
+    memcpy(items_ptr, &items, sizeof items);
+    *capacity = n;
+    return true;
+}
+
+mica_alloc_stats mica_alloc_get_stats(void) {
+    return (mica_alloc_stats){atomic_load(&calls), atomic_load(&live), atomic_load(&bytes)};
+}
+
+void mica_alloc_fail_after(uint64_t nth) {
+    atomic_store(&fail_count, 0);
+    atomic_store(&fail_at, nth ? atomic_load(&calls) + nth : 0);
+}
+
+uint64_t mica_alloc_failures(void) { return atomic_load(&fail_count); }
+
+double mica_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
