@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model on disk, folder or .gguf, behind one face: its config and its weights by module name in Hugging Face style
+// ("model.layers.0.self_attn.q_proj"). Prefixes that multi-modal files put in front are tolerated. Tensors point into
+// the mapped file where its layout is usable as it is; GGUF blocks are turned into affine triples in owned memory.
+#ifndef MICA_IO_CHECKPOINT_H
+#define MICA_IO_CHECKPOINT_H
+
+#include "io/config.h"
+#include "io/tensor.h"
+
+typedef struct mica_checkpoint mica_checkpoint;
+
+typedef struct mica_weight {
+    bool quantized;
+    mica_quant_spec spec;   // if quantized
+    int64_t out, in;        // logical shape [out, in]; a vector has out = 1
+    mica_tensor weight;     // dense: [out, in] or [in]. Quantised: codes, U32 [out, in*bits/32]
+    mica_tensor scales;     // quantised: [out, in/group_size]
+    mica_tensor biases;     // affine: like scales
+    float global_scale;     // nvfp4 with "<module>.global_scale": its value; otherwise 1
+    bool has_bias;
+    mica_tensor bias;       // [out]: the linear layer's bias
+    void *owned;            // memory behind the tensors above, when they are not mapped; see mica_weight_release
+} mica_weight;
+
+/** Opens a folder or a GGUF file. Reads config and headers, no weights. The errors are those of the parts, plus
+ * "<path>: no such file or folder", "<path>: no config.json", "<path>: no *.safetensors". */
+mica_checkpoint *mica_checkpoint_open(const char *path, mica_error *err);
+void mica_checkpoint_free(mica_checkpoint *c);
+const mica_config *mica_checkpoint_config(const mica_checkpoint *c);
+const char *mica_checkpoint_path(const mica_checkpoint *c);
+
+/** Is there a "<module>.weight"? ("lm_head" is absent from tied checkpoints.) */
+bool mica_checkpoint_has(const mica_checkpoint *c, const char *module);
+/** Finds "<module>.weight" and what belongs to it. The shape must be [out, in] (unpacked), or [in] when out is 0;
+ * -1 accepts any. Errors: missing tensor (named), wrong shape (both shapes), wrong type, a quantised triple that does
+ * not fit together. Safe from several threads. */
+bool mica_checkpoint_find(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
+/** Frees owned memory, if any; mapped tensors are unaffected. Idempotent. */
+void mica_weight_release(mica_weight *w);
+/** Drops the mapped pages behind w from memory; call it once the weight was copied elsewhere. */
+void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w);
+/** Row `row` of the weight as f32, dequantised; out [in]. For tests and small uses. */
+void mica_weight_row(const mica_weight *w, int64_t row, float *out);
+
+typedef struct mica_checkpoint_stats {
+    uint64_t bytes;      // of all weight tensors as stored
+    uint64_t parameters; // logical weights: packed codes count as what they stand for; scales and biases do not count
+    size_t tensors, files;
+} mica_checkpoint_stats;
+mica_checkpoint_stats mica_checkpoint_get_stats(const mica_checkpoint *c);
+
+struct mica_gguf;
+struct mica_safetensors;
+/** The file behind it: NULL for a folder. Its vocabulary is in gguf.h. */
+const struct mica_gguf *mica_checkpoint_gguf(const mica_checkpoint *c);
+/** NULL for a GGUF file. */
+const struct mica_safetensors *mica_checkpoint_safetensors(const mica_checkpoint *c);
+#endif
