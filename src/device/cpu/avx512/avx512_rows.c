@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+// rows kernels, level avx512.
+#if defined(__x86_64__)
+#include "device/cpu/isa.h"
+
+void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa) { (void)isa; }
+#endif

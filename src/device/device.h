@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Room `device`: memory and kernels of one kind of hardware. The engine sees a device as this struct: buffers to
+// allocate, and kernels found by op name. It hands a kernel tensors (pointer, type, shape, strides in
+// elements) that are already validated; kernels assert, never fail and never allocate.
+#ifndef MICA_DEVICE_H
+#define MICA_DEVICE_H
+
+#include "base/base.h"
+#include "mica/dtype.h"
+
+enum { MICA_MAX_DIMS = 8, MICA_KERNEL_INPUTS = 10 };
+
+typedef struct mica_device mica_device;
+
+/** Memory of a device, reference counted. `data` is a host pointer on cpu, a device pointer elsewhere. */
+typedef struct mica_buffer {
+    void *data;
+    size_t size;          // bytes usable
+    _Atomic uint32_t refs;
+    mica_device *device;
+    void (*release)(void *owner); // borrowed memory: called once when the last reference goes; NULL = device memory
+    void *owner;
+    struct mica_buffer *next;     // free list of the device's cache
+} mica_buffer;
+
+typedef struct mica_tensor {
+    unsigned char *data; // first element
+    mica_dtype dtype;
+    int ndim;
+    bool contiguous;     // row-major without gaps
+    int64_t shape[MICA_MAX_DIMS];
+    int64_t stride[MICA_MAX_DIMS]; // in elements; 0 = broadcast
+} mica_tensor;
+
+/** Parameters of an op: what is structure, not data. Zero-initialise, then set the member of the op; compared and hashed as bytes. */
+typedef union mica_params {
+    struct { int32_t axis; int32_t flags; } axis;              // softmax, sum, argmax, sort, cumsum, take, concatenate…
+    struct { uint32_t axes; int32_t keepdims; } reduce;        // bit set of axes
+    struct { double value; } scalar;                           // full, scalar operands
+    struct { double start, step; } arange;
+    struct { float eps; } norm;
+    struct { int32_t dims, traditional; float base, scale; } rope; // dims rotated
+    struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
+    struct { int32_t bits, group_size, mode, transpose; } quant; // mode: mica_quant_mode
+    struct { int32_t out, in, bits, group_size, mode, scale_dtype; } packed; // packed quantised weight [out, in]
+    struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
+    struct { float scale; int32_t layer, window; } paged; // attention over cache pages of one layer
+    uint64_t words[8];
+} mica_params;
+
+typedef struct mica_call {
+    mica_device *device;
+    const mica_params *params;
+    int inputs;
+    mica_tensor in[MICA_KERNEL_INPUTS];
+    mica_tensor out;     // always contiguous, never aliases an input unless the op is marked elementwise or in place
+    unsigned char *scratch; // as many bytes as the kernel's scratch function asked for, 64-byte aligned
+} mica_call;
+
+/** Runs one op; returns when its output is complete (cpu) or queued in order (cuda). */
+typedef void mica_kernel_fn(const mica_call *call);
+/** Scratch bytes the kernel needs for this call (data pointers are not set yet). */
+typedef size_t mica_scratch_fn(const mica_call *call);
+
+typedef struct mica_kernel {
+    const char *op; // name of the op as in engine/op.def
+    mica_kernel_fn *run;
+    mica_scratch_fn *scratch; // NULL = none
+} mica_kernel;
+
+struct mica_device {
+    const char *name;  // "cpu"
+    const char *level; // "ref", "avx2", "avx512", "amx", …
+    const mica_kernel *kernels; // any order; the engine looks ops up by name once, when the device opens
+    size_t kernel_count;
+    /** Bytes of a quantised weight (params.packed) in the layout this device computes fastest with; 0 = the plain
+     * triple is fine. pack writes it from the triple; row-range [row0, row1) so that callers can work in parallel. */
+    size_t (*packed_size)(mica_device *d, const mica_params *params);
+    void (*pack)(mica_device *d, const mica_params *params, const void *w, const void *scales, const void *biases, void *packed);
+    /** Fresh memory, at least `size` bytes, 64-byte aligned; NULL when out of memory. */
+    void *(*memory_new)(mica_device *d, size_t size);
+    void (*memory_free)(mica_device *d, void *data, size_t size);
+    void (*copy_in)(mica_device *d, void *to, const void *host, size_t size);
+    void (*copy_out)(mica_device *d, void *host, const void *from, size_t size);
+    void (*close)(mica_device *d);
+    struct mica_device_state *state; // buffer cache, plan cache, workspace: engine/state.h
+};
+#endif
