@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models: load a checkpoint, generate text, score tokens, measure. One model may be shared by threads: each call has
+// its own stream, metrics and error. Option structs are plain: NULL means all defaults, 0 in a field means its default.
+#ifndef MICA_MODEL_H
+#define MICA_MODEL_H
+
+#include "mica/error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mica_model mica_model;
+typedef struct mica_stream mica_stream;
+
+// ---- what a checkpoint is -----------------------------------------------------------------------------
+typedef struct mica_info {
+    char architecture[64];      // model_type of the config: "llama", "qwen2", "qwen3", "gemma3_text", …
+    int32_t vocab_size, num_layers, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim;
+    int32_t quant_bits, quant_group; // 0 when dense
+    char quant_mode[16];        // "affine", "mxfp4", …; "" when dense
+    char dtype[8];              // of activations: "bf16", "f16", "f32"
+    int32_t context_length;     // positions the model was made for
+    int32_t sliding_window;     // 0 = none
+    int64_t parameters;         // number of weights, tied ones once
+    int64_t bytes_on_disk;      // of the weight files
+    int64_t weight_bytes;       // memory that the loaded weights take
+    int64_t kv_bytes_per_token; // memory of one more position in the layers without a window
+    int64_t kv_bytes_window;    // most memory that the layers with a window take for one sequence
+    bool has_chat_template;
+} mica_info;
+
+/** Reads what a model folder or .gguf file holds without loading its weights. */
+MICA_API bool mica_info_read(const char *path, mica_info *info, mica_error *err);
+/** Bytes of weights and cache for one sequence of `context` positions. */
+MICA_API int64_t mica_info_memory(const mica_info *info, int32_t context);
+
+// ---- loading ------------------------------------------------------------------------------------------
+typedef struct mica_load_options {
+    const char *device;    // "cpu" (default)
+    const char *cpu_level; // "ref", "avx2", "avx512", "amx"; default $MICA_CPU, else the best there is
+    int32_t threads;       // default: the CPUs this process may run on
+    int32_t context;       // most positions a sequence may have; default: the model's own
+} mica_load_options;
+
+/** path: a model folder (config.json, *.safetensors, tokenizer.json) or a .gguf file. Free with mica_model_free. */
+MICA_API mica_model *mica_model_load(const char *path, const mica_load_options *options, mica_error *err);
+/** A model with random weights and a named real shape ("gemma3-1b", "qwen3-0.6b", "llama3.2-1b", …), for measuring; it has no
+ * tokenizer. bits 0 = dense bf16, else affine with groups of 64. An unknown shape fails, naming the known ones. */
+MICA_API mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err);
+MICA_API void mica_model_free(mica_model *model);
+MICA_API const mica_info *mica_model_info(const mica_model *model);
+MICA_API const char *mica_model_cpu_level(const mica_model *model);
+
+/** Token ids of a text, as generation would see it: BOS and EOS per the tokenizer's post-processor unless no_special_tokens.
+ * *ids is allocated; free with mica_ids_free. */
+MICA_API bool mica_model_tokenize(const mica_model *model, const char *text, size_t length, bool no_special_tokens,
+                                  int32_t **ids, size_t *count, mica_error *err);
+MICA_API void mica_ids_free(int32_t *ids);
+/** Text of ids, special tokens included; *text is NUL-terminated and freed with mica_text_free. */
+MICA_API bool mica_model_detokenize(const mica_model *model, const int32_t *ids, size_t count, char **text, size_t *length, mica_error *err);
+MICA_API void mica_text_free(char *text);
+
+// ---- generating ---------------------------------------------------------------------------------------
+typedef struct mica_logit_bias {
+    int32_t id;
+    float bias; // added to the logit before everything else; -INFINITY forbids the token
+} mica_logit_bias;
+
+typedef struct mica_logprob {
+    int32_t id;
+    float logprob; // natural logarithm, of the model's own distribution (before penalties and filters)
+} mica_logprob;
+
+typedef struct mica_generate_options {
+    int32_t max_tokens;   // default 256
+    int32_t min_tokens;   // end-of-sequence tokens are forbidden before this many; default 0
+    float temperature;    // default 0: greedy
+    int32_t top_k;        // default 0: off
+    float top_p;          // default 0: off (as is 1)
+    float min_p;          // default 0: off
+    float repeat_penalty; // default 0: off (as is 1); over the unique ids of prompt and answer
+    float presence_penalty, frequency_penalty; // default 0; over the answer only, as in the OpenAI API
+    const mica_logit_bias *logit_bias;
+    size_t logit_bias_count;
+    uint64_t seed;        // default 0: a stream like any other; equal seeds give equal texts
+    const char *order;    // default "top_p,min_p,top_k,temperature"; a stage left out is off
+    const char *const *stop; // texts that end the answer; they are not part of it
+    size_t stop_count;
+    const int32_t *stop_ids; // tokens that end the answer, besides the model's own
+    size_t stop_id_count;
+    bool ignore_eos;
+    int32_t logprobs;     // candidates reported with each token; default 0, -1 = only the token's own
+} mica_generate_options;
+
+typedef enum mica_finish { MICA_FINISH_NONE = 0, MICA_FINISH_STOP, MICA_FINISH_LENGTH, MICA_FINISH_CANCELLED, MICA_FINISH_ERROR } mica_finish;
+/** "stop", "length", "cancelled", "error" or "". */
+MICA_API const char *mica_finish_name(mica_finish finish);
+
+typedef struct mica_token {
+    int32_t id;
+    const char *text; // whole UTF-8 that became final with this token, often "" inside a character or a possible stop text
+    size_t length;
+    float logprob;              // with options.logprobs, else 0
+    const mica_logprob *top;    // most likely first
+    int32_t top_count;
+} mica_token; // pointers live until the next call on the stream
+
+/** Times in seconds, speeds in tokens per second, memory in bytes. Decoding time excludes the caller's between calls. */
+typedef struct mica_metrics {
+    double load_seconds;
+    int64_t prompt_tokens, cached_tokens, generated_tokens;
+    double prefill_seconds, decode_seconds, total_seconds, time_to_first_token_seconds;
+    double prefill_tokens_per_second, decode_tokens_per_second;
+    int64_t active_memory_bytes, peak_memory_bytes;
+} mica_metrics;
+
+/** Starts completing a raw prompt (with the tokenizer's own BOS). Nothing is computed before the first mica_stream_next. */
+MICA_API mica_stream *mica_generate(mica_model *model, const char *prompt, size_t length, const mica_generate_options *options, mica_error *err);
+/** The same from token ids, used as they are. */
+MICA_API mica_stream *mica_generate_ids(mica_model *model, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err);
+/** Next token; false at the end: then ask for the reason, and for the error if it is MICA_FINISH_ERROR. The last token of an
+ * answer may carry text held back before; an end-of-sequence token is not delivered. Text held back at the end comes with a
+ * final token of id -1. */
+MICA_API bool mica_stream_next(mica_stream *stream, mica_token *token);
+/** From any thread: the stream ends within one step with MICA_FINISH_CANCELLED. */
+MICA_API void mica_stream_cancel(mica_stream *stream);
+MICA_API mica_finish mica_stream_finish(const mica_stream *stream);
+/** True, and *err filled, if the stream failed. */
+MICA_API bool mica_stream_error(const mica_stream *stream, mica_error *err);
+MICA_API mica_metrics mica_stream_metrics(const mica_stream *stream);
+/** The prompt's ids; valid until the stream is freed. */
+MICA_API const int32_t *mica_stream_prompt(const mica_stream *stream, size_t *count);
+MICA_API void mica_stream_free(mica_stream *stream);
+
+// ---- scoring ------------------------------------------------------------------------------------------
+typedef struct mica_scores {
+    size_t count;
+    float *logprobs;   // [count]: of ids[i] given those before it; logprobs[0] is NAN
+    int32_t top_k;
+    mica_logprob *top; // [count, top_k]: the distribution after ids[i]
+    double perplexity; // exp of minus the mean of logprobs[1…]; NAN when count < 2
+    mica_metrics metrics;
+} mica_scores;
+
+/** Teacher-forced log-probabilities (f32 log-softmax). top_k up to the vocabulary's size. Release with mica_scores_free. */
+MICA_API bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top_k, mica_scores *scores, mica_error *err);
+MICA_API void mica_scores_free(mica_scores *scores);
+
+// ---- measuring ----------------------------------------------------------------------------------------
+typedef struct mica_bench_case {
+    bool decode;    // false: one prefill of `tokens`; true: `tokens` decoding steps
+    int32_t tokens; // per sequence
+    int32_t batch;  // sequences; default 1
+    int32_t depth;  // positions already in the cache; default 0
+} mica_bench_case;
+/** Runs the case once on random ids and gives its wall time; building the depth is not counted. */
+MICA_API bool mica_bench(mica_model *model, const mica_bench_case *bench, double *seconds, mica_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
