@@ -84,25 +84,24 @@ def expect(folder, seed, length=32, n=24, short=0, bf16=False, reference=None):
 def llama(**kw):
     base = dict(
         vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=False, **EOS,
+        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=True, **EOS,
     )
     return LlamaForCausalLM(LlamaConfig(**{**base, **kw}))
 
 
 def make_llama():
     model = llama(
-        hidden_size=60, intermediate_size=84, num_attention_heads=6, num_key_value_heads=2, attention_bias=True,
-        mlp_bias=True, vocab_size=291, max_position_embeddings=512,
+        hidden_size=48, intermediate_size=60, num_attention_heads=6, num_key_value_heads=2, attention_bias=True,
+        mlp_bias=True, tie_word_embeddings=False, vocab_size=291, max_position_embeddings=512,
         rope_parameters={
             "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
         },
     )
-    expect(save("llama-f32", model, 1, shard="90KB"), 1)
+    expect(save("llama-f32", model, 1, shard="60KB"), 1)
 
     model = llama(
         hidden_size=64, intermediate_size=72, num_attention_heads=2, num_key_value_heads=1, head_dim=48,
-        tie_word_embeddings=True,
     )
     edit = lambda c: old_style(c, 500000.0, dtype="bfloat16")
     expect(save("llama-bf16", model, 2, torch.bfloat16, edit), 2, bf16=True)
@@ -163,7 +162,7 @@ def make_qwen():
 
 def gemma_config(**kw):
     base = dict(
-        vocab_size=VOCAB, hidden_size=36, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=VOCAB, hidden_size=28, intermediate_size=44, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, head_dim=24, query_pre_attn_scalar=19, sliding_window=8, max_position_embeddings=256,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"], **EOS,
     )
@@ -189,7 +188,7 @@ def make_gemma():
     # them, and fields equal to the class's defaults (8 heads, 4 of keys, head size 256) left out.
     defaults = dict(num_attention_heads=8, num_key_value_heads=4, head_dim=256, query_pre_attn_scalar=256)
     config = gemma_config(
-        hidden_size=16, num_hidden_layers=2, layer_types=None, sliding_window_pattern=2,
+        hidden_size=8, num_hidden_layers=2, layer_types=None, sliding_window_pattern=2,
         rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -214,7 +213,7 @@ def make_gemma():
 
     extra = {
         "vision_tower.vision_model.embeddings.patch_embedding.weight": torch.ones(8, 3, 4, 4, dtype=torch.bfloat16),
-        "multi_modal_projector.mm_input_projection_weight": torch.ones(8, 16, dtype=torch.bfloat16),
+        "multi_modal_projector.mm_input_projection_weight": torch.ones(8, 8, dtype=torch.bfloat16),
     }
     folder = save(
         "gemma3-nested", Gemma3ForCausalLM(config), 13, torch.bfloat16, edit, None, lambda k: "language_model." + k, extra
