@@ -1,0 +1,28 @@
+# Each tests/fuzz/fuzz_*.c defines LLVMFuzzerTestOneInput for one parser of untrusted bytes. With MICA_FUZZ and clang
+# it becomes a libFuzzer program; among the tests it is linked with replay.c, which runs it over its corpus folder.
+file(GLOB MICA_FUZZERS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz_*.c)
+if(MICA_FUZZ AND NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "MICA_FUZZ needs clang: configure with CC=clang")
+endif()
+if(MICA_FUZZ)
+  target_compile_options(mica_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+function(mica_harness target source)
+  add_executable(${target} ${source} ${ARGN})
+  target_link_libraries(${target} PRIVATE mica_options mica_static PkgConfig::YAJL PkgConfig::PCRE2 PkgConfig::UTF8PROC)
+  set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -Wno-missing-prototypes)
+endfunction()
+
+foreach(source ${MICA_FUZZERS})
+  get_filename_component(name ${source} NAME_WE)
+  string(REPLACE "fuzz_" "" parser ${name})
+  if(MICA_FUZZ)
+    mica_harness(${name} ${source})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  elseif(MICA_TESTS AND CMOCKA_FOUND)
+    mica_harness(replay_${parser} ${source} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
+    add_test(NAME fuzz_replay_${parser} COMMAND replay_${parser} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${parser})
+    set_tests_properties(fuzz_replay_${parser} PROPERTIES TIMEOUT 300)
+  endif()
+endforeach()
