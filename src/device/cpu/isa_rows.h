@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Raw rows kernels of one instruction-set level (see isa.h for the rules).
+// Raw row and attention kernels of one instruction-set level (see isa.h for the rules). Entries that exist once per
+// type are arrays indexed by mica_dtype: [MICA_F32], [MICA_F16], [MICA_BF16]. Arithmetic is f32 and every output is
+// rounded once. Element i of a row never depends on where the row lies or on what stands beside it, and outputs may
+// be the input itself (not a shifted part of it).
 #ifndef MICA_DEVICE_CPU_ISA_ROWS_H
 #define MICA_DEVICE_CPU_ISA_ROWS_H
 
@@ -7,7 +10,92 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** f32, f16, bf16: the first members of mica_dtype. */
+enum { MICA_CPU_FLOATS = 3 };
+
+typedef enum mica_cpu_unary {
+    MICA_CPU_EXP,
+    MICA_CPU_SIGMOID,
+    MICA_CPU_SILU,
+    MICA_CPU_GELU,      // x * Phi(x), by erf
+    MICA_CPU_GELU_TANH, // the tanh approximation
+    MICA_CPU_TANH,
+    MICA_CPU_UNARIES
+} mica_cpu_unary;
+
+typedef enum mica_cpu_binary {
+    MICA_CPU_ADD,
+    MICA_CPU_SUB,
+    MICA_CPU_MUL,
+    MICA_CPU_DIV,
+    MICA_CPU_SWIGLU, // silu(a) * b
+    MICA_CPU_GEGLU,  // gelu_tanh(a) * b
+    MICA_CPU_BINARIES
+} mica_cpu_binary;
+
+/** y[i] = f(x[i]). */
+typedef void mica_cpu_unary_fn(void *y, const void *x, size_t n);
+/** y[i] = f(a[i], b[i]). */
+typedef void mica_cpu_binary_fn(void *y, const void *a, const void *b, size_t n);
+/** y[i] = x[i] * s. */
+typedef void mica_cpu_scale_fn(void *y, const void *x, float s, size_t n);
+
+/** Keys in a packed block of attention; a block starts at a multiple of this position. */
+enum { MICA_CPU_KEYS = 64 };
+/** Head size as packed queries, keys and values store it; the padding is zero. */
+static inline size_t mica_cpu_head_pad(size_t Dh) { return (Dh + 31) & ~(size_t)31; }
+
+/** One step of streaming softmax attention: R query rows meet one block of keys. The layout behind q, k and v is the
+ * level's own, written by its pack functions; each takes at most 4 * mica_cpu_head_pad(Dh) bytes a row. */
+typedef struct mica_cpu_flash {
+    size_t R, Dp;           // rows; mica_cpu_head_pad(Dh)
+    const void *q, *k, *v;  // packed: R rows, MICA_CPU_KEYS keys, as many values
+    const int32_t *lo, *hi; // [R] row r sees keys lo[r] <= j < hi[r] of the block
+    const float *bias;      // [R, MICA_CPU_KEYS] added to the scaled scores; NULL = none
+    float scale;
+    float *scores;          // [R, MICA_CPU_KEYS] workspace, 64-byte aligned
+    float *m, *l;           // [R] running maximum (start: -inf) and sum of weights (start: 0)
+    float *acc;             // [R, Dp] running sum of weighted values (start: 0), 64-byte aligned
+} mica_cpu_flash;
+
 typedef struct mica_cpu_rows_isa {
-    int unused; // filled as kernels land
+    // ---- conversion and elementwise rows, contiguous; [type] ----
+    void (*to_f32[MICA_CPU_FLOATS])(float *y, const void *x, size_t n);
+    void (*from_f32[MICA_CPU_FLOATS])(void *y, const float *x, size_t n);
+    mica_cpu_unary_fn *unary[MICA_CPU_UNARIES][MICA_CPU_FLOATS];
+    mica_cpu_binary_fn *binary[MICA_CPU_BINARIES][MICA_CPU_FLOATS];
+    mica_cpu_scale_fn *scale[MICA_CPU_FLOATS];
+
+    // ---- one row of D elements ----
+    /** y = x / sqrt(mean(x²) + eps) * w; w NULL = 1. */
+    void (*rms_norm[MICA_CPU_FLOATS])(void *y, const void *x, const float *w, size_t D, float eps);
+    /** y = (x - mean) / sqrt(var + eps) * w + b; w NULL = 1, b NULL = 0. */
+    void (*layer_norm[MICA_CPU_FLOATS])(void *y, const void *x, const float *w, const float *b, size_t D, float eps);
+    /** A row of -inf, or one holding NaN or +inf, becomes NaN. */
+    void (*softmax[MICA_CPU_FLOATS])(void *y, const void *x, size_t D);
+    /** A row of -inf gives -inf; one holding +inf gives +inf; NaN wins over both. */
+    float (*logsumexp[MICA_CPU_FLOATS])(const void *x, size_t D);
+    /** Lowest index of the greatest element; the first NaN, if there is one, counts as the greatest. D > 0. */
+    size_t (*argmax[MICA_CPU_FLOATS])(const void *x, size_t D);
+    /** One token: H heads of Dh elements, xs elements apart in x and contiguous in y. table: cos [dims/2], sin [dims/2].
+     * The pair (i, i + dims/2), or (2i, 2i + 1) if traditional, is rotated; elements from dims on are copied. */
+    void (*rope[MICA_CPU_FLOATS])(void *y, const void *x, const float *table, size_t H, ptrdiff_t xs, size_t Dh,
+                                  size_t dims, int traditional);
+
+    // ---- attention; [type of q, k and v] ----
+    /** One query row of Dh elements into the level's form, mica_cpu_head_pad(Dh) * pack_size[type] bytes. */
+    void (*pack_query[MICA_CPU_FLOATS])(void *packed, const void *q, size_t Dh);
+    size_t pack_size[MICA_CPU_FLOATS]; // bytes of an element of a packed query, key or value: 2 or 4
+    /** n rows of Dh elements, `stride` elements apart, into slots at … at + n - 1 of a zeroed packed block. */
+    void (*pack_keys[MICA_CPU_FLOATS])(void *packed, const void *k, ptrdiff_t stride, size_t at, size_t n, size_t Dh);
+    void (*pack_values[MICA_CPU_FLOATS])(void *packed, const void *v, ptrdiff_t stride, size_t at, size_t n, size_t Dh);
+    void (*flash[MICA_CPU_FLOATS])(const mica_cpu_flash *block);
+    /** Few queries against contiguous rows: s[g * ss + j] = scale * q[g]·k[j]; q packed, k [n, Dh]. */
+    void (*scores[MICA_CPU_FLOATS])(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
+                                    float scale);
+    /** acc[g * Dh + d] += sum over j of p[g * ps + j] * v[j * Dh + d]. */
+    void (*values[MICA_CPU_FLOATS])(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh);
+    /** s = exp(s - max(s)) in place; returns the sum, stores the maximum. A row of -inf (or n = 0) becomes zeros, sum 0. */
+    float (*weights)(float *s, size_t n, float *max);
 } mica_cpu_rows_isa;
 #endif
