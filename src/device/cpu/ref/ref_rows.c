@@ -1,5 +1,94 @@
 // SPDX-License-Identifier: Apache-2.0
-// rows kernels, level ref.
+// Row and attention kernels, level ref: each formula as it is written on paper, in f32, one element after the other.
+// The types differ only in how elements are read and written: ref_rows_template.h, once per type.
+#include "base/half.h"
 #include "device/cpu/isa.h"
+#include <math.h>
 
-void mica_cpu_ref_rows(mica_cpu_rows_isa *isa) { (void)isa; }
+static float one_exp(float x) { return expf(x); }
+static float one_tanh(float x) { return tanhf(x); }
+// exp of a negative number only: neither branch overflows or cancels.
+static float one_sigmoid(float x) {
+    float e = expf(-fabsf(x));
+    return x >= 0 ? 1.0f / (1.0f + e) : e / (1.0f + e);
+}
+// x = -inf gives 0 (the limit), where PyTorch has NaN.
+static float one_silu(float x) { return x == -INFINITY ? 0.0f : x * one_sigmoid(x); }
+// erfc, not 1 + erf: the left tail keeps its relative precision.
+static float one_gelu(float x) { return x == -INFINITY ? 0.0f : 0.5f * x * erfcf(-x * 0.70710678118654752f); }
+// (1 + tanh u) / 2 = sigmoid(2u), which does not cancel in the left tail.
+static float one_gelu_tanh(float x) {
+    float u = 0.79788456080286536f * (x + 0.044715f * x * x * x);
+    return x == -INFINITY ? 0.0f : x * one_sigmoid(2.0f * u);
+}
+
+static float two_add(float a, float b) { return a + b; }
+static float two_sub(float a, float b) { return a - b; }
+static float two_mul(float a, float b) { return a * b; }
+static float two_div(float a, float b) { return a / b; }
+static float two_swiglu(float a, float b) { return one_silu(a) * b; }
+static float two_geglu(float a, float b) { return one_gelu_tanh(a) * b; }
+
+static float weights(float *s, size_t n, float *max) {
+    float m = -INFINITY, sum = 0;
+    for (size_t j = 0; j < n; j++)
+        if (!(s[j] <= m)) m = s[j];
+    *max = m;
+    for (size_t j = 0; j < n; j++) {
+        s[j] = m == -INFINITY ? 0.0f : expf(s[j] - m);
+        sum += s[j];
+    }
+    return sum;
+}
+
+// Row r of the block: scores, weights relative to the new maximum, older sums scaled down to it.
+static void flash_row(const mica_cpu_flash *b, size_t r) {
+    const float *q = (const float *)b->q + r * b->Dp;
+    float *s = b->scores + r * MICA_CPU_KEYS, *acc = b->acc + r * b->Dp, m = b->m[r];
+    for (int32_t j = b->lo[r]; j < b->hi[r]; j++) {
+        const float *k = (const float *)b->k + (size_t)j * b->Dp;
+        float dot = 0;
+        for (size_t d = 0; d < b->Dp; d++) dot += q[d] * k[d];
+        s[j] = dot * b->scale + (b->bias ? b->bias[r * MICA_CPU_KEYS + (size_t)j] : 0.0f);
+        if (!(s[j] <= m)) m = s[j];
+    }
+    if (m == -INFINITY) return; // nothing seen so far
+    float old = expf(b->m[r] - m);
+    b->m[r] = m, b->l[r] *= old;
+    for (size_t d = 0; d < b->Dp; d++) acc[d] *= old;
+    for (int32_t j = b->lo[r]; j < b->hi[r]; j++) {
+        const float *v = (const float *)b->v + (size_t)j * b->Dp;
+        float p = expf(s[j] - m);
+        b->l[r] += p;
+        for (size_t d = 0; d < b->Dp; d++) acc[d] += p * v[d];
+    }
+}
+
+static void flash(const mica_cpu_flash *b) {
+    for (size_t r = 0; r < b->R; r++) flash_row(b, r);
+}
+
+#define T float
+#define NAME(f) f##_f32
+#define GET(v) (v)
+#define PUT(v) (v)
+#include "device/cpu/ref/ref_rows_template.h"
+
+#define T uint16_t
+#define NAME(f) f##_f16
+#define GET(v) mica_f16_to_f32(v)
+#define PUT(v) mica_f32_to_f16(v)
+#include "device/cpu/ref/ref_rows_template.h"
+
+#define T uint16_t
+#define NAME(f) f##_bf16
+#define GET(v) mica_bf16_to_f32(v)
+#define PUT(v) mica_f32_to_bf16(v)
+#include "device/cpu/ref/ref_rows_template.h"
+
+void mica_cpu_ref_rows(mica_cpu_rows_isa *isa) {
+    fill_f32(isa, MICA_F32);
+    fill_f16(isa, MICA_F16);
+    fill_bf16(isa, MICA_BF16);
+    isa->weights = weights;
+}
