@@ -202,7 +202,7 @@ def nasty_rows(columns):
 def make_vectors():
     """vectors.safetensors: for each input dtype D in f32, f16, bf16 the weights "D.w" [rows,128], and for each
     bits b and group g "D.b.g.q" u32, "D.b.g.scales", "D.b.g.biases"; for each mode m "D.m.q" u32, "D.m.scales" u8.
-    "D.b.g.dq" and "D.m.dq" are mx.dequantize's answer in f32 (from the stored scales). f16 lacks the rows that
+    "f32.b.32.dq" and "f32.m.dq" are mx.dequantize's answer in f32. f16 lacks the rows that
     overflow it. "odd.w" [3,5,192] f32 with "odd.q" etc. (3 bits, 64) has three dimensions and three groups a row.
     """
     rows, huge = nasty_rows(128)
@@ -219,7 +219,8 @@ def make_vectors():
         for mode in ("mxfp4", "nvfp4", "mxfp8"):
             q, s = mx.quantize(w, mode=mode)
             out.update({f"{short}.{mode}.q": q, f"{short}.{mode}.scales": s})
-            out[f"{short}.{mode}.dq"] = mx.dequantize(q, s, mode=mode, dtype=mx.float32)
+            if short == "f32":
+                out[f"f32.{mode}.dq"] = mx.dequantize(q, s, mode=mode, dtype=mx.float32)
     for bits in (2, 3, 4, 5, 6, 8):
         key = f"f32.{bits}.32"
         out[f"{key}.dq"] = mx.dequantize(out[f"{key}.q"], out[f"{key}.scales"], out[f"{key}.biases"], 32, bits)
