@@ -33,21 +33,21 @@ typedef struct mica_quant_rows {
     const void *words;  // [rows, in*bits/32] u32
     const void *scales; // [rows, in/group_size]
     const void *biases; // [rows, in/group_size], affine only
-    float global_scale; // nvfp4: every weight is multiplied by it; 0 means 1
+    float global_scale; // nvfp4 with a tensor scale: weights are multiplied by global_scale/(448*6); 0 = none
 } mica_quant_rows;
 /** out [count, in] = rows first … first+count-1, in f32: fl(fl(scale*code) + bias). */
 void mica_dequantize_rows(const mica_quant_rows *q, size_t in, size_t first, size_t count, float *out);
 
 /** Quantises w [rows, in] exactly as MLX does. words, scales, biases: as above, written densely. Affine scales and
  * biases are cast to scale_dtype after the codes were chosen with the unrounded ones; biases is unused by the other
- * modes. A group that holds a NaN gets NaN scales, never undefined behaviour. */
+ * modes. NaN weights get some code, never undefined behaviour. */
 void mica_quantize_rows(mica_quant_spec spec, mica_dtype scale_dtype, const float *w, size_t rows, size_t in, void *words,
                         void *scales, void *biases);
 
 // Single values of the small formats (tables for the kernels).
 /** e2m1 with sign: code 0…15 -> ±{0, .5, 1, 1.5, 2, 3, 4, 6}. */
 float mica_e2m1_to_f32(uint8_t code);
-/** Nearest, ties to the even code; saturates at ±6. */
+/** Nearest, ties towards zero, saturates at ±6; no negative zero and 0 for NaN. All as MLX does on a CPU. */
 uint8_t mica_f32_to_e2m1(float f);
 /** OCP e4m3 (no infinities, 0x7F/0xFF NaN, largest 448). */
 float mica_e4m3_to_f32(uint8_t code);

@@ -17,7 +17,7 @@ typedef struct mica_weight {
     mica_tensor weight;     // dense: [out, in] or [in]. Quantised: codes, U32 [out, in*bits/32]
     mica_tensor scales;     // quantised: [out, in/group_size]
     mica_tensor biases;     // affine: like scales
-    float global_scale;     // nvfp4 with "<module>.global_scale": its value; otherwise 1
+    float global_scale;     // nvfp4 with "<module>.global_scale": its value (see mica_quant_rows); otherwise 0
     bool has_bias;
     mica_tensor bias;       // [out]: the linear layer's bias
     void *owned;            // memory behind the tensors above, when they are not mapped; see mica_weight_release
