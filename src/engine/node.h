@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// A node of the lazy graph, and how ops record one. Layout (shape, strides, offset) is known when a node is recorded:
+// computed nodes are row-major, views point into the memory of their `base`, leaves carry a buffer.
+#ifndef MICA_ENGINE_NODE_H
+#define MICA_ENGINE_NODE_H
+
+#include "device/device.h"
+#include "mica/array.h"
+#include "mica/quant.h"
+
+typedef enum mica_op {
+#define MICA_OP(name, flags, gradient) MICA_OP_##name,
+#include "engine/op.def"
+#undef MICA_OP
+    MICA_OP_COUNT
+} mica_op;
+
+enum { MICA_FLAG_NONE = 0, MICA_FLAG_ELEMENTWISE = 1, MICA_FLAG_VIEW = 2, MICA_FLAG_IN_PLACE = 4, MICA_FLAG_LEAF = 8 };
+
+struct mica_array {
+    mica_scope *scope;  // NULL: kept
+    mica_op op;
+    mica_dtype dtype;
+    int ndim, n_in;
+    uint32_t id;        // position in the scope's record
+    int64_t shape[MICA_MAX_DIMS];
+    int64_t stride[MICA_MAX_DIMS]; // elements
+    int64_t offset;     // elements from the first of base's memory
+    mica_array **in;    // [n_in]; an optional input may be NULL
+    mica_array *base;   // whose memory this reads; itself unless a view or in-place result
+    mica_params params;
+    mica_buffer *buffer; // of a leaf or an evaluated node (base == itself only)
+    uint64_t hash;       // of op, parameters and layout, inputs' layout included; not of data
+    const char *name;
+    // scratch of the passes
+    uint32_t mark;       // plan: the collection that last met this node
+    int32_t slot;        // plan: its number in that collection
+    bool needs_grad;     // gradient: depends on an array that a gradient is wanted for
+    mica_array *grad;    // gradient: cotangent so far
+};
+
+typedef bool mica_infer_fn(mica_scope *s, mica_array *node);
+/** Sets grads[i] (NULL = no gradient) for the inputs i with mica_needs_grad(node, i), from the cotangent g of node. Built from
+ * public ops, so that gradients can be differentiated again. */
+typedef bool mica_vjp_fn(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads);
+
+typedef struct mica_op_info {
+    const char *name;
+    unsigned flags;
+    mica_infer_fn *infer; // NULL for leaf and views (view.c sets their layout)
+    mica_vjp_fn *vjp;     // NULL: no gradient flows
+} mica_op_info;
+extern const mica_op_info mica_op_table[MICA_OP_COUNT];
+
+/** Records a node: imports the inputs into the scope, calls the op's shape rule (which sets dtype, ndim, shape), makes the result
+ * row-major. in[i] may be NULL only where bit i of `optional` is set. params NULL = all zero. NULL if the scope has failed or fails now. */
+mica_array *mica_record(mica_scope *s, mica_op op, mica_array *const *in, int n, unsigned optional, const mica_params *params);
+/** Records a view of `a` with the given layout (offset counted from a's base memory). */
+mica_array *mica_record_view(mica_scope *s, mica_op op, mica_array *a, int ndim, const int64_t *shape, const int64_t *stride,
+                             int64_t offset, const mica_params *params);
+/** Fails the scope: "<op>: <message>: [2,3] x [4,5] (names)". Returns false. */
+bool mica_op_fail(mica_scope *s, const mica_array *node, const char *fmt, ...) MICA_PRINTF(3, 4);
+/** Fails the scope before a node exists: "<op>: <message>". Returns NULL. The first failure stays. */
+mica_array *mica_scope_fail(mica_scope *s, mica_code code, const char *op, const char *fmt, ...) MICA_PRINTF(4, 5);
+bool mica_scope_failed(const mica_scope *s);
+/** Dies with the scope (or at its reset). NULL fails the scope. */
+void *mica_scope_alloc(mica_scope *s, size_t size);
+mica_device *mica_scope_device(const mica_scope *s);
+
+/** Result takes shape and dtype of a (for shape rules). */
+void mica_like(mica_array *node, const mica_array *a);
+static inline int64_t mica_node_size(const mica_array *a) {
+    int64_t n = 1;
+    for (int i = 0; i < a->ndim; i++) n *= a->shape[i];
+    return n;
+}
+/** Row-major without gaps (dimensions of size 1 may have any stride). */
+bool mica_node_contiguous(const mica_array *a);
+/** Axis as 0…ndim-1, or -1 after failing the scope. */
+int mica_axis(mica_scope *s, const char *op, const mica_array *a, int axis);
+static inline bool mica_needs_grad(const mica_array *node, int i) { return node->in[i] && node->in[i]->needs_grad; }
+
+// Ops that only models use (not public).
+/** x [..., in] times a packed weight (bytes u8 [n] from the device's pack) -> [..., out]. */
+mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params);
+/** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
+mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
+/** pool [pages, L, 2, Hkv, P, Dh], k and v [N, Hkv, Dh], meta i32 [B, 4], table i32 [B, max_pages] (meaning: device/cpu/op_paged.c):
+ * the pool, written. */
+mica_array *mica_kv_append(mica_scope *s, mica_array *pool, mica_array *k, mica_array *v, mica_array *meta, mica_array *table, int layer);
+/** q [N, H, Dh] over the pool that mica_kv_append returned -> [N, H, Dh]. */
+mica_array *mica_paged_attention(mica_scope *s, mica_array *q, mica_array *pool, mica_array *meta, mica_array *table, int layer,
+                                 float scale, int window);
+#endif
