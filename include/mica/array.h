@@ -29,7 +29,8 @@ typedef struct mica_device_options {
 } mica_device_options;
 /** name: "cpu". Reference counted; release with mica_device_close. */
 MICA_API mica_device *mica_device_open(const char *name, const mica_device_options *options, mica_error *err);
-/** The shared CPU device with default options, opened on first use; it lives as long as the process. NULL on failure. */
+/** The shared CPU device with default options, opened on first use; it lives as long as the process. Each call takes a reference
+ * (mica_device_close). NULL on failure. */
 MICA_API mica_device *mica_device_default(mica_error *err);
 MICA_API void mica_device_close(mica_device *device);
 MICA_API const char *mica_device_name(const mica_device *device);

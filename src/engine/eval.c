@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Evaluation: collect, find or build the plan, bind leaves and results, run the steps. One plan runs at a time per device, since all
+// share its workspace and its threads. A hit costs a walk over the graph and a comparison; it allocates nothing.
+#include "engine/scope.h"
+#include "engine/state.h"
+#include <stdatomic.h>
+#include <string.h>
+
+static mica_plan *find_plan(mica_device_state *st, const mica_collection *c) {
+    for (size_t i = 0; i < MICA_MOST_PLANS; i++)
+        if (st->plans[i] && st->plan_hash[i] == c->hash && mica_plan_matches(st->plans[i], c)) {
+            st->plan_used[i] = ++st->plan_clock;
+            st->plans_reused++;
+            return st->plans[i];
+        }
+    return NULL;
+}
+
+static mica_plan *add_plan(mica_device *d, const mica_collection *c, mica_error *err) {
+    mica_device_state *st = d->state;
+    mica_plan *p = mica_plan_build(d, c, err);
+    if (!p) return NULL;
+    size_t victim = 0; // an empty place, else the least recently used
+    for (size_t i = 0; i < MICA_MOST_PLANS && st->plans[victim]; i++)
+        if (!st->plans[i] || st->plan_used[i] < st->plan_used[victim]) victim = i;
+    mica_plan_free(st->plans[victim]);
+    st->plans[victim] = p;
+    st->plan_hash[victim] = c->hash;
+    st->plan_used[victim] = ++st->plan_clock;
+    st->plans_built++;
+    return p;
+}
+
+static bool fit_workspace(mica_device *d, size_t size, mica_error *err) {
+    mica_device_state *st = d->state;
+    if (st->workspace && st->workspace->size >= size) return true;
+    mica_buffer_release(st->workspace);
+    st->workspace = mica_buffer_new(d, size);
+    return st->workspace || mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory: %zu bytes of workspace", size);
+}
+
+static size_t nbytes(const mica_plan_item *item) {
+    size_t n = mica_dtype_size((mica_dtype)item->dtype);
+    for (int i = 0; i < item->ndim; i++) n *= (size_t)item->shape[i];
+    return n;
+}
+
+// Memory by base number: workspace, leaves, results (fresh). On failure the results allocated so far are released.
+static bool bind(mica_device *d, const mica_plan *p, mica_collection *c, mica_error *err) {
+    size_t bases = 1 + p->leaf_count + p->result_count;
+    if (!mica_grow(&c->bases, &c->base_capacity, bases, sizeof *c->bases) ||
+        !mica_grow(&c->results, &c->result_capacity, p->result_count, sizeof *c->results))
+        return mica_fail_memory(err, bases * sizeof *c->bases, "an evaluation");
+    c->bases[0] = d->state->workspace ? d->state->workspace->data : NULL;
+    for (size_t i = 0; i < p->leaf_count; i++) c->bases[1 + i] = c->nodes[p->leaf_items[i]]->buffer->data;
+    for (size_t i = 0; i < p->result_count; i++) {
+        size_t size = nbytes(&p->items[p->result_items[i]]);
+        c->results[i] = mica_buffer_new(d, size);
+        if (c->results[i]) c->bases[1 + p->leaf_count + i] = c->results[i]->data;
+        else {
+            while (i-- > 0) mica_buffer_release(c->results[i]);
+            return mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory: %zu bytes for a result", size);
+        }
+    }
+    return true;
+}
+
+static void run_step(mica_device *d, const mica_plan *p, const mica_step *step, unsigned char *const *bases) {
+    const mica_plan_item *item = &p->items[step->item];
+    mica_call call;
+    call.device = d;
+    call.params = &item->params;
+    call.inputs = item->n_in;
+    for (int k = 0; k < item->n_in; k++) {
+        const mica_plan_input *in = &p->inputs[step->first_input + (size_t)k];
+        const mica_place *place = &p->places[step->first_input + (size_t)k];
+        mica_tensor *t = &call.in[k];
+        t->data = in->item < 0 ? NULL : bases[place->base] + place->offset;
+        t->dtype = (mica_dtype)in->dtype;
+        t->ndim = in->ndim;
+        t->contiguous = in->contiguous != 0;
+        memcpy(t->shape, in->shape, sizeof t->shape);
+        memcpy(t->stride, in->stride, sizeof t->stride);
+    }
+    mica_tensor *out = &call.out;
+    out->data = bases[step->out.base] + step->out.offset;
+    out->dtype = (mica_dtype)item->dtype;
+    out->ndim = item->ndim;
+    out->contiguous = true;
+    for (int64_t i = item->ndim - 1, stride = 1; i >= 0; i--) {
+        out->shape[i] = item->shape[i];
+        out->stride[i] = stride;
+        stride *= MICA_MAX(item->shape[i], (int64_t)1);
+    }
+    call.scratch = step->scratch_size ? bases[0] + step->scratch.offset : NULL;
+    step->kernel->run(&call);
+}
+
+// The nodes of the results become evaluated; an in-place result shares the memory of what it wrote into.
+static bool hand_over(mica_scope *s, const mica_plan *p, mica_collection *c) {
+    bool ok = true;
+    for (size_t i = 0; i < p->result_count; i++) ok = mica_scope_hold(s, c->nodes[p->result_items[i]], c->results[i]) && ok;
+    for (size_t i = 0; i < p->count; i++) {
+        if (!p->items[i].root || !(mica_op_table[p->items[i].op].flags & MICA_FLAG_IN_PLACE)) continue;
+        mica_array *from = c->nodes[i];
+        while (!from->buffer) from = from->in[0]->base;
+        ok = mica_scope_hold(s, c->nodes[i], mica_buffer_retain(from->buffer)) && ok;
+    }
+    return ok;
+}
+
+static bool run_plan(mica_scope *s, mica_collection *c, mica_error *err) {
+    mica_device *d = s->device;
+    mica_plan *p = find_plan(d->state, c);
+    if (!p && !(p = add_plan(d, c, err))) return false;
+    if (!fit_workspace(d, p->workspace, err) || !bind(d, p, c, err)) return false;
+    for (size_t i = 0; i < p->step_count; i++) run_step(d, p, &p->steps[i], c->bases);
+    return hand_over(s, p, c) || mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory");
+}
+
+bool mica_eval(mica_scope *s, mica_array *const *arrays, size_t count, mica_error *err) {
+    if (mica_scope_error(s, err)) return false;
+    bool todo = false;
+    for (size_t i = 0; i < count; i++) {
+        if (!arrays[i]) return mica_fail(err, MICA_ERR_ARGUMENT, "eval: array %zu is NULL", i);
+        if (!arrays[i]->scope) continue; // kept: evaluated already
+        if (arrays[i]->scope != s) return mica_fail(err, MICA_ERR_ARGUMENT, "eval: array %zu belongs to another scope", i);
+        todo |= !arrays[i]->base->buffer;
+    }
+    if (!todo) return true;
+    mica_array *const *wanted = arrays;
+    for (size_t i = 0; i < count; i++)
+        if (!arrays[i]->scope) { // rare: look at the others one by one
+            for (size_t k = 0; k < count; k++)
+                if (arrays[k]->scope && !mica_eval(s, &arrays[k], 1, err)) return false;
+            return true;
+        }
+    if (!mica_collect(s, wanted, count, &s->collection)) {
+        mica_scope_error(s, err);
+        s->failed = false; // an evaluation that could not start leaves the graph usable
+        return false;
+    }
+    pthread_mutex_lock(&s->device->state->run_lock);
+    bool ok = run_plan(s, &s->collection, err);
+    pthread_mutex_unlock(&s->device->state->run_lock);
+    return ok;
+}
+
+bool mica_async_eval(mica_scope *s, mica_array *const *arrays, size_t count, mica_error *err) { return mica_eval(s, arrays, count, err); }

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the engine keeps per device: kernels by op number, freed buffers kept for reuse, cached plans, the workspace.
+#ifndef MICA_ENGINE_STATE_H
+#define MICA_ENGINE_STATE_H
+
+#include "engine/node.h"
+#include <pthread.h>
+
+enum { MICA_SIZE_CLASSES = 256, MICA_MOST_PLANS = 64 };
+typedef struct mica_plan mica_plan;
+
+typedef struct mica_device_state {
+    _Atomic uint32_t refs;
+    mica_kernel kernels[MICA_OP_COUNT];
+    pthread_mutex_t memory_lock; // the fields of this block
+    mica_buffer *free_list[MICA_SIZE_CLASSES];
+    size_t active, peak, cached, cache_limit, memory_limit;
+    pthread_mutex_t run_lock; // plans and workspace: one plan runs at a time
+    mica_plan *plans[MICA_MOST_PLANS];
+    uint64_t plan_hash[MICA_MOST_PLANS], plan_used[MICA_MOST_PLANS], plan_clock;
+    uint64_t plans_built, plans_reused;
+    mica_buffer *workspace;
+} mica_device_state;
+
+/** Memory of the device with one reference, contents undefined; NULL when out of memory or over the limit. */
+mica_buffer *mica_buffer_new(mica_device *d, size_t size);
+/** The caller's memory as a buffer; release(owner) when the last reference goes. NULL when out of memory (release not called). */
+mica_buffer *mica_buffer_borrow(mica_device *d, const void *data, size_t size, void (*release)(void *), void *owner);
+mica_buffer *mica_buffer_retain(mica_buffer *b);
+void mica_buffer_release(mica_buffer *b);
+/** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */
+bool mica_device_attach(mica_device *d, mica_error *err);
+mica_device *mica_device_retain(mica_device *d);
+#endif
