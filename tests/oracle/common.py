@@ -3,6 +3,7 @@
 
 Everything here is deterministic: the same package versions give the same files.
 """
+import glob
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN = os.path.join(os.path.dirname(HERE), "golden")
 VOCAB = 288
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 torch.set_grad_enabled(False)
 
@@ -117,6 +119,44 @@ def load(folder, dtype, cls=None):
     logging.disable_progress_bar()
     model = (cls or AutoModelForCausalLM).from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     return model.eval()
+
+
+def module_parameters(config, module):
+    """How config.json says a module is quantised: the globals, unless it has an override of its own."""
+    defaults = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8)}
+    q = config["quantization"]
+    own = q.get(module, True)
+    own = q if own is True else own
+    mode = own.get("mode", "affine")
+    return own.get("group_size", defaults[mode][0]), own.get("bits", defaults[mode][1]), mode
+
+
+def dequantised_folder(folder, out, dtype):
+    """A dense copy of an MLX folder for transformers; every weight exact in f32, or rounded to bf16."""
+    import mlx.core as mx
+
+    os.makedirs(out)
+    config = read_json(os.path.join(folder, "config.json"))
+    weights = {}
+    for path in glob.glob(os.path.join(folder, "model*.safetensors")):
+        weights.update(mx.load(path))
+    dense = {}
+    for name, w in weights.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight" and f"{module}.scales" in weights:
+            group, bits, mode = module_parameters(config, module)
+            scales, biases = weights[f"{module}.scales"], weights.get(f"{module}.biases")
+            if mode == "affine":
+                scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+            w = mx.dequantize(w, scales, biases, group, bits, mode=mode, dtype=mx.float32)
+        elif leaf in ("scales", "biases"):
+            continue
+        dense[name] = torch.from_numpy(np.array(w.astype(mx.float32))).to(TORCH_DTYPES[dtype])
+    for key in ("quantization", "quantization_config"):
+        config.pop(key, None)
+    config["dtype"] = dtype
+    write_json(os.path.join(out, "config.json"), config)
+    save_file(dense, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
 
 
 def mean_abs(a, b):

@@ -7,7 +7,6 @@ tests/golden/quant/<name>/ is a folder as mlx_lm.convert writes it, with expecte
   as for the dense models. tests/golden/quant/vectors.safetensors: see make_vectors.
 """
 import contextlib
-import glob
 import io
 import os
 import shutil
@@ -31,13 +30,12 @@ from transformers import (
 
 mx.set_default_device(mx.cpu)
 OUT = os.path.join(GOLDEN, "quant")
-TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 T = 12
 
 
 def dense_folder(path, model, seed, dtype):
     randomise(model, seed)
-    model.to(TORCH[dtype]).save_pretrained(path)
+    model.to(TORCH_DTYPES[dtype]).save_pretrained(path)
     write_tokenizer(path)
 
 
@@ -67,43 +65,6 @@ def quantised_folder(dense, name, bits, group, mode="affine", predicate=None, ed
         path = os.path.join(folder, "config.json")
         write_json(path, edit(read_json(path)))
     return folder
-
-
-def module_parameters(config, module):
-    """How config.json says a module is quantised: the globals, unless it has an override of its own."""
-    defaults = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8)}
-    q = config["quantization"]
-    own = q.get(module, True)
-    own = q if own is True else own
-    mode = own.get("mode", "affine")
-    return own.get("group_size", defaults[mode][0]), own.get("bits", defaults[mode][1]), mode
-
-
-def dequantised_folder(folder, out, dtype):
-    """A dense copy of an MLX folder for transformers; every weight exact in f32, or rounded to bf16."""
-    os.makedirs(out)
-    config = read_json(os.path.join(folder, "config.json"))
-    weights = {}
-    for path in glob.glob(os.path.join(folder, "model*.safetensors")):
-        weights.update(mx.load(path))
-    target = getattr(mx, dtype)
-    dense = {}
-    for name, w in weights.items():
-        module, _, leaf = name.rpartition(".")
-        if leaf == "weight" and f"{module}.scales" in weights:
-            group, bits, mode = module_parameters(config, module)
-            scales, biases = weights[f"{module}.scales"], weights.get(f"{module}.biases")
-            if mode == "affine":
-                scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
-            w = mx.dequantize(w, scales, biases, group, bits, mode=mode, dtype=mx.float32)
-        elif leaf in ("scales", "biases"):
-            continue
-        dense[name] = torch.from_numpy(np.array(w.astype(mx.float32))).to(TORCH[dtype])
-    for key in ("quantization", "quantization_config"):
-        config.pop(key)
-    config["dtype"] = dtype
-    write_json(os.path.join(out, "config.json"), config)
-    save_file(dense, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
 
 
 def expect(folder, seed):
