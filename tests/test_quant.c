@@ -29,15 +29,15 @@ static int close_vectors(void **state) {
     return 0;
 }
 
-static const mica_tensor *golden(const char *key, const char *part) {
+static const mica_stored *golden(const char *key, const char *part) {
     char name[64];
     snprintf(name, sizeof name, "%s.%s", key, part);
-    const mica_tensor *t = mica_safetensors_find(vectors, name);
+    const mica_stored *t = mica_safetensors_find(vectors, name);
     if (!t) fail_msg("no golden tensor %s", name);
     return t;
 }
 
-static size_t differences(const mica_tensor *want, const void *got, const char *what) {
+static size_t differences(const mica_stored *want, const void *got, const char *what) {
     size_t size = mica_dtype_size(want->dtype), bad = 0;
     for (size_t i = 0; i < want->bytes / size; i++) {
         if (!memcmp((const char *)want->data + i * size, (const char *)got + i * size, size)) continue;
@@ -65,8 +65,8 @@ static size_t wrapped_groups(mica_quant_spec spec, const float *values, size_t n
     return count;
 }
 
-static void check_against_mlx(mica_quant_spec spec, const char *what, const mica_tensor *w) {
-    size_t n = mica_tensor_count(w), in = (size_t)w->shape[w->ndim - 1], rows = n / in;
+static void check_against_mlx(mica_quant_spec spec, const char *what, const mica_stored *w) {
+    size_t n = mica_stored_count(w), in = (size_t)w->shape[w->ndim - 1], rows = n / in;
     float *values = malloc(n * 4), *back = malloc(n * 4);
     mica_load_f32_run(w->dtype, w->data, 0, n, values);
     void *words = malloc(n), *scales = malloc(n), *biases = malloc(n);
@@ -85,7 +85,7 @@ static void check_against_mlx(mica_quant_spec spec, const char *what, const mica
     if (spec.mode == MICA_AFFINE) bad += differences(golden(what, "biases"), biases, what);
     char name[64];
     snprintf(name, sizeof name, "%s.dq", what);
-    const mica_tensor *dq = mica_safetensors_find(vectors, name);
+    const mica_stored *dq = mica_safetensors_find(vectors, name);
     if (dq) {
         mica_quant_rows q = {.spec = spec, .scale_dtype = w->dtype, .words = golden(what, "q")->data,
                              .scales = golden(what, "scales")->data};

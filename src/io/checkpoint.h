@@ -14,12 +14,12 @@ typedef struct mica_weight {
     bool quantized;
     mica_quant_spec spec;   // if quantized
     int64_t out, in;        // logical shape [out, in]; a vector has out = 1
-    mica_tensor weight;     // dense: [out, in] or [in]. Quantised: codes, U32 [out, in*bits/32]
-    mica_tensor scales;     // quantised: [out, in/group_size]
-    mica_tensor biases;     // affine: like scales
+    mica_stored weight;     // dense: [out, in] or [in]. Quantised: codes, U32 [out, in*bits/32]
+    mica_stored scales;     // quantised: [out, in/group_size]
+    mica_stored biases;     // affine: like scales
     float global_scale;     // nvfp4 with "<module>.global_scale": its value (see mica_quant_rows); otherwise 0
     bool has_bias;
-    mica_tensor bias;       // [out]: the linear layer's bias
+    mica_stored bias;       // [out]: the linear layer's bias
     void *owned;            // memory behind the tensors above, when they are not mapped; see mica_weight_release
 } mica_weight;
 

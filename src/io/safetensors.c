@@ -25,7 +25,7 @@ struct mica_safetensors {
     mica_arena arena; // names and metadata
     shard *shards;
     size_t shard_count, shard_capacity;
-    mica_tensor *tensors;
+    mica_stored *tensors;
     size_t count, capacity;
     pair *pairs;
     size_t pair_count, pair_capacity;
@@ -39,7 +39,7 @@ static const struct { const char *name; mica_dtype dtype; } dtype_names[] = {
     {"I16", MICA_I16}, {"I32", MICA_I32}, {"I64", MICA_I64},
 };
 
-static bool read_dtype(const mica_json *v, mica_tensor *t, const char *path, mica_error *err) {
+static bool read_dtype(const mica_json *v, mica_stored *t, const char *path, mica_error *err) {
     if (!v || v->type != MICA_JSON_STRING)
         return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": no \"dtype\"", path, t->name);
     for (size_t i = 0; i < MICA_COUNT(dtype_names); i++)
@@ -47,7 +47,7 @@ static bool read_dtype(const mica_json *v, mica_tensor *t, const char *path, mic
     return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: tensor \"%s\": unknown dtype \"%s\"", path, t->name, v->string);
 }
 
-static bool read_shape(const mica_json *v, mica_tensor *t, const char *path, mica_error *err) {
+static bool read_shape(const mica_json *v, mica_stored *t, const char *path, mica_error *err) {
     if (!v || v->type != MICA_JSON_ARRAY)
         return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": no \"shape\"", path, t->name);
     if (v->length > MICA_TENSOR_DIMS)
@@ -68,7 +68,7 @@ static bool read_shape(const mica_json *v, mica_tensor *t, const char *path, mic
     return true;
 }
 
-static bool read_range(const mica_json *v, mica_tensor *t, const shard *s, size_t data_at, mica_error *err) {
+static bool read_range(const mica_json *v, mica_stored *t, const shard *s, size_t data_at, mica_error *err) {
     const mica_json *a = mica_json_at(v, 0), *b = mica_json_at(v, 1);
     if (!a || !b || v->length != 2 || a->type != MICA_JSON_INT || b->type != MICA_JSON_INT || a->integer < 0 ||
         b->integer < a->integer)
@@ -81,7 +81,7 @@ static bool read_range(const mica_json *v, mica_tensor *t, const shard *s, size_
     if (to - from != t->bytes) {
         char shape[200];
         return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": %s %s needs %zu bytes, data_offsets give %" PRIu64, s->path,
-                         t->name, mica_dtype_name(t->dtype), mica_tensor_shape(t, shape, sizeof shape), t->bytes, to - from);
+                         t->name, mica_dtype_name(t->dtype), mica_stored_shape(t, shape, sizeof shape), t->bytes, to - from);
     }
     t->data = t->bytes ? s->map.data + data_at + from : NULL;
     return true;
@@ -91,8 +91,8 @@ static bool add_tensor(mica_safetensors *st, const mica_json *v, const shard *s,
     if (st->count == TENSORS_MAX) return mica_fail(err, MICA_ERR_FORMAT, "%s: more than %d tensors", s->path, TENSORS_MAX);
     if (!mica_grow(&st->tensors, &st->capacity, st->count + 1, sizeof *st->tensors))
         return mica_fail_memory(err, st->count * sizeof *st->tensors, "tensor table");
-    mica_tensor *t = &st->tensors[st->count];
-    *t = (mica_tensor){.name = mica_arena_strndup(&st->arena, v->key, v->key_length)};
+    mica_stored *t = &st->tensors[st->count];
+    *t = (mica_stored){.name = mica_arena_strndup(&st->arena, v->key, v->key_length)};
     if (!t->name) return mica_fail_memory(err, v->key_length, "tensor name");
     if (strlen(t->name) != v->key_length || !v->key_length)
         return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": empty name or NUL in it", s->path, t->name);
@@ -130,14 +130,14 @@ static bool add_metadata(mica_safetensors *st, const mica_json *v, const char *p
 }
 
 static int by_address(const void *a, const void *b) {
-    const mica_tensor *x = *(const mica_tensor *const *)a, *y = *(const mica_tensor *const *)b;
+    const mica_stored *x = *(const mica_stored *const *)a, *y = *(const mica_stored *const *)b;
     uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
     return p < q ? -1 : p > q;
 }
 
 static bool check_overlaps(const mica_safetensors *st, size_t first, const char *path, mica_error *err) {
     size_t n = st->count - first;
-    const mica_tensor **sorted = mica_alloc(n * sizeof *sorted);
+    const mica_stored **sorted = mica_alloc(n * sizeof *sorted);
     if (!sorted) return mica_fail_memory(err, n * sizeof *sorted, "tensor ranges");
     for (size_t i = 0; i < n; i++) sorted[i] = &st->tensors[first + i];
     qsort(sorted, n, sizeof *sorted, by_address);
@@ -311,23 +311,23 @@ void mica_safetensors_free(mica_safetensors *st) {
 size_t mica_safetensors_count(const mica_safetensors *st) { return st->count; }
 size_t mica_safetensors_files(const mica_safetensors *st) { return st->shard_count; }
 
-const mica_tensor *mica_safetensors_at(const mica_safetensors *st, size_t i) {
+const mica_stored *mica_safetensors_at(const mica_safetensors *st, size_t i) {
     return i < st->count ? &st->tensors[i] : NULL;
 }
 
-const mica_tensor *mica_safetensors_find(const mica_safetensors *st, const char *name) {
+const mica_stored *mica_safetensors_find(const mica_safetensors *st, const char *name) {
     uintptr_t i;
     return mica_strmap_get(&st->names, name, strlen(name), &i) ? &st->tensors[i] : NULL;
 }
 
-static const shard *shard_of(const mica_safetensors *st, const mica_tensor *t) {
+static const shard *shard_of(const mica_safetensors *st, const mica_stored *t) {
     size_t at = (size_t)(t - st->tensors);
     for (size_t i = 0; i < st->shard_count; i++)
         if (at < st->shards[i].end) return &st->shards[i];
     return NULL;
 }
 
-const char *mica_safetensors_file(const mica_safetensors *st, const mica_tensor *t) {
+const char *mica_safetensors_file(const mica_safetensors *st, const mica_stored *t) {
     const shard *s = shard_of(st, t);
     return s ? s->path : NULL;
 }
@@ -345,7 +345,7 @@ bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const ch
     return true;
 }
 
-void mica_safetensors_forget(const mica_safetensors *st, const mica_tensor *t) {
+void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t) {
     const shard *s = shard_of(st, t);
     if (s && t->bytes) mica_map_forget(&s->map, (size_t)((const unsigned char *)t->data - s->map.data), t->bytes);
 }

@@ -16,11 +16,11 @@ mica_safetensors *mica_safetensors_open(const char *path, mica_error *err);
 void mica_safetensors_free(mica_safetensors *st);
 /** Tensors, in the order of the headers, file after file. Borrowed; data of any alignment (see tensor.h). */
 size_t mica_safetensors_count(const mica_safetensors *st);
-const mica_tensor *mica_safetensors_at(const mica_safetensors *st, size_t i);
+const mica_stored *mica_safetensors_at(const mica_safetensors *st, size_t i);
 /** By exact name; NULL if there is none. */
-const mica_tensor *mica_safetensors_find(const mica_safetensors *st, const char *name);
+const mica_stored *mica_safetensors_find(const mica_safetensors *st, const char *name);
 /** The file that holds a tensor of this set, for messages. */
-const char *mica_safetensors_file(const mica_safetensors *st, const mica_tensor *t);
+const char *mica_safetensors_file(const mica_safetensors *st, const mica_stored *t);
 /** How many files were opened. */
 size_t mica_safetensors_files(const mica_safetensors *st);
 /** __metadata__ (strings; of several shards, all of it): value of key, NULL if absent. */
@@ -28,7 +28,7 @@ const char *mica_safetensors_metadata(const mica_safetensors *st, const char *ke
 /** The i-th pair; false past the end. */
 bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const char **key, const char **value);
 /** Drops a tensor's pages from memory (they are read again from the file if touched). */
-void mica_safetensors_forget(const mica_safetensors *st, const mica_tensor *t);
+void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t);
 
 // ---- writing -------------------------------------------------------------------------------------------
 typedef struct mica_st_writer mica_st_writer;

@@ -8,7 +8,7 @@
 
 enum { MICA_TENSOR_DIMS = 8 };
 
-typedef struct mica_tensor {
+typedef struct mica_stored {
     const char *name;
     mica_dtype dtype;
     int ndim;
@@ -16,10 +16,10 @@ typedef struct mica_tensor {
     const void *data; // row-major, little-endian, of ANY alignment (MLX does not pad its headers): use memcpy or
                       // unaligned loads. NULL only when bytes is 0.
     size_t bytes;
-} mica_tensor;
+} mica_stored;
 
 /** Number of elements. */
-size_t mica_tensor_count(const mica_tensor *t);
+size_t mica_stored_count(const mica_stored *t);
 /** Writes "[4,2048]" into text (at most size bytes, always terminated); returns text. */
-char *mica_tensor_shape(const mica_tensor *t, char *text, size_t size);
+char *mica_stored_shape(const mica_stored *t, char *text, size_t size);
 #endif
