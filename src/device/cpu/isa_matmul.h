@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Raw matmul kernels of one instruction-set level (see isa.h for the rules).
+// Raw kernels of the matrix products, one table per instruction-set level (rules in isa.h). A product
+// y [M,N] = x [M,K] · w [K,N] is computed in f32 or, for bf16 activations on levels that multiply bf16 pairs, in bf16 with
+// f32 sums. Two ways, chosen by shape (product.c):
+//   * few rows: `dot_*` and `tiles_*` read the weights once, as they are stored, at the speed of memory;
+//   * many rows: a block of w is written as a panel (decoded, converted) and a register-blocked gemm runs over it.
 #ifndef MICA_DEVICE_CPU_ISA_MATMUL_H
 #define MICA_DEVICE_CPU_ISA_MATMUL_H
 
@@ -7,7 +11,67 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum {
+    MICA_TILE_OUTPUTS = 16, // outputs of a tile of packed weights: the f32 lanes of a 512-bit vector
+    MICA_TILE_CHUNK = 32,   // inputs whose codes lie together, plane by plane
+    MICA_DIRECT_ROWS = 8,   // rows that one call of dot_* or tiles_* takes at most
+};
+
+// Geometry of a packed affine-quantised weight [out, in]. It is cut into tiles of 16 outputs × `depth` inputs; tile
+// (o, g) lies at (o*per_column + g) * bytes. A tile holds `depth/32` chunks of codes, then the scales [groups][16],
+// then the biases [groups][16], both as stored in the checkpoint. A chunk holds the codes of 16 outputs × 32 inputs in
+// bit planes of widths p (8 bits: 4+4, 6: 4+2, 5: 4+1, 3: 2+1, 4: 4, 2: 2; lowest bits first). A plane is p vectors of 16
+// little-endian dwords, one dword per output; vector v holds inputs 32/p·v …: input i of them sits in the dword's low (i
+// even) or high (i odd) half at bit p·(i/2). So the two inputs of a bf16 pair lie 16 bits apart, as vdpbf16ps wants them.
+typedef struct mica_cpu_tiles {
+    size_t out, in;
+    int bits, group;        // group: inputs that share a scale
+    mica_dtype scale_dtype; // F32, F16 or BF16
+    size_t depth;           // inputs of a tile: the group, but at least a chunk
+    size_t per_column;      // tiles along `in`; per_column * depth ≥ in, the rest is zero
+    size_t columns;         // tiles along `out`; columns * 16 ≥ out, the rest is zero
+    size_t codes;           // bytes of codes in a tile
+    size_t bytes;           // bytes of a tile
+} mica_cpu_tiles;
+
+// Panels and gemm of one compute type T (float or bf16 bits). A panel of k inputs × `columns` outputs is
+// [k][columns] f32, or [k/2][columns][2] bf16 (k even). Columns past n are zero.
+typedef struct mica_cpu_panels {
+    size_t columns; // outputs of a panel; 0: the level does not compute in this type
+    size_t depth;   // inputs of a panel at most: what keeps it in the second-level cache
+    size_t direct;  // products of up to so many rows go through dot_* or tiles_*; 0: none does
+    /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart. */
+    void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first);
+    /** Panel of w[i*ldk + j*ldn], i < k, j < n; an odd k is padded with a zero in bf16. w of any alignment. */
+    void (*from_dense)(mica_dtype type, const void *w, ptrdiff_t ldk, ptrdiff_t ldn, size_t n, size_t k, size_t columns,
+                       void *panel);
+    /** Panel of tile columns first … (as many as fit), inputs k0 … k0+k; k0 and k are multiples of t->depth. */
+    void (*from_tiles)(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t k0, size_t k,
+                       size_t columns, void *panel);
+} mica_cpu_panels;
+
+// Operands of a direct product: y [m][16·tiles or n] f32, rows ldy apart. m ≤ MICA_DIRECT_ROWS.
+typedef struct mica_cpu_direct {
+    size_t m, n, k;
+    const void *x; // T [m][k], rows ldx elements apart
+    ptrdiff_t ldx;
+    const float *sums; // tiles: sum of x over each group [m][groups], rows lds apart
+    size_t lds;
+    const unsigned char *w; // dense rows [n][k] of any alignment, ldw elements apart; or tile columns, one after another
+    ptrdiff_t ldw;
+    float *y;
+    size_t ldy;
+} mica_cpu_direct;
+
 typedef struct mica_cpu_matmul_isa {
-    int unused; // filled as kernels land
+    mica_cpu_panels f32, bf16;
+    void (*dot_f32)(mica_dtype type, const mica_cpu_direct *d); // w in F32, F16 or BF16
+    void (*dot_bf16)(mica_dtype type, const mica_cpu_direct *d); // w in BF16
+    /** x padded with zeros to per_column*depth inputs; n counts outputs, a multiple of 16. */
+    void (*tiles_f32)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+    void (*tiles_bf16)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+    /** n elements to or from f32; type F32, F16 or BF16, any alignment on the side of that type. */
+    void (*load)(mica_dtype type, const void *from, size_t n, float *to);
+    void (*store)(mica_dtype type, const float *from, size_t n, void *to);
 } mica_cpu_matmul_isa;
 #endif

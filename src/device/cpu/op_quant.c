@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ops that make, undo and look up quantised weights: "quantize_weights", "quantize_scales" and "quantize_biases" (three
+// results of one quantiser, which is deterministic, so each op keeps its own), "dequantize", "take_packed"; and the
+// packing of weights into tiles.
+#include "device/cpu/isa.h"
+#include "device/cpu/op_matmul.h"
+#include "device/cpu/product.h"
+#include <assert.h>
+
+enum { LINE = 64 };
+
+static size_t lines(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
+
+// ---- quantize --------------------------------------------------------------------------------------
+typedef enum quantize_part { WORDS, SCALES, BIASES } quantize_part;
+
+typedef struct quantize_job {
+    const mica_call *call;
+    mica_quant_spec spec;
+    quantize_part part;
+    mica_dtype scale_dtype;
+    size_t in, words, scales; // elements and bytes of a row
+} quantize_job;
+
+static quantize_job quantize_job_of(const mica_call *c, quantize_part part) {
+    const mica_tensor *w = &c->in[0];
+    quantize_job j = {.call = c, .part = part, .in = (size_t)w->shape[w->ndim - 1]};
+    j.spec = (mica_quant_spec){.mode = (mica_quant_mode)c->params->quant.mode, .bits = c->params->quant.bits,
+                               .group_size = c->params->quant.group_size};
+    j.scale_dtype = mica_quant_scale_dtype(j.spec, part == WORDS ? MICA_F32 : c->out.dtype);
+    j.words = mica_quant_words(j.spec, j.in) * 4;
+    j.scales = mica_quant_groups(j.spec, j.in) * mica_dtype_size(j.scale_dtype);
+    return j;
+}
+
+// A thread's scratch: the row in f32, then room for all three results.
+static size_t quantize_thread_bytes(const quantize_job *j) {
+    return lines(j->in * 4) + lines(j->words) + 2 * lines(j->scales);
+}
+
+static void quantize_task(void *ctx, size_t row, size_t thread) {
+    const quantize_job *j = ctx;
+    const mica_tensor *w = &j->call->in[0];
+    unsigned char *area = j->call->scratch + thread * quantize_thread_bytes(j);
+    float *f = (float *)(void *)area;
+    unsigned char *result[3] = {area + lines(j->in * 4)};
+    result[SCALES] = result[WORDS] + lines(j->words), result[BIASES] = result[SCALES] + lines(j->scales);
+    size_t size = mica_dtype_size(w->dtype), bytes = j->part == WORDS ? j->words : j->scales;
+    const unsigned char *from = w->data + mica_cpu_row_offset(w, 1, row) * (ptrdiff_t)size;
+    for (size_t i = 0; i < j->in; i++)
+        f[i] = mica_load_f32(w->dtype, from + (ptrdiff_t)i * (ptrdiff_t)w->stride[w->ndim - 1] * (ptrdiff_t)size, 0);
+    result[j->part] = j->call->out.data + row * bytes;
+    mica_quantize_rows(j->spec, j->scale_dtype, f, 1, j->in, result[WORDS], result[SCALES], result[BIASES]);
+}
+
+static void quantize(const mica_call *c, quantize_part part) {
+    quantize_job j = quantize_job_of(c, part);
+    if (j.in) mica_pool_run(mica_cpu_pool(c), mica_cpu_row_count(&c->in[0], 1), quantize_task, &j);
+}
+static void quantize_weights(const mica_call *c) { quantize(c, WORDS); }
+static void quantize_scales(const mica_call *c) { quantize(c, SCALES); }
+static void quantize_biases(const mica_call *c) { quantize(c, BIASES); }
+
+static size_t quantize_scratch(const mica_call *c) {
+    quantize_job j = quantize_job_of(c, BIASES);
+    j.scales = mica_quant_groups(j.spec, j.in) * 4; // the widest
+    return quantize_thread_bytes(&j) * mica_pool_threads(mica_cpu_pool(c));
+}
+
+// ---- dequantize, take_packed -----------------------------------------------------------------------
+static void dequantize_task(void *ctx, size_t row, size_t thread) {
+    const mica_call *c = ctx;
+    size_t in = (size_t)c->out.shape[c->out.ndim - 1], size = mica_dtype_size(c->out.dtype);
+    mica_quant_rows q = {.spec = {.mode = (mica_quant_mode)c->params->quant.mode, .bits = c->params->quant.bits,
+                                  .group_size = c->params->quant.group_size},
+                         .scale_dtype = c->in[1].dtype, .words = c->in[0].data, .scales = c->in[1].data,
+                         .biases = c->inputs > 2 ? c->in[2].data : NULL};
+    float *f = (float *)(void *)(c->scratch + thread * lines(in * 4));
+    mica_cpu_codes_run(&q, in, row, 0, in, f);
+    mica_cpu_isa_of(c)->matmul.store(c->out.dtype, f, in, c->out.data + row * in * size);
+}
+
+static void dequantize(const mica_call *c) {
+    mica_call call = *c;
+    assert(c->in[0].contiguous && c->in[1].contiguous);
+    mica_pool_run(mica_cpu_pool(c), mica_cpu_row_count(&c->out, 1), dequantize_task, &call);
+}
+
+static void take_task(void *ctx, size_t i, size_t thread) {
+    const mica_call *c = ctx;
+    mica_cpu_tiles t = mica_cpu_tiles_of(c->params);
+    const unsigned char *at = c->in[0].data + mica_cpu_row_offset(&c->in[0], 0, i) * 4;
+    int32_t signed_id;
+    uint32_t id;
+    memcpy(&id, at, 4), memcpy(&signed_id, at, 4);
+    int64_t row = c->in[0].dtype == MICA_I32 ? signed_id : (int64_t)id;
+    if (row < 0) row += (int64_t)t.out; // from the end, as take does
+    row = MICA_MAX(MICA_MIN(row, (int64_t)t.out - 1), (int64_t)0);
+    float *f = (float *)(void *)(c->scratch + thread * lines(t.in * 4));
+    mica_cpu_tiles_row(&t, c->in[1].data, (size_t)row, 0, t.in, f);
+    mica_cpu_isa_of(c)->matmul.store(c->out.dtype, f, t.in, c->out.data + i * t.in * mica_dtype_size(c->out.dtype));
+}
+
+static void take_packed(const mica_call *c) {
+    mica_call call = *c;
+    mica_pool_run(mica_cpu_pool(c), mica_cpu_row_count(&c->in[0], 0), take_task, &call);
+}
+
+// One f32 row a thread.
+static size_t row_scratch(const mica_call *c) {
+    return lines((size_t)c->out.shape[c->out.ndim - 1] * 4) * mica_pool_threads(mica_cpu_pool(c));
+}
+
+// ---- packed weights --------------------------------------------------------------------------------
+typedef struct pack_job {
+    mica_cpu_tiles tiles;
+    const void *words, *scales, *biases;
+    unsigned char *packed;
+} pack_job;
+
+static void pack_task(void *ctx, size_t column, size_t thread) {
+    const pack_job *j = ctx;
+    (void)thread;
+    mica_cpu_tiles_pack(&j->tiles, j->words, j->scales, j->biases, column, column + 1, j->packed);
+}
+
+size_t mica_cpu_packed_size(mica_device *d, const mica_params *params) {
+    (void)d;
+    if (params->packed.mode != MICA_AFFINE || params->packed.in % 8) return 0;
+    mica_cpu_tiles t = mica_cpu_tiles_of(params);
+    return mica_cpu_tiles_size(&t);
+}
+
+void mica_cpu_pack(mica_device *d, const mica_params *params, const void *w, const void *scales, const void *biases,
+                   void *packed) {
+    pack_job j = {mica_cpu_tiles_of(params), w, scales, biases, packed};
+    mica_pool_run(((mica_cpu_device *)d)->pool, j.tiles.columns, pack_task, &j);
+}
+
+const mica_kernel mica_cpu_quant_kernels[] = {
+    {"quantize_weights", quantize_weights, quantize_scratch},
+    {"quantize_scales", quantize_scales, quantize_scratch},
+    {"quantize_biases", quantize_biases, quantize_scratch},
+    {"dequantize", dequantize, row_scratch},
+    {"take_packed", take_packed, row_scratch},
+};
+const size_t mica_cpu_quant_kernel_count = MICA_COUNT(mica_cpu_quant_kernels);

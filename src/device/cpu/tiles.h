@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed quantised weights of the CPU device in plain C: geometry, packing, decoding of single rows. The layout is
+// described at mica_cpu_tiles in isa_matmul.h and is the same at every level.
+#ifndef MICA_DEVICE_CPU_TILES_H
+#define MICA_DEVICE_CPU_TILES_H
+
+#include "base/half.h"
+#include "device/cpu/isa_matmul.h"
+#include "device/device.h"
+#include <string.h>
+
+/** Geometry of params->packed. */
+mica_cpu_tiles mica_cpu_tiles_of(const mica_params *params);
+static inline size_t mica_cpu_tiles_size(const mica_cpu_tiles *t) { return t->columns * t->per_column * t->bytes; }
+
+/** Writes tile columns [first, last) of `packed` from the triple (any alignment): words [out, in*bits/32], scales and
+ * biases [out, in/group]. */
+void mica_cpu_tiles_pack(const mica_cpu_tiles *t, const void *words, const void *scales, const void *biases, size_t first,
+                         size_t last, unsigned char *packed);
+/** The k inputs from k0 on of output `row`, dequantised: scale*code + bias, each operation rounded to f32. */
+void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, size_t row, size_t k0, size_t k, float *to);
+
+/** Widths of the planes of a chunk, lowest bits first; returns how many. */
+static inline int mica_cpu_tile_planes(int bits, int width[2]) {
+    width[0] = bits == 3 ? 2 : bits >= 4 ? 4 : bits;
+    width[1] = bits - width[0];
+    return width[1] ? 2 : 1;
+}
+
+/** One element of a plane's word: input i (< 32/width) of the vector's inputs. */
+static inline int mica_cpu_tile_shift(int width, int i) { return width * (i / 2) + 16 * (i & 1); }
+
+/** Element i of float data of any alignment. */
+static inline float mica_cpu_load1(mica_dtype type, const void *data, size_t i) {
+    uint32_t u = 0;
+    size_t size = type == MICA_F32 ? 4 : 2;
+    memcpy(&u, (const unsigned char *)data + i * size, size);
+    if (type == MICA_F32) return mica_f32_from_bits(u);
+    return type == MICA_BF16 ? mica_bf16_to_f32((uint16_t)u) : mica_f16_to_f32((uint16_t)u);
+}
+#endif
