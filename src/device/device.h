@@ -74,7 +74,8 @@ struct mica_device {
     const mica_kernel *kernels; // any order; the engine looks ops up by name once, when the device opens
     size_t kernel_count;
     /** Bytes of a quantised weight (params.packed) in the layout this device computes fastest with; 0 = the plain
-     * triple is fine. pack writes it from the triple; row-range [row0, row1) so that callers can work in parallel. */
+     * triple is fine (always so for modes other than affine). pack writes it from the triple (any alignment; biases as
+     * MLX has them) with all threads of the device. */
     size_t (*packed_size)(mica_device *d, const mica_params *params);
     void (*pack)(mica_device *d, const mica_params *params, const void *w, const void *scales, const void *biases, void *packed);
     /** Fresh memory, at least `size` bytes, 64-byte aligned; NULL when out of memory. */

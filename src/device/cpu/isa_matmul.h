@@ -70,8 +70,5 @@ typedef struct mica_cpu_matmul_isa {
     /** x padded with zeros to per_column*depth inputs; n counts outputs, a multiple of 16. */
     void (*tiles_f32)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
     void (*tiles_bf16)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
-    /** n elements to or from f32; type F32, F16 or BF16, any alignment on the side of that type. */
-    void (*load)(mica_dtype type, const void *from, size_t n, float *to);
-    void (*store)(mica_dtype type, const float *from, size_t n, void *to);
 } mica_cpu_matmul_isa;
 #endif

@@ -77,7 +77,7 @@ static void dequantize_task(void *ctx, size_t row, size_t thread) {
                          .biases = c->inputs > 2 ? c->in[2].data : NULL};
     float *f = (float *)(void *)(c->scratch + thread * lines(in * 4));
     mica_cpu_codes_run(&q, in, row, 0, in, f);
-    mica_cpu_isa_of(c)->matmul.store(c->out.dtype, f, in, c->out.data + row * in * size);
+    mica_cpu_isa_of(c)->rows.from_f32[c->out.dtype](c->out.data + row * in * size, f, in);
 }
 
 static void dequantize(const mica_call *c) {
@@ -89,21 +89,22 @@ static void dequantize(const mica_call *c) {
 static void take_task(void *ctx, size_t i, size_t thread) {
     const mica_call *c = ctx;
     mica_cpu_tiles t = mica_cpu_tiles_of(c->params);
-    const unsigned char *at = c->in[0].data + mica_cpu_row_offset(&c->in[0], 0, i) * 4;
+    const mica_tensor *ids = &c->in[1];
+    const unsigned char *at = ids->data + mica_cpu_row_offset(ids, 0, i) * 4;
     int32_t signed_id;
     uint32_t id;
     memcpy(&id, at, 4), memcpy(&signed_id, at, 4);
-    int64_t row = c->in[0].dtype == MICA_I32 ? signed_id : (int64_t)id;
+    int64_t row = ids->dtype == MICA_I32 ? signed_id : (int64_t)id;
     if (row < 0) row += (int64_t)t.out; // from the end, as take does
     row = MICA_MAX(MICA_MIN(row, (int64_t)t.out - 1), (int64_t)0);
     float *f = (float *)(void *)(c->scratch + thread * lines(t.in * 4));
-    mica_cpu_tiles_row(&t, c->in[1].data, (size_t)row, 0, t.in, f);
-    mica_cpu_isa_of(c)->matmul.store(c->out.dtype, f, t.in, c->out.data + i * t.in * mica_dtype_size(c->out.dtype));
+    mica_cpu_tiles_row(&t, c->in[0].data, (size_t)row, 0, t.in, f);
+    mica_cpu_isa_of(c)->rows.from_f32[c->out.dtype](c->out.data + i * t.in * mica_dtype_size(c->out.dtype), f, t.in);
 }
 
 static void take_packed(const mica_call *c) {
     mica_call call = *c;
-    mica_pool_run(mica_cpu_pool(c), mica_cpu_row_count(&c->in[0], 0), take_task, &call);
+    mica_pool_run(mica_cpu_pool(c), mica_cpu_row_count(&c->in[1], 0), take_task, &call);
 }
 
 // One f32 row a thread.

@@ -20,6 +20,7 @@ typedef struct plan {
     const mica_call *call;
     const mica_cpu_rhs *rhs;
     const mica_cpu_matmul_isa *isa;
+    const mica_cpu_rows_isa *convert;
     const mica_cpu_panels *panels;
     bool bf16, copy, direct;
     size_t batch, m, n, k;
@@ -95,7 +96,7 @@ static void plan_tasks(plan *p) {
 static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     const mica_cpu_matmul_isa *isa = &mica_cpu_isa_of(c)->matmul;
     const mica_tensor *x = &c->in[0];
-    plan p = {.call = c, .rhs = rhs, .isa = isa, .n = rhs->n, .k = rhs->k};
+    plan p = {.call = c, .rhs = rhs, .isa = isa, .convert = &mica_cpu_isa_of(c)->rows, .n = rhs->n, .k = rhs->k};
     bool shared = shared_rhs(c, rhs);
     p.batch = shared ? 1 : mica_cpu_row_count(x, 2);
     p.m = shared ? mica_cpu_row_count(x, 1) : (size_t)x->shape[x->ndim - 2];
@@ -139,7 +140,7 @@ static void copy_row(const plan *p, size_t row) {
     unsigned char *to = p->call->scratch + row * p->kp * to_size;
     ptrdiff_t step = (ptrdiff_t)x->stride[x->ndim - 1] * (ptrdiff_t)size;
     if (step == (ptrdiff_t)size && p->bf16) memcpy(to, from, p->k * 2);
-    else if (step == (ptrdiff_t)size) p->isa->load(x->dtype, from, p->k, (float *)(void *)to);
+    else if (step == (ptrdiff_t)size) p->convert->to_f32[x->dtype]((float *)(void *)to, from, p->k);
     else
         for (size_t i = 0; i < p->k; i++) {
             const unsigned char *e = from + (ptrdiff_t)i * step;
@@ -178,9 +179,10 @@ static unsigned char *thread_area(const plan *p, size_t thread) {
 }
 
 static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *y, size_t ldy) {
-    size_t size = mica_dtype_size(p->call->out.dtype);
+    mica_dtype type = p->call->out.dtype;
+    size_t size = mica_dtype_size(type);
     unsigned char *to = p->call->out.data + ((batch * p->m + row) * p->n + n0) * size;
-    for (size_t i = 0; i < rows; i++) p->isa->store(p->call->out.dtype, y + i * ldy, n, to + i * p->n * size);
+    for (size_t i = 0; i < rows; i++) p->convert->from_f32[type](to + i * p->n * size, y + i * ldy, n);
 }
 
 // ---- few rows: weights as they are stored ------------------------------------------------------------

@@ -51,24 +51,9 @@ static void panel_tiles_f32(const mica_cpu_tiles *t, const unsigned char *packed
     }
 }
 
-static void load(mica_dtype type, const void *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i++) to[i] = mica_cpu_load1(type, from, i);
-}
-
-static void store(mica_dtype type, const float *from, size_t n, void *to) {
-    unsigned char *p = to;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h = type == MICA_BF16 ? mica_f32_to_bf16(from[i]) : mica_f32_to_f16(from[i]);
-        if (type == MICA_F32) memcpy(p + 4 * i, &from[i], 4);
-        else memcpy(p + 2 * i, &h, 2);
-    }
-}
-
 void mica_cpu_ref_matmul(mica_cpu_matmul_isa *isa) {
     *isa = (mica_cpu_matmul_isa){
         .f32 = {.columns = COLUMNS, .depth = DEPTH, .gemm = gemm_f32, .from_dense = mica_cpu_ref_panel_dense_f32,
                 .from_tiles = panel_tiles_f32},
-        .load = load,
-        .store = store,
     };
 }
