@@ -12,6 +12,7 @@
 
 /** f32, f16, bf16: the first members of mica_dtype. */
 enum { MICA_CPU_FLOATS = 3 };
+static inline int mica_cpu_is_short(mica_dtype dtype) { return (int)dtype < MICA_CPU_FLOATS; }
 
 typedef enum mica_cpu_unary {
     MICA_CPU_EXP,
@@ -95,7 +96,8 @@ typedef struct mica_cpu_rows_isa {
                                     float scale);
     /** acc[g * Dh + d] += sum over j of p[g * ps + j] * v[j * Dh + d]. */
     void (*values[MICA_CPU_FLOATS])(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh);
-    /** s = exp(s - max(s)) in place; returns the sum, stores the maximum. A row of -inf (or n = 0) becomes zeros, sum 0. */
+    /** Raises *max to the greatest of s if that is more, then s = exp(s - *max) in place; returns the sum. *max = -inf
+     * afterwards means that all were: zeros, sum 0. */
     float (*weights)(float *s, size_t n, float *max);
 } mica_cpu_rows_isa;
 #endif

@@ -30,7 +30,7 @@ static float two_swiglu(float a, float b) { return one_silu(a) * b; }
 static float two_geglu(float a, float b) { return one_gelu_tanh(a) * b; }
 
 static float weights(float *s, size_t n, float *max) {
-    float m = -INFINITY, sum = 0;
+    float m = *max, sum = 0;
     for (size_t j = 0; j < n; j++)
         if (!(s[j] <= m)) m = s[j];
     *max = m;
