@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops that language models spend their time in: norms, rotary embedding, attention, cache pages; and the losses, which
+// are graphs. Shape rules first, then the public functions, which bring MLX's layouts into the ops'.
+#include "engine/rules.h"
+#include <math.h>
+#include <string.h>
+
+// ---- norms ----------------------------------------------------------------------------------------------------
+static bool check_norm(mica_scope *s, mica_array *node) {
+    const mica_array *x = node->in[0];
+    if (!mica_dtype_is_float(x->dtype) || x->ndim < 1) return mica_op_fail(s, node, "x must be floats [..., D]");
+    for (int i = 1; i < node->n_in; i++) {
+        const mica_array *w = node->in[i];
+        if (w && (!mica_dtype_is_float(w->dtype) || w->ndim != 1 || w->shape[0] != x->shape[x->ndim - 1]))
+            return mica_op_fail(s, node, "weights must be floats [%lld]", (long long)x->shape[x->ndim - 1]);
+    }
+    mica_like(node, x);
+    return true;
+}
+bool mica_infer_rms_norm(mica_scope *s, mica_array *node) { return check_norm(s, node); }
+bool mica_infer_layer_norm(mica_scope *s, mica_array *node) { return check_norm(s, node); }
+
+mica_array *mica_rms_norm(mica_scope *s, mica_array *x, mica_array *w, float eps) {
+    mica_params p = {0};
+    p.norm.eps = eps;
+    return mica_record(s, MICA_OP_rms_norm, (mica_array *[]){x, w}, 2, 2, &p);
+}
+
+mica_array *mica_layer_norm(mica_scope *s, mica_array *x, mica_array *w, mica_array *b, float eps) {
+    mica_params p = {0};
+    p.norm.eps = eps;
+    return mica_record(s, MICA_OP_layer_norm, (mica_array *[]){x, w, b}, 3, 6, &p);
+}
+
+// ---- rotary embedding -------------------------------------------------------------------------------------------
+bool mica_infer_rope_table(mica_scope *s, mica_array *node) {
+    const mica_array *positions = node->in[0], *freq = node->in[1];
+    if (positions->dtype != MICA_I32 || positions->ndim == MICA_MAX_DIMS) return mica_op_fail(s, node, "positions must be i32");
+    if (freq->dtype != MICA_F32 || freq->ndim != 1) return mica_op_fail(s, node, "inv_freq must be f32 [dims/2]");
+    mica_like(node, positions);
+    node->dtype = MICA_F32;
+    node->shape[node->ndim++] = 2 * freq->shape[0];
+    return true;
+}
+
+bool mica_infer_rope(mica_scope *s, mica_array *node) {
+    const mica_array *x = node->in[0], *table = node->in[1];
+    if (!mica_dtype_is_float(x->dtype) || x->ndim != 4) return mica_op_fail(s, node, "x must be floats [B,T,H,Dh]");
+    if (table->dtype != MICA_F32 || table->ndim != 3 || table->shape[1] != x->shape[1] ||
+        (table->shape[0] != x->shape[0] && table->shape[0] != 1))
+        return mica_op_fail(s, node, "the table must be f32 [B or 1,T,dims]");
+    if (table->shape[2] % 2 || table->shape[2] > x->shape[3])
+        return mica_op_fail(s, node, "%lld dimensions cannot be rotated", (long long)table->shape[2]);
+    mica_like(node, x);
+    return true;
+}
+
+mica_array *mica_rope_table(mica_scope *s, mica_array *positions, mica_array *inv_freq, float scale) {
+    mica_params p = {0};
+    p.rope.scale = scale;
+    return mica_record(s, MICA_OP_rope_table, (mica_array *[]){positions, inv_freq}, 2, 0, &p);
+}
+
+mica_array *mica_rope_apply(mica_scope *s, mica_array *x, mica_array *table, bool traditional) {
+    mica_array *in[] = {x, table};
+    if (!mica_inputs(s, MICA_OP_rope, in, 2, 0)) return NULL;
+    mica_params p = {0};
+    p.rope.dims = in[1]->ndim ? (int32_t)in[1]->shape[in[1]->ndim - 1] : 0;
+    p.rope.traditional = traditional;
+    in[1] = mica_contiguous(s, in[1]);
+    return mica_record(s, MICA_OP_rope, in, 2, 0, &p);
+}
+
+// scale / freqs, or scale * base^(-2i/dims): f32 [dims/2].
+static mica_array *inverse_frequencies(mica_scope *s, mica_array *freqs, int dims, double base, float scale) {
+    if (freqs) return mica_mul_scalar(s, mica_reciprocal(s, freqs), (double)scale);
+    float *inverse = mica_scope_alloc(s, ((size_t)dims / 2 + 1) * sizeof *inverse);
+    for (int i = 0; inverse && i < dims / 2; i++) inverse[i] = (float)(pow(base, -2.0 * i / dims) * (double)scale);
+    return inverse ? mica_from_data(s, inverse, MICA_SHAPE(dims / 2), MICA_F32) : NULL;
+}
+
+// offset[b] + t: i32 [B or 1, T].
+static mica_array *row_positions(mica_scope *s, mica_array *offset, int64_t T) {
+    mica_array *t = mica_reshape(s, mica_arange(s, 0, (double)T, 1, MICA_I32), MICA_SHAPE(1, T));
+    if (!offset) return t;
+    return mica_add(s, mica_reshape(s, mica_astype(s, offset, MICA_I32), MICA_SHAPE(-1, 1)), t);
+}
+
+mica_array *mica_rope(mica_scope *s, mica_array *x, mica_array *offset, mica_array *freqs, const mica_rope_options *options) {
+    mica_rope_options o = options ? *options : (mica_rope_options){0};
+    mica_array *in[] = {x, offset, freqs};
+    if (!mica_inputs(s, MICA_OP_rope, in, 3, 6)) return NULL;
+    x = in[0], offset = in[1], freqs = in[2];
+    if (!mica_dtype_is_float(x->dtype) || x->ndim != 4) return mica_inputs_fail(s, MICA_OP_rope, in, 3, "x must be floats [B,H,T,Dh]");
+    int64_t dims = o.dims ? o.dims : x->shape[3];
+    if (dims < 2 || dims % 2 || dims > x->shape[3] || dims > INT32_MAX)
+        return mica_inputs_fail(s, MICA_OP_rope, in, 3, "%lld dimensions cannot be rotated", (long long)dims);
+    if (freqs && (freqs->dtype != MICA_F32 || freqs->ndim != 1 || freqs->shape[0] != dims / 2))
+        return mica_inputs_fail(s, MICA_OP_rope, in, 3, "freqs must be f32 [dims/2]");
+    if (offset && (!mica_is_integer(offset->dtype) || offset->ndim > 1 || (mica_node_size(offset) != 1 && offset->shape[0] != x->shape[0])))
+        return mica_inputs_fail(s, MICA_OP_rope, in, 3, "offset must be integers [B] or [1]");
+    double base = o.base != 0.0f ? (double)o.base : 10000.0;
+    mica_array *inverse = inverse_frequencies(s, freqs, (int)dims, base, o.scale != 0.0f ? o.scale : 1.0f);
+    mica_array *table = mica_rope_table(s, row_positions(s, offset, x->shape[2]), inverse, 1.0f);
+    x = mica_rope_apply(s, mica_swap_axes(s, x, 1, 2), table, o.traditional);
+    return x ? mica_swap_axes(s, x, 1, 2) : NULL;
+}
+
+// ---- attention ----------------------------------------------------------------------------------------------------
+bool mica_infer_sdpa(mica_scope *s, mica_array *node) {
+    const mica_array *q = node->in[0], *k = node->in[1], *v = node->in[2], *mask = node->in[3];
+    if (!mica_dtype_is_float(q->dtype) || k->dtype != q->dtype || v->dtype != q->dtype)
+        return mica_op_fail(s, node, "q, k and v must be floats of one dtype");
+    if (q->ndim != 4 || k->ndim != 4 || !mica_same_shape(k, v)) return mica_op_fail(s, node, "wants q [B,H,Tq,Dh], k and v [B,Hkv,Tk,Dh]");
+    if (q->shape[0] != k->shape[0] || q->shape[3] != k->shape[3]) return mica_op_fail(s, node, "batch or head dimensions differ");
+    if (k->shape[1] ? q->shape[1] % k->shape[1] : q->shape[1])
+        return mica_op_fail(s, node, "%lld heads do not share %lld key/value heads", (long long)q->shape[1], (long long)k->shape[1]);
+    if (node->params.sdpa.window < 0 || (node->params.sdpa.window && !node->params.sdpa.causal))
+        return mica_op_fail(s, node, "a window must be positive and causal");
+    if (mask && mask->dtype != MICA_BOOL && !mica_dtype_is_float(mask->dtype)) return mica_op_fail(s, node, "the mask must be bool or floats");
+    mica_like(node, q);
+    mica_array scores = *q;
+    scores.shape[3] = k->shape[2];
+    return !mask || mica_same_shape(mask, &scores) || mica_op_fail(s, node, "the mask must be [B,H,Tq,Tk]");
+}
+
+mica_array *mica_sdpa(mica_scope *s, mica_array *q, mica_array *k, mica_array *v, mica_array *mask, const mica_sdpa_options *options) {
+    mica_sdpa_options o = options ? *options : (mica_sdpa_options){0};
+    mica_array *in[] = {q, k, v, mask};
+    if (!mica_inputs(s, MICA_OP_sdpa, in, 4, 8)) return NULL;
+    q = in[0], k = in[1], mask = in[3];
+    if (mask && q->ndim == 4 && k->ndim == 4) {
+        int64_t shape[4] = {q->shape[0], q->shape[1], q->shape[2], k->shape[2]}, wide[MICA_MAX_DIMS];
+        int ndim = 4;
+        memcpy(wide, shape, sizeof shape);
+        if (!mica_broadcast_shape(&ndim, wide, mask) || ndim != 4 || memcmp(wide, shape, sizeof shape))
+            return mica_inputs_fail(s, MICA_OP_sdpa, in, 4, "the mask does not broadcast to [B,H,Tq,Tk]");
+        in[3] = mica_broadcast_to(s, mask, 4, shape);
+    }
+    mica_params p = {0};
+    int64_t Dh = q->ndim ? q->shape[q->ndim - 1] : 1;
+    p.sdpa.scale = o.scale != 0.0f ? o.scale : (float)(1.0 / sqrt((double)MICA_MAX(Dh, (int64_t)1)));
+    p.sdpa.causal = o.causal;
+    p.sdpa.window = o.window;
+    return mica_record(s, MICA_OP_sdpa, in, 4, 8, &p);
+}
+
+// ---- cache pages ------------------------------------------------------------------------------------------------------
+// The pool, meta and table inputs of both cache ops.
+static bool check_pages(mica_scope *s, const mica_array *node, const mica_array *pool, const mica_array *meta, const mica_array *table) {
+    if (!mica_dtype_is_float(pool->dtype) || pool->dtype == MICA_F64 || pool->ndim != 6 || pool->shape[2] != 2 || pool->shape[4] < 1)
+        return mica_op_fail(s, node, "the pool must be f32, f16 or bf16 [pages,L,2,Hkv,P,Dh]");
+    if (node->params.paged.layer < 0 || node->params.paged.layer >= pool->shape[1])
+        return mica_op_fail(s, node, "layer %d is not in the pool", (int)node->params.paged.layer);
+    if (meta->dtype != MICA_I32 || meta->ndim != 2 || meta->shape[1] != 4) return mica_op_fail(s, node, "meta must be i32 [B,4]");
+    if (table->dtype != MICA_I32 || table->ndim != 2 || table->shape[0] != meta->shape[0])
+        return mica_op_fail(s, node, "the table must be i32 [B,max_pages]");
+    return true;
+}
+
+bool mica_infer_kv_append(mica_scope *s, mica_array *node) {
+    const mica_array *pool = node->in[0], *k = node->in[1], *v = node->in[2];
+    if (!check_pages(s, node, pool, node->in[3], node->in[4])) return false;
+    bool fits = mica_dtype_is_float(k->dtype) && k->dtype != MICA_F64 && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) &&
+                k->shape[1] == pool->shape[3] && k->shape[2] == pool->shape[5];
+    mica_like(node, pool);
+    return fits || mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[3], (long long)pool->shape[5]);
+}
+
+bool mica_infer_paged_attention(mica_scope *s, mica_array *node) {
+    const mica_array *q = node->in[0], *pool = node->in[1];
+    if (!check_pages(s, node, pool, node->in[2], node->in[3])) return false;
+    if (q->dtype != pool->dtype || q->ndim != 3 || q->shape[2] != pool->shape[5] || pool->shape[3] < 1 || q->shape[1] % pool->shape[3])
+        return mica_op_fail(s, node, "q must be [N,H,Dh] in the pool's dtype, H a multiple of Hkv");
+    if (node->params.paged.window < 0) return mica_op_fail(s, node, "the window is negative");
+    mica_like(node, q);
+    return true;
+}
+
+mica_array *mica_kv_append(mica_scope *s, mica_array *pool, mica_array *k, mica_array *v, mica_array *meta, mica_array *table, int layer) {
+    mica_array *in[] = {pool, k, v, meta, table};
+    if (!mica_inputs(s, MICA_OP_kv_append, in, 5, 0)) return NULL;
+    mica_params p = {0};
+    p.paged.layer = layer;
+    in[3] = mica_contiguous(s, in[3]);
+    return mica_record(s, MICA_OP_kv_append, in, 5, 0, &p);
+}
+
+mica_array *mica_paged_attention(mica_scope *s, mica_array *q, mica_array *pool, mica_array *meta, mica_array *table, int layer, float scale,
+                                 int window) {
+    mica_array *in[] = {q, pool, meta, table};
+    if (!mica_inputs(s, MICA_OP_paged_attention, in, 4, 0)) return NULL;
+    mica_params p = {0};
+    p.paged.scale = scale, p.paged.layer = layer, p.paged.window = window;
+    in[2] = mica_contiguous(s, in[2]);
+    return mica_record(s, MICA_OP_paged_attention, in, 4, 0, &p);
+}
+
+// ---- losses -------------------------------------------------------------------------------------------------------------
+// -log softmax(logits)[target] of each row, in f32 or wider.
+static mica_array *row_losses(mica_scope *s, mica_array *logits, mica_array *targets) {
+    mica_array *in[] = {logits, targets};
+    if (!mica_inputs(s, MICA_OP_logsumexp, in, 2, 0)) return NULL;
+    mica_array rows = *in[0];
+    rows.ndim--;
+    if (!mica_dtype_is_float(in[0]->dtype) || rows.ndim < 0 || !mica_is_integer(in[1]->dtype) || !mica_same_shape(&rows, in[1]))
+        return mica_inputs_fail(s, MICA_OP_logsumexp, in, 2, "cross entropy wants float logits [..., V] and integer targets [...]");
+    logits = mica_widen(s, in[0]);
+    mica_array *chosen = mica_squeeze(s, mica_take_along_axis(s, logits, mica_expand_dims(s, in[1], -1), -1), -1);
+    return mica_sub(s, mica_logsumexp(s, logits, -1, false), chosen);
+}
+
+mica_array *mica_cross_entropy(mica_scope *s, mica_array *logits, mica_array *targets) {
+    return mica_mean(s, row_losses(s, logits, targets), NULL, 0, false);
+}
+
+mica_array *mica_masked_cross_entropy(mica_scope *s, mica_array *logits, mica_array *targets, mica_array *mask) {
+    mica_array *losses = row_losses(s, logits, targets);
+    if (!losses || !mica_inputs(s, MICA_OP_mul, &mask, 1, 0)) return NULL;
+    if (!mica_same_shape(mask, losses)) return mica_inputs_fail(s, MICA_OP_mul, (mica_array *[]){losses, mask}, 2, "the mask must be like targets");
+    mask = mica_astype(s, mask, losses->dtype);
+    mica_array *total = mica_sum(s, mica_mul(s, losses, mask), NULL, 0, false);
+    return mica_div(s, total, mica_sum(s, mask, NULL, 0, false));
+}
+
+mica_array *mica_mse_loss(mica_scope *s, mica_array *prediction, mica_array *target) {
+    return mica_mean(s, mica_square(s, mica_sub(s, prediction, target)), NULL, 0, false);
+}

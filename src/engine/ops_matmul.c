@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products, dense and quantised: shape rules and public functions. Leading dimensions are broadcast by views; a
+// product with one matrix is recorded as a plain two-dimensional one, however many leading dimensions x has.
+#include "engine/rules.h"
+#include "base/quant.h"
+#include <string.h>
+
+// ---- dense ------------------------------------------------------------------------------------------------
+bool mica_infer_matmul(mica_scope *s, mica_array *node) {
+    const mica_array *a = node->in[0], *b = node->in[1];
+    if (a->dtype != b->dtype) return mica_op_fail(s, node, "dtypes differ; mica_astype converts");
+    if (!mica_dtype_is_float(a->dtype)) return mica_op_fail(s, node, "wants floats");
+    if (a->ndim < 2 || a->ndim != b->ndim) return mica_op_fail(s, node, "wants matrices");
+    int n = a->ndim;
+    if (a->shape[n - 1] != b->shape[n - 2]) return mica_op_fail(s, node, "inner dimensions differ");
+    for (int i = 0; i < n - 2; i++)
+        if (a->shape[i] != b->shape[i]) return mica_op_fail(s, node, "leading dimensions differ");
+    mica_like(node, a);
+    node->shape[n - 1] = b->shape[n - 1];
+    return true;
+}
+
+// x with its leading dimensions in one, times the matrix w.
+static mica_array *matmul_rows(mica_scope *s, mica_array *x, mica_array *w) {
+    int64_t shape[MICA_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 1] = w->shape[1];
+    mica_array *in[] = {mica_as_rows(s, x), w};
+    mica_array *y = mica_record(s, MICA_OP_matmul, in, 2, 0, NULL);
+    return y ? mica_reshape(s, y, x->ndim, shape) : NULL;
+}
+
+static mica_array *matmul_batched(mica_scope *s, mica_array *a, mica_array *b) {
+    int ndim = 0;
+    int64_t shape[MICA_MAX_DIMS], M = a->shape[a->ndim - 2], K = a->shape[a->ndim - 1];
+    int64_t K2 = b->shape[b->ndim - 2], N = b->shape[b->ndim - 1];
+    mica_array lead_a = *a, lead_b = *b;
+    lead_a.ndim -= 2, lead_b.ndim -= 2;
+    if (!mica_broadcast_shape(&ndim, shape, &lead_a) || !mica_broadcast_shape(&ndim, shape, &lead_b))
+        return mica_inputs_fail(s, MICA_OP_matmul, (mica_array *[]){a, b}, 2, "leading dimensions do not broadcast");
+    shape[ndim] = M, shape[ndim + 1] = K;
+    a = mica_broadcast_to(s, a, ndim + 2, shape);
+    shape[ndim] = K2, shape[ndim + 1] = N;
+    b = mica_broadcast_to(s, b, ndim + 2, shape);
+    return mica_record(s, MICA_OP_matmul, (mica_array *[]){a, b}, 2, 0, NULL);
+}
+
+mica_array *mica_matmul(mica_scope *s, mica_array *a, mica_array *b) {
+    mica_array *in[] = {a, b};
+    if (!mica_inputs(s, MICA_OP_matmul, in, 2, 0)) return NULL;
+    a = in[0], b = in[1];
+    if (!a->ndim || !b->ndim) return mica_inputs_fail(s, MICA_OP_matmul, in, 2, "a scalar is no matrix; mica_mul multiplies");
+    int64_t inner = b->ndim == 1 ? b->shape[0] : b->shape[b->ndim - 2];
+    if (a->shape[a->ndim - 1] != inner) return mica_inputs_fail(s, MICA_OP_matmul, in, 2, "inner dimensions differ");
+    if (a->dtype != b->dtype) return mica_inputs_fail(s, MICA_OP_matmul, in, 2, "dtypes differ; mica_astype converts");
+    bool vector_a = a->ndim == 1, vector_b = b->ndim == 1;
+    if (vector_a) a = mica_expand_dims(s, a, 0);
+    if (vector_b) b = mica_expand_dims(s, b, 1);
+    if (!a || !b) return NULL;
+    mica_array *y = b->ndim == 2 && a->ndim > 2 ? matmul_rows(s, a, b) : matmul_batched(s, a, b);
+    if (vector_b && y) y = mica_squeeze(s, y, -1);
+    return vector_a && y ? mica_squeeze(s, y, vector_b ? -1 : -2) : y;
+}
+
+// ---- quantised ----------------------------------------------------------------------------------------------
+static mica_quant_spec spec_of(const mica_params *p) {
+    return (mica_quant_spec){(mica_quant_mode)p->quant.mode, p->quant.bits, p->quant.group_size};
+}
+
+static mica_params params_of(mica_quant_spec spec, bool transpose) {
+    mica_params p = {0};
+    p.quant.bits = spec.bits, p.quant.group_size = spec.group_size;
+    p.quant.mode = (int32_t)spec.mode, p.quant.transpose = transpose;
+    return p;
+}
+
+static bool check_spec(mica_scope *s, const mica_array *node, mica_quant_spec spec) {
+    mica_error e = {0};
+    return mica_quant_check(spec, &e) || mica_op_fail(s, node, "%s", e.msg);
+}
+
+// w u32 [..., words], scales and biases [..., groups] of one matrix. Gives its columns.
+static bool check_quantized(mica_scope *s, const mica_array *node, int first, mica_quant_spec spec, int64_t *columns) {
+    const mica_array *w = node->in[first], *scales = node->in[first + 1], *biases = node->in[first + 2];
+    if (!check_spec(s, node, spec)) return false;
+    if (w->dtype != MICA_U32) return mica_op_fail(s, node, "quantised weights must be u32");
+    if (w->ndim < 1 || w->ndim != scales->ndim) return mica_op_fail(s, node, "weights and scales must have the same dimensions");
+    for (int i = 0; i < w->ndim - 1; i++)
+        if (w->shape[i] != scales->shape[i]) return mica_op_fail(s, node, "rows of weights and scales differ");
+    *columns = scales->shape[w->ndim - 1] * spec.group_size;
+    if (w->shape[w->ndim - 1] * 32 != *columns * spec.bits)
+        return mica_op_fail(s, node, "%d bits in groups of %d do not fit these weights and scales", spec.bits, spec.group_size);
+    bool affine = spec.mode == MICA_AFFINE;
+    if (affine ? !mica_dtype_is_float(scales->dtype) || scales->dtype == MICA_F64 : scales->dtype != MICA_U8)
+        return mica_op_fail(s, node, affine ? "scales must be f32, f16 or bf16" : "scales must be u8");
+    if (affine != (biases != NULL)) return mica_op_fail(s, node, affine ? "biases are missing" : "this mode has no biases");
+    if (biases && (biases->dtype != scales->dtype || !mica_same_shape(biases, scales)))
+        return mica_op_fail(s, node, "biases must be like scales");
+    return true;
+}
+
+bool mica_infer_quantized_matmul(mica_scope *s, mica_array *node) {
+    const mica_array *x = node->in[0], *w = node->in[1];
+    int64_t columns;
+    if (!mica_dtype_is_float(x->dtype)) return mica_op_fail(s, node, "x must be floats, not %s", mica_dtype_name(x->dtype));
+    if (!check_quantized(s, node, 1, spec_of(&node->params), &columns)) return false;
+    if (w->ndim != 2 || x->ndim < 1) return mica_op_fail(s, node, "wants x [..., K] and a matrix");
+    bool transpose = node->params.quant.transpose != 0;
+    if (x->shape[x->ndim - 1] != (transpose ? columns : w->shape[0]))
+        return mica_op_fail(s, node, "inner dimensions differ (weights are %lld by %lld)", (long long)w->shape[0], (long long)columns);
+    mica_like(node, x);
+    node->shape[x->ndim - 1] = transpose ? w->shape[0] : columns;
+    return true;
+}
+
+// Kernels read codes and scales row by row.
+static bool matrix_contiguous(mica_scope *s, mica_op op, mica_array **in) {
+    if (!mica_inputs(s, op, in, 3, 4)) return false;
+    for (int i = 0; i < 3; i++)
+        if (in[i] && !(in[i] = mica_contiguous(s, in[i]))) return false;
+    return true;
+}
+
+mica_array *mica_quantized_matmul(mica_scope *s, mica_array *x, mica_array *w, mica_array *scales, mica_array *biases, bool transpose,
+                                  mica_quant_spec spec) {
+    mica_params p = params_of(spec, transpose);
+    mica_array *in[] = {x, w, scales, biases};
+    if (!mica_inputs(s, MICA_OP_quantized_matmul, in, 4, 8)) return NULL;
+    return matrix_contiguous(s, MICA_OP_quantized_matmul, in + 1) ? mica_record(s, MICA_OP_quantized_matmul, in, 4, 8, &p) : NULL;
+}
+
+// ---- quantise, dequantise -------------------------------------------------------------------------------------
+static bool infer_quantize(mica_scope *s, mica_array *node) {
+    const mica_array *a = node->in[0];
+    mica_quant_spec spec = spec_of(&node->params);
+    if (!check_spec(s, node, spec)) return false;
+    if (!mica_dtype_is_float(a->dtype) || a->dtype == MICA_F64) return mica_op_fail(s, node, "wants f32, f16 or bf16");
+    if (a->ndim < 1 || !mica_quant_fits(spec, (size_t)a->shape[a->ndim - 1]))
+        return mica_op_fail(s, node, "rows are not a multiple of the group size %d", spec.group_size);
+    mica_like(node, a);
+    return true;
+}
+
+bool mica_infer_quantize_weights(mica_scope *s, mica_array *node) {
+    if (!infer_quantize(s, node)) return false;
+    node->dtype = MICA_U32;
+    node->shape[node->ndim - 1] = node->shape[node->ndim - 1] * node->params.quant.bits / 32;
+    return true;
+}
+
+bool mica_infer_quantize_scales(mica_scope *s, mica_array *node) {
+    if (!infer_quantize(s, node)) return false;
+    node->dtype = mica_quant_scale_dtype(spec_of(&node->params), node->dtype);
+    node->shape[node->ndim - 1] /= node->params.quant.group_size;
+    return true;
+}
+
+bool mica_infer_quantize_biases(mica_scope *s, mica_array *node) {
+    if (node->params.quant.mode != MICA_AFFINE) return mica_op_fail(s, node, "this mode has no biases");
+    return mica_infer_quantize_scales(s, node);
+}
+
+bool mica_quantize(mica_scope *s, mica_array *a, mica_quant_spec spec, mica_array **w, mica_array **scales, mica_array **biases) {
+    mica_params p = params_of(spec, false);
+    *w = mica_record(s, MICA_OP_quantize_weights, &a, 1, 0, &p);
+    *scales = mica_record(s, MICA_OP_quantize_scales, &a, 1, 0, &p);
+    if (biases) *biases = spec.mode == MICA_AFFINE ? mica_record(s, MICA_OP_quantize_biases, &a, 1, 0, &p) : NULL;
+    return *w && *scales && (!biases || *biases || spec.mode != MICA_AFFINE);
+}
+
+// The wanted dtype is params.words[3].
+bool mica_infer_dequantize(mica_scope *s, mica_array *node) {
+    int64_t columns;
+    mica_dtype dtype = (mica_dtype)node->params.words[3];
+    if (!check_quantized(s, node, 0, spec_of(&node->params), &columns)) return false;
+    if (node->params.words[3] >= MICA_DTYPE_COUNT || !mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
+    mica_like(node, node->in[0]);
+    node->dtype = dtype;
+    node->shape[node->ndim - 1] = columns;
+    return true;
+}
+
+mica_array *mica_dequantize(mica_scope *s, mica_array *w, mica_array *scales, mica_array *biases, mica_quant_spec spec, mica_dtype dtype) {
+    mica_params p = params_of(spec, false);
+    p.words[3] = (uint64_t)dtype;
+    mica_array *in[] = {w, scales, biases};
+    return matrix_contiguous(s, MICA_OP_dequantize, in) ? mica_record(s, MICA_OP_dequantize, in, 3, 4, &p) : NULL;
+}
+
+// ---- packed by the device -------------------------------------------------------------------------------------
+static bool check_packed(mica_scope *s, const mica_array *node, const mica_array *packed) {
+    const mica_params *p = &node->params;
+    if (!check_spec(s, node, (mica_quant_spec){(mica_quant_mode)p->packed.mode, p->packed.bits, p->packed.group_size})) return false;
+    return (packed->dtype == MICA_U8 && packed->ndim == 1) || mica_op_fail(s, node, "a packed weight must be u8 [bytes]");
+}
+
+bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
+    const mica_array *x = node->in[0];
+    if (!check_packed(s, node, node->in[1])) return false;
+    if (!mica_dtype_is_float(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != node->params.packed.in)
+        return mica_op_fail(s, node, "x must be floats [..., %d]", (int)node->params.packed.in);
+    mica_like(node, x);
+    node->shape[x->ndim - 1] = node->params.packed.out;
+    return true;
+}
+
+// The wanted dtype is params.words[3].
+bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
+    const mica_array *ids = node->in[1];
+    mica_dtype dtype = (mica_dtype)node->params.words[3];
+    if (!check_packed(s, node, node->in[0])) return false;
+    if (!mica_is_integer(ids->dtype) || ids->ndim == MICA_MAX_DIMS) return mica_op_fail(s, node, "ids must be integers");
+    if (node->params.words[3] >= MICA_DTYPE_COUNT || !mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
+    mica_like(node, ids);
+    node->dtype = dtype;
+    node->shape[node->ndim++] = node->params.packed.in;
+    return true;
+}
+
+mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params) {
+    return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){x, packed}, 2, 0, params);
+}
+
+mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype) {
+    mica_params p = *params;
+    p.words[3] = (uint64_t)dtype;
+    return mica_record(s, MICA_OP_take_packed, (mica_array *[]){packed, ids}, 2, 0, &p);
+}
