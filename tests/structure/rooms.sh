@@ -33,7 +33,7 @@ BEGIN {
     allow("serve", "base text backend")
     allow("cli", "")
     owns("base", "error dtype quant version")
-    owns("engine", "array ops random transform optim nn")
+    owns("engine", "array ops fast random transforms")
     owns("device", "device")
     owns("io", "convert safetensors io")
     owns("text", "tokenizer")
