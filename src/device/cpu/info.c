@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Describes the CPU for people: its name from /proc/cpuinfo, the CPUs this process may use, and which of our levels
+// of kernels it has. The level in use follows the same rule as the device itself: $MICA_CPU, else the best.
+#include "base/base.h"
+#include "base/thread.h"
+#include "device/cpu/isa.h"
+#include "mica/device.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/** The value of the first "model name" line (x86), or "unknown". */
+static void read_model(char *out, size_t size) {
+    snprintf(out, size, "unknown");
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    if (!f) return;
+    char line[256];
+    while (fgets(line, sizeof line, f)) {
+        const char *value = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : NULL;
+        if (!value) continue;
+        snprintf(out, size, "%s", value + 1 + strspn(value + 1, " \t"));
+        out[strcspn(out, "\n")] = 0;
+        break;
+    }
+    fclose(f);
+}
+
+bool mica_device_info_read(const char *name, mica_device_info *info, mica_error *err) {
+    if (name && strcmp(name, "cpu") != 0) return mica_fail(err, MICA_ERR_ARGUMENT, "device \"%s\": there is no such device (known: cpu)", name);
+    const char *wanted = getenv("MICA_CPU");
+    const mica_cpu_isa *used = wanted && *wanted ? mica_cpu_isa_find(wanted) : mica_cpu_isa_best();
+    if (!used) return mica_fail(err, MICA_ERR_ARGUMENT, "MICA_CPU: this CPU has no level \"%s\"", wanted);
+    *info = (mica_device_info){.name = "cpu", .threads = (int32_t)mica_cpu_count(), .level = used->name};
+    read_model(info->model, sizeof info->model);
+    info->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    for (const mica_cpu_isa *isa; info->level_count < MICA_MAX_LEVELS; info->level_count++) {
+        if (!(isa = mica_cpu_isa_at((size_t)info->level_count))) break;
+        info->levels[info->level_count] = isa->name;
+    }
+    return true;
+}
