@@ -22,6 +22,12 @@ typedef struct mica_cpu_device {
  * levels fail, naming those available. */
 mica_device *mica_cpu_open(size_t threads, const char *level, mica_error *err);
 
+// The op kernels, by family; the device's table is all of them in a row.
+extern const mica_kernel mica_cpu_map_kernels[], mica_cpu_reduce_kernels[], mica_cpu_sort_kernels[], mica_cpu_index_kernels[],
+    mica_cpu_source_kernels[];
+extern const size_t mica_cpu_map_kernel_count, mica_cpu_reduce_kernel_count, mica_cpu_sort_kernel_count,
+    mica_cpu_index_kernel_count, mica_cpu_source_kernel_count;
+
 static inline mica_pool *mica_cpu_pool(const mica_call *c) { return ((mica_cpu_device *)c->device)->pool; }
 static inline const struct mica_cpu_isa *mica_cpu_isa_of(const mica_call *c) { return ((mica_cpu_device *)c->device)->isa; }
 #endif
