@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static _Atomic uint64_t calls, live, bytes, fail_at, fail_count;
@@ -58,6 +59,44 @@ void mica_free(void *p) {
     if (!p) return;
     uncount(p);
     free(p);
+}
+
+enum { HUGE_PAGE = 2 << 20 };
+
+static size_t whole_pages(size_t size) { return (size + 4095) & ~(size_t)4095; }
+
+// A mapping that starts on a huge page: one page too many is mapped, and what sticks out is given back.
+static void *map_pages(size_t size) {
+    size_t want = size + HUGE_PAGE;
+    unsigned char *p = want < size ? MAP_FAILED : mmap(NULL, want, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    size_t before = -(uintptr_t)p & (HUGE_PAGE - 1), after = HUGE_PAGE - before;
+    if (before) munmap(p, before);
+    if (after) munmap(p + before + size, after);
+    madvise(p + before, size, MADV_HUGEPAGE); // where the system has none, small pages do
+    return p + before;
+}
+
+void *mica_alloc_pages(size_t size) {
+    if (size < HUGE_PAGE) return mica_alloc_aligned(size, 64);
+    if (size > SIZE_MAX - 4095 || refused()) return NULL;
+    size = whole_pages(size);
+    void *p = map_pages(size);
+    if (!p) return NULL;
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&bytes, size, memory_order_relaxed);
+    return p;
+}
+
+void mica_free_pages(void *p, size_t size) {
+    if (!p || size < HUGE_PAGE) {
+        mica_free(p);
+        return;
+    }
+    size = whole_pages(size);
+    munmap(p, size);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&bytes, size, memory_order_relaxed);
 }
 
 char *mica_strndup(const char *s, size_t n) {

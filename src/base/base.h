@@ -29,6 +29,10 @@ void *mica_realloc(void *p, size_t size);
 /** align: a power of two; release with mica_free. */
 void *mica_alloc_aligned(size_t size, size_t align);
 void mica_free(void *p);
+/** 64-byte aligned memory of a size that may be large: from 2 MiB on it lies in huge pages where the system has them, and goes
+ * back to the system when it is freed. Contents undefined. Counted like the others; the size must be given again. */
+void *mica_alloc_pages(size_t size);
+void mica_free_pages(void *p, size_t size);
 char *mica_strdup(const char *s);
 char *mica_strndup(const char *s, size_t n);
 /** printf into a new string; NULL when out of memory. */
