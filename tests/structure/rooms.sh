@@ -34,7 +34,7 @@ BEGIN {
     allow("cli", "")
     owns("base", "error dtype quant version")
     owns("engine", "array ops fast random transforms")
-    owns("device", "device")
+    owns("device", "machine")
     owns("io", "convert safetensors io")
     owns("text", "tokenizer")
     owns("backend", "model")

@@ -4,7 +4,7 @@
 #include "base/base.h"
 #include "base/thread.h"
 #include "device/cpu/isa.h"
-#include "mica/device.h"
+#include "mica/machine.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,17 +26,17 @@ static void read_model(char *out, size_t size) {
     fclose(f);
 }
 
-bool mica_device_info_read(const char *name, mica_device_info *info, mica_error *err) {
+bool mica_machine_read(const char *name, mica_machine *machine, mica_error *err) {
     if (name && strcmp(name, "cpu") != 0) return mica_fail(err, MICA_ERR_ARGUMENT, "device \"%s\": there is no such device (known: cpu)", name);
     const char *wanted = getenv("MICA_CPU");
     const mica_cpu_isa *used = wanted && *wanted ? mica_cpu_isa_find(wanted) : mica_cpu_isa_best();
     if (!used) return mica_fail(err, MICA_ERR_ARGUMENT, "MICA_CPU: this CPU has no level \"%s\"", wanted);
-    *info = (mica_device_info){.name = "cpu", .threads = (int32_t)mica_cpu_count(), .level = used->name};
-    read_model(info->model, sizeof info->model);
-    info->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    for (const mica_cpu_isa *isa; info->level_count < MICA_MAX_LEVELS; info->level_count++) {
-        if (!(isa = mica_cpu_isa_at((size_t)info->level_count))) break;
-        info->levels[info->level_count] = isa->name;
+    *machine = (mica_machine){.name = "cpu", .threads = (int32_t)mica_cpu_count(), .level = used->name};
+    read_model(machine->model, sizeof machine->model);
+    machine->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    for (const mica_cpu_isa *isa; machine->level_count < MICA_MACHINE_LEVELS; machine->level_count++) {
+        if (!(isa = mica_cpu_isa_at((size_t)machine->level_count))) break;
+        machine->levels[machine->level_count] = isa->name;
     }
     return true;
 }
