@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of the CPU device at every level this CPU has, against softmax(q·k)·v in double: masks, windows, grouped
+// heads, odd head sizes, strided views; the paged cache with ragged batches, released pages and long sequences; rows
+// that must not depend on their batch or on threads; and how far bf16 may stray.
+#include "rows_testing.h"
+
+// Error of a weight that a level rounds to bf16, times the values it weighs (|v| < 4 or so): only for bf16.
+static double attention_scale(mica_dtype t) { return t == MICA_BF16 ? 0x1p-9 * 2 / tolerance[t].sums : 2; }
+
+/** out[Dh] = attention of one query over n keys; rows `step` apart; bias NULL = 0; seen NULL = all. */
+static void want_row(double *out, const double *q, const double *k, const double *v, size_t step, size_t n, size_t Dh, double scale,
+                     const double *bias) {
+    double max = -(double)INFINITY, sum = 0, *s = calloc(n + 1, sizeof *s);
+    for (size_t j = 0; j < n; j++) {
+        for (size_t d = 0; d < Dh; d++) s[j] += q[d] * k[j * step + d];
+        s[j] = s[j] * scale + (bias ? bias[j] : 0);
+        if (s[j] > max) max = s[j];
+    }
+    for (size_t d = 0; d < Dh; d++) out[d] = 0;
+    for (size_t j = 0; j < n && max > -(double)INFINITY; j++) {
+        double p = exp(s[j] - max);
+        sum += p;
+        for (size_t d = 0; d < Dh; d++) out[d] += p * v[j * step + d];
+    }
+    for (size_t d = 0; d < Dh && sum > 0; d++) out[d] /= sum;
+    free(s);
+}
+
+// ---- sdpa ----
+typedef struct sdpa_case {
+    int64_t B, H, Hkv, Tq, Tk, Dh;
+    bool causal;
+    int window, mask; // mask: 0 none, 1 bool [B,H,Tq,Tk], 2 f32 [1,1,Tq,Tk] broadcast, 3 type of q [Tq,Tk]
+} sdpa_case;
+
+static double mask_of(const sdpa_case *s, size_t b, size_t h, size_t i, size_t j) {
+    size_t hash = i * 31 + j * 17 + (s->mask == 1 ? b * 7 + h * 3 : 0);
+    if (s->mask && i == 1) return -(double)INFINITY; // a query that sees nothing
+    if (s->mask == 1) return hash % 3 ? 0 : -(double)INFINITY;
+    return s->mask ? (hash % 5 ? (double)(hash % 7) / 4 - 1 : -(double)INFINITY) : 0;
+}
+
+static array make_mask(const sdpa_case *s, mica_dtype t, layout how) {
+    bool full = s->mask == 1;
+    mica_dtype type = s->mask == 1 ? MICA_BOOL : s->mask == 2 ? MICA_F32 : t;
+    int64_t shape[4] = {full ? s->B : 1, full ? s->H : 1, s->Tq, s->Tk};
+    array m = s->mask == 3 ? array_new(type, how, 2, shape + 2) : array_new(type, how, 4, shape);
+    for (size_t i = 0; i < m.count; i++) {
+        size_t j = i % (size_t)s->Tk, q = i / (size_t)s->Tk % (size_t)s->Tq, h = i / (size_t)(s->Tk * s->Tq) % (size_t)shape[1];
+        double v = mask_of(s, i / (size_t)(s->Tk * s->Tq * shape[1]), h, q, j);
+        array_put(&m, i, s->mask == 1 ? v >= 0 : v);
+    }
+    if (s->mask == 2) // as the engine broadcasts
+        m.t.shape[0] = s->B, m.t.shape[1] = s->H, m.t.stride[0] = m.t.stride[1] = 0, m.t.contiguous = false;
+    return m;
+}
+
+static void want_sdpa(double *out, const sdpa_case *s, const array *q, const array *k, const array *v, double scale) {
+    size_t Dh = (size_t)s->Dh, Tk = (size_t)s->Tk, Tq = (size_t)s->Tq, H = (size_t)s->H;
+    double *bias = calloc(Tk + 1, sizeof *bias);
+    for (size_t r = 0; r < (size_t)s->B * H * Tq; r++) {
+        size_t i = r % Tq, h = r / Tq % H, b = r / Tq / H, kv = (b * (size_t)s->Hkv + h / (H / (size_t)s->Hkv)) * Tk * Dh;
+        for (int64_t j = 0; j < s->Tk; j++) {
+            int64_t position = s->Tk - s->Tq + (int64_t)i;
+            bool hidden = (s->causal && j > position) || (s->window && j <= position - s->window);
+            bias[j] = hidden ? -(double)INFINITY : mask_of(s, b, h, i, (size_t)j);
+        }
+        want_row(out + r * Dh, q->values + r * Dh, k->values + kv, v->values + kv, Dh, Tk, Dh, scale, bias);
+    }
+    free(bias);
+}
+
+static void run_sdpa(const mica_cpu_isa *isa, mica_dtype t, const sdpa_case *s, layout how) {
+    array q = array_random(t, how, SHAPE(s->B, s->H, s->Tq, s->Dh), 1, 1), k = array_random(t, how, SHAPE(s->B, s->Hkv, s->Tk, s->Dh), 2, 1);
+    array v = array_random(t, how, SHAPE(s->B, s->Hkv, s->Tk, s->Dh), 3, 1), out = array_new(t, CONTIGUOUS, SHAPE(s->B, s->H, s->Tq, s->Dh));
+    array mask = make_mask(s, t, how);
+    mica_params params = {.sdpa = {.scale = (float)(1.5 / sqrt((double)s->Dh + 1e-9)), .causal = s->causal, .window = s->window}};
+    kernel_run_all_threads(isa, "sdpa", &params, &out, s->mask ? 4 : 3, (array *[]){&q, &k, &v, s->mask ? &mask : NULL});
+    double *want = calloc(out.count + 1, sizeof *want);
+    want_sdpa(want, s, &q, &k, &v, (double)params.sdpa.scale);
+    values_equal("sdpa", isa->name, t, out.values, want, out.count, attention_scale(t));
+    free(want), array_free(&q), array_free(&k), array_free(&v), array_free(&out), array_free(&mask);
+}
+
+static void sdpa_matches(void **state) {
+    (void)state;
+    static const sdpa_case cases[] = {
+        {1, 1, 1, 1, 1, 32, false, 0, 0},   {2, 2, 2, 5, 5, 64, true, 0, 0},    {1, 4, 2, 70, 70, 80, true, 0, 0},
+        {1, 3, 1, 67, 131, 96, true, 20, 0}, {2, 8, 1, 9, 200, 128, true, 0, 1}, {1, 4, 4, 17, 65, 256, false, 0, 2},
+        {1, 6, 3, 33, 64, 40, false, 0, 3}, {1, 2, 1, 12, 7, 16, true, 0, 0},   {1, 5, 1, 1, 300, 72, true, 100, 0},
+        {1, 7, 7, 130, 130, 10, true, 3, 1}, {1, 2, 2, 20, 0, 32, false, 0, 0}, {1, 2, 2, 0, 20, 32, true, 0, 0},
+        {0, 2, 2, 4, 4, 32, true, 0, 0},    {1, 1, 1, 4, 70, 1, false, 9, 2},   {1, 130, 1, 2, 66, 33, true, 0, 3},
+        {1, 2, 2, 30, 30, 0, true, 0, 0}};
+    static const mica_dtype types[] = {MICA_F32, MICA_F16, MICA_BF16, MICA_F64};
+    EACH_LEVEL
+    for (size_t t = 0; t < MICA_COUNT(types); t++)
+        for (size_t i = 0; i < MICA_COUNT(cases); i++) run_sdpa(isa, types[t], &cases[i], (layout)((i + t) % LAYOUTS));
+}
+
+static void sdpa_large_scores(void **state) { // the running maximum moves by hundreds from block to block
+    (void)state;
+    EACH_LEVEL
+    for (int direction = -1; direction <= 1; direction += 2) {
+        enum { T = 300, Dh = 32 };
+        sdpa_case s = {1, 1, 1, T, T, Dh, true, 0, 0};
+        array q = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh)), k = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh));
+        array v = array_random(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1), out = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh));
+        for (size_t i = 0; i < q.count; i++) array_put(&q, i, i % Dh ? 0 : 8), array_put(&k, i, i % Dh ? 1 : direction * (double)(i / Dh));
+        mica_params params = {.sdpa = {.scale = 1, .causal = 1}};
+        kernel_run_all_threads(isa, "sdpa", &params, &out, 3, (array *[]){&q, &k, &v});
+        double *want = calloc(out.count, sizeof *want);
+        want_sdpa(want, &s, &q, &k, &v, 1);
+        values_equal("sdpa", isa->name, MICA_F32, out.values, want, out.count, 2);
+        free(want), array_free(&q), array_free(&k), array_free(&v), array_free(&out);
+    }
+}
+
+// ---- paged cache ----
+enum { MOST_SEQUENCES = 6 };
+typedef struct paged_case {
+    int B;
+    int64_t H, Hkv, Dh, P, L, layer, window;
+    int lengths[MOST_SEQUENCES], appended[MOST_SEQUENCES]; // positions after the append; tokens of the append
+    bool release; // pages that every query's window has left are given up
+} paged_case;
+
+// The cache and, per sequence, what was put into it.
+typedef struct cache {
+    const paged_case *s;
+    mica_dtype t;
+    int64_t pages, max_pages, N;
+    array pool, meta, table, q;
+    array k[MOST_SEQUENCES], v[MOST_SEQUENCES]; // [length, Hkv, Dh], contiguous
+    size_t start[MOST_SEQUENCES];
+} cache;
+
+// Appends tokens [from, to) of every sequence.
+static void append(cache *c, const mica_cpu_isa *isa, const int *from, const int *to) {
+    const paged_case *s = c->s;
+    int64_t N = 0;
+    for (int b = 0; b < s->B; b++) N += to[b] - from[b];
+    array k = array_new(c->t, PADDED, SHAPE(N + 2, s->Hkv, s->Dh)), v = array_new(c->t, REVERSED, SHAPE(N + 2, s->Hkv, s->Dh));
+    size_t row = (size_t)(s->Hkv * s->Dh), at = 1; // rows 0 and N + 1 belong to no sequence
+    for (size_t i = 0; i < k.count; i++) array_put(&k, i, 1e30), array_put(&v, i, 1e30);
+    for (int b = 0; b < s->B; b++) {
+        const double meta[4] = {(double)at, to[b] - from[b], to[b], 0};
+        for (size_t i = 0; i < 4; i++) array_put(&c->meta, (size_t)b * 4 + i, meta[i]);
+        c->start[b] = at;
+        for (int j = from[b]; j < to[b]; j++, at++)
+            for (size_t i = 0; i < row; i++) {
+                array_put(&k, at * row + i, c->k[b].values[(size_t)j * row + i]);
+                array_put(&v, at * row + i, c->v[b].values[(size_t)j * row + i]);
+            }
+    }
+    device_use(isa, 2);
+    mica_params params = {.paged = {.layer = (int32_t)s->layer}};
+    kernel_run("kv_append", &params, &c->pool, 5, (array *[]){&c->pool, &k, &v, &c->meta, &c->table});
+    c->N = N + 2;
+    array_free(&k), array_free(&v);
+}
+
+static cache cache_new(const paged_case *s, mica_dtype t, const mica_cpu_isa *isa) {
+    cache c = {.s = s, .t = t};
+    int64_t used = 0;
+    for (int b = 0; b < s->B; b++) {
+        c.max_pages = MICA_MAX(c.max_pages, (s->lengths[b] + s->P - 1) / s->P + 1);
+        c.pages += (s->lengths[b] + s->P - 1) / s->P;
+    }
+    c.pages += 3;
+    c.pool = array_new(t, CONTIGUOUS, SHAPE(c.pages, s->L, 2, s->Hkv, s->P, s->Dh)); // NaN wherever nothing was written
+    c.meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, 4));
+    c.table = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, c.max_pages));
+    for (size_t i = 0; i < c.table.count; i++) array_put(&c.table, i, -1);
+    for (int b = 0; b < s->B; b++) {
+        c.k[b] = array_random(t, CONTIGUOUS, SHAPE(s->lengths[b], s->Hkv, s->Dh), 10 + (uint64_t)b, 1);
+        c.v[b] = array_random(t, CONTIGUOUS, SHAPE(s->lengths[b], s->Hkv, s->Dh), 20 + (uint64_t)b, 1);
+        for (int64_t i = 0; i < (s->lengths[b] + s->P - 1) / s->P; i++, used++) // pages in backward order
+            array_put(&c.table, (size_t)(b * c.max_pages + i), (double)(c.pages - 2 - used));
+    }
+    int from[MOST_SEQUENCES] = {0}, middle[MOST_SEQUENCES], to[MOST_SEQUENCES];
+    for (int b = 0; b < s->B; b++) to[b] = s->lengths[b], middle[b] = s->lengths[b] - s->appended[b];
+    append(&c, isa, from, middle);
+    if (s->release)
+        for (int b = 0; b < s->B; b++)
+            for (int64_t i = 0; (i + 1) * s->P <= middle[b] + 1 - s->window; i++) array_put(&c.table, (size_t)(b * c.max_pages + i), -1);
+    append(&c, isa, middle, to);
+    c.q = array_random(t, PADDED, SHAPE(c.N, s->H, s->Dh), 5, 1);
+    return c;
+}
+
+static void cache_free(cache *c) {
+    for (int b = 0; b < c->s->B; b++) array_free(&c->k[b]), array_free(&c->v[b]);
+    array_free(&c->pool), array_free(&c->meta), array_free(&c->table), array_free(&c->q);
+}
+
+static mica_params paged_params(const paged_case *s) {
+    return (mica_params){.paged = {.scale = (float)(1 / sqrt((double)s->Dh)), .layer = (int32_t)s->layer, .window = (int32_t)s->window}};
+}
+
+static void want_paged(double *want, const cache *c) {
+    const paged_case *s = c->s;
+    size_t Dh = (size_t)s->Dh, row = (size_t)s->Hkv * Dh, G = (size_t)(s->H / s->Hkv);
+    double scale = (double)paged_params(s).paged.scale;
+    for (int b = 0; b < s->B; b++)
+        for (int i = 0; i < s->appended[b]; i++)
+            for (size_t h = 0; h < (size_t)s->H; h++) {
+                size_t position = (size_t)(s->lengths[b] - s->appended[b] + i), n = position + 1, first = 0;
+                if (s->window && n > (size_t)s->window) first = n - (size_t)s->window;
+                size_t at = ((c->start[b] + (size_t)i) * (size_t)s->H + h) * Dh, kv = first * row + h / G * Dh;
+                want_row(want + at, c->q.values + at, c->k[b].values + kv, c->v[b].values + kv, row, n - first, Dh, scale, NULL);
+            }
+}
+
+static const paged_case paged_cases[] = {
+    // B  H  Hkv Dh  P  L layer window lengths appended release
+    {1, 1, 1, 32, 16, 1, 0, 0, {1}, {1}, false},
+    {1, 4, 1, 256, 32, 2, 1, 0, {333}, {1}, false},
+    {4, 4, 2, 64, 16, 3, 2, 0, {1, 17, 300, 128}, {1, 1, 1, 1}, false},
+    {4, 8, 1, 80, 32, 2, 0, 40, {5, 41, 200, 97}, {5, 1, 150, 8}, true},
+    {3, 6, 3, 96, 7, 1, 0, 0, {70, 9, 129}, {70, 9, 1}, false},
+    {5, 2, 2, 128, 64, 2, 1, 33, {64, 65, 300, 2, 150}, {64, 2, 1, 2, 40}, true},
+    {2, 3, 1, 72, 16, 1, 0, 512, {700, 513}, {30, 1}, true},
+    {3, 5, 5, 33, 1, 2, 1, 10, {40, 12, 3}, {9, 1, 0}, true},
+    {1, 16, 2, 64, 32, 1, 0, 0, {5000}, {1}, false},
+    {2, 7, 1, 128, 64, 1, 0, 0, {5000, 4100}, {3, 1}, false},
+    {1, 2, 1, 64, 64, 1, 0, 1024, {5000}, {20}, true},
+    {2, 2, 1, 64, 64, 1, 0, 1500, {5000, 4999}, {1, 8}, true},
+};
+
+static void paged_matches(void **state) {
+    (void)state;
+    EACH_LEVEL
+    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
+        for (size_t i = 0; i < MICA_COUNT(paged_cases); i++) {
+            const paged_case *s = &paged_cases[i];
+            cache c = cache_new(s, t, isa);
+            mica_params params = paged_params(s);
+            array out = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
+            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+            double *want = calloc(out.count, sizeof *want);
+            want_paged(want, &c);
+            char what[40];
+            snprintf(what, sizeof what, "paged_attention case %zu", i);
+            values_equal(what, isa->name, t, out.values, want, out.count, attention_scale(t));
+            free(want), array_free(&out), cache_free(&c);
+        }
+}
+
+static void append_writes_only_its_slots(void **state) {
+    (void)state;
+    static const paged_case s = {2, 2, 2, 32, 16, 2, 1, 0, {20, 5}, {3, 5}, false};
+    cache c = cache_new(&s, MICA_BF16, mica_cpu_isa_at(0));
+    array_read(&c.pool);
+    size_t written = 0, row = (size_t)(s.Hkv * s.Dh);
+    for (size_t i = 0; i < c.pool.count; i++) written += isnan(c.pool.values[i]) ? 0 : 1;
+    assert_int_equal(written, 25 * 2 * row);
+    for (size_t j = 0; j < 20; j++)
+        for (size_t e = 0; e < row; e++) {
+            size_t page = (size_t)c.table.values[j / 16], h = e / 32;
+            size_t at = ((((page * 2 + 1) * 2 + 0) * 2 + h) * 16 + j % 16) * 32 + e % 32;
+            assert_true(c.pool.values[at] == c.k[0].values[j * row + e]);
+            assert_true(c.pool.values[at + 2 * 16 * 32] == c.v[0].values[j * row + e]);
+        }
+    cache_free(&c);
+}
+
+static void append_converts(void **state) { // an f32 model with a bf16 cache
+    (void)state;
+    array pool = array_new(MICA_BF16, CONTIGUOUS, SHAPE(2, 1, 2, 1, 4, 8)), k = array_random(MICA_F32, REVERSED, SHAPE(1, 1, 8), 1, 1);
+    array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)), table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 2));
+    array_put(&meta, 0, 0), array_put(&meta, 1, 1), array_put(&meta, 2, 6), array_put(&meta, 3, 0);
+    array_put(&table, 0, 0), array_put(&table, 1, 1);
+    device_use(mica_cpu_isa_best(), 1);
+    mica_params params = {.paged = {.layer = 0}};
+    kernel_run("kv_append", &params, &pool, 5, (array *[]){&pool, &k, &k, &meta, &table});
+    for (size_t d = 0; d < 8; d++)
+        assert_true(pool.values[64 + 8 + d] == (double)mica_bf16_to_f32(mica_f32_to_bf16((float)k.values[d])));
+    array_free(&pool), array_free(&k), array_free(&meta), array_free(&table);
+}
+
+// A sequence alone gives the bits it gives in a batch.
+static void rows_do_not_depend_on_the_batch(void **state) {
+    (void)state;
+    static const paged_case s = {4, 6, 2, 80, 16, 1, 0, 50, {300, 7, 150, 90}, {1, 7, 60, 1}, false};
+    EACH_LEVEL
+    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++) {
+        cache c = cache_new(&s, t, isa);
+        mica_params params = paged_params(&s);
+        array all = array_new(t, CONTIGUOUS, SHAPE(c.N, s.H, s.Dh));
+        device_use(isa, 2);
+        kernel_run("paged_attention", &params, &all, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+        for (size_t b = 0; b < 4; b++) {
+            array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)), table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, c.max_pages));
+            array one = array_new(t, CONTIGUOUS, SHAPE(c.N, s.H, s.Dh));
+            for (size_t i = 0; i < 4; i++) array_put(&meta, i, c.meta.values[b * 4 + i]);
+            for (size_t i = 0; i < table.count; i++) array_put(&table, i, c.table.values[b * table.count + i]);
+            kernel_run("paged_attention", &params, &one, 4, (array *[]){&c.q, &c.pool, &meta, &table});
+            for (size_t i = 0, row = (size_t)(s.H * s.Dh); i < one.count; i++) {
+                bool mine = i / row >= c.start[b] && i / row - c.start[b] < (size_t)s.appended[b];
+                assert_true(one.values[i] == (mine ? all.values[i] : 0));
+            }
+            array_free(&meta), array_free(&table), array_free(&one);
+        }
+        array_free(&all), cache_free(&c);
+    }
+}
+
+// A page missing inside the window hides its positions, and nothing else.
+static void absent_pages_are_hidden(void **state) {
+    (void)state;
+    static const paged_case s = {2, 4, 2, 64, 16, 1, 0, 0, {100, 90}, {1, 30}, false};
+    EACH_LEVEL {
+        cache c = cache_new(&s, MICA_F32, isa);
+        array_put(&c.table, 2, -1), array_put(&c.table, (size_t)c.max_pages + 2, -1); // positions 32 … 47
+        mica_params params = paged_params(&s);
+        array out = array_new(MICA_F32, CONTIGUOUS, SHAPE(c.N, s.H, s.Dh));
+        kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+        double *want = calloc(out.count, sizeof *want), bias[100] = {0};
+        for (size_t j = 32; j < 48; j++) bias[j] = -(double)INFINITY;
+        for (int b = 0; b < 2; b++)
+            for (size_t i = 0; i < (size_t)s.appended[b]; i++)
+                for (size_t h = 0; h < 4; h++) {
+                    size_t at = ((c.start[b] + i) * 4 + h) * 64, n = (size_t)(s.lengths[b] - s.appended[b]) + i + 1;
+                    want_row(want + at, c.q.values + at, c.k[b].values + h / 2 * 64, c.v[b].values + h / 2 * 64, 128, n, 64, 0.125, bias);
+                }
+        values_equal("paged_attention, holes", isa->name, MICA_F32, out.values, want, out.count, 2);
+        free(want), array_free(&out), cache_free(&c);
+    }
+}
+
+// The two attention ops agree: a cache of one sequence, all of it appended at once, is causal sdpa.
+static void paged_equals_sdpa(void **state) {
+    (void)state;
+    EACH_LEVEL
+    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
+        for (int window = 0; window < 60; window += 25) {
+            enum { T = 150, H = 4, Hkv = 2, Dh = 64 };
+            const paged_case s = {1, H, Hkv, Dh, 16, 1, 0, window, {T}, {T}, false};
+            cache c = cache_new(&s, t, isa);
+            mica_params params = paged_params(&s), dense = {.sdpa = {.scale = params.paged.scale, .causal = 1, .window = window}};
+            array out = array_new(t, CONTIGUOUS, SHAPE(T + 2, H, Dh)), want = array_new(t, CONTIGUOUS, SHAPE(1, H, T, Dh));
+            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+            array q = c.q, k = c.k[0], v = c.v[0]; // [T, H, Dh] seen as [1, H, T, Dh]
+            array *views[] = {&q, &k, &v};
+            q.t.data += q.t.stride[0] * (int64_t)mica_dtype_size(t);
+            for (size_t i = 0; i < 3; i++) {
+                mica_tensor x = views[i]->t;
+                views[i]->t = (mica_tensor){.data = x.data, .dtype = t, .ndim = 4, .shape = {1, x.shape[1], T, Dh},
+                                            .stride = {0, x.stride[1], x.stride[0], x.stride[2]}};
+            }
+            kernel_run_all_threads(isa, "sdpa", &dense, &want, 3, views);
+            for (size_t i = 0; i < T * H * Dh; i++) {
+                size_t token = i / (H * Dh), h = i / Dh % H;
+                assert_true(out.values[i + H * Dh] == want.values[(h * T + token) * Dh + i % Dh]);
+            }
+            array_free(&out), array_free(&want), cache_free(&c);
+        }
+}
+
+// bf16: the error against exact inputs is hardly more than what rounding q, k, v and the result once costs by itself.
+static void bf16_loses_no_precision(void **state) {
+    (void)state;
+    enum { T = 400, Dh = 128 };
+    const sdpa_case s = {1, 2, 1, T, T, Dh, true, 0, 0};
+    array q = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 2, T, Dh), 1, 1), k = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 1, T, Dh), 2, 1);
+    array v = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1);
+    double *exact = calloc(q.count, sizeof *exact), *rounded = calloc(q.count, sizeof *rounded);
+    mica_params params = {.sdpa = {.scale = 0.15f, .causal = 1}};
+    want_sdpa(exact, &s, &q, &k, &v, (double)params.sdpa.scale);
+    array x[3] = {array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 2, T, Dh), 1, 1), array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 1, T, Dh), 2, 1),
+                  array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1)};
+    want_sdpa(rounded, &s, &x[0], &x[1], &x[2], (double)params.sdpa.scale);
+    double unavoidable = 0;
+    for (size_t i = 0; i < q.count; i++)
+        unavoidable += pow((double)mica_bf16_to_f32(mica_f32_to_bf16((float)rounded[i])) - exact[i], 2);
+    EACH_LEVEL {
+        array out = array_new(MICA_BF16, CONTIGUOUS, SHAPE(1, 2, T, Dh));
+        kernel_run_all_threads(isa, "sdpa", &params, &out, 3, (array *[]){&x[0], &x[1], &x[2]});
+        double error = 0;
+        for (size_t i = 0; i < q.count; i++) error += pow(out.values[i] - exact[i], 2);
+        printf("  %-6s root mean square error %.3f times that of rounding q, k, v and the result to bf16\n", isa->name, sqrt(error / unavoidable));
+        assert_true(error <= unavoidable * 1.05 * 1.05);
+        array_free(&out);
+    }
+    free(exact), free(rounded), array_free(&q), array_free(&k), array_free(&v);
+    for (size_t i = 0; i < 3; i++) array_free(&x[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sdpa_matches), cmocka_unit_test(sdpa_large_scores), cmocka_unit_test(paged_matches),
+        cmocka_unit_test(append_writes_only_its_slots), cmocka_unit_test(append_converts),
+        cmocka_unit_test(rows_do_not_depend_on_the_batch), cmocka_unit_test(absent_pages_are_hidden),
+        cmocka_unit_test(paged_equals_sdpa), cmocka_unit_test(bf16_loses_no_precision),
+    };
+    return cmocka_run_group_tests_name("attention kernels", tests, levels_print, NULL);
+}
