@@ -20,7 +20,7 @@ typedef struct mica_weight {
     float global_scale;     // nvfp4 with "<module>.global_scale": its value (see mica_quant_rows); otherwise 0
     bool has_bias;
     mica_stored bias;       // [out]: the linear layer's bias
-    void *owned;            // memory behind the tensors above, when they are not mapped; see mica_weight_release
+    void *owned, *owned_bias; // memory behind the tensors above, when they are not mapped; see mica_weight_release
 } mica_weight;
 
 /** Opens a folder or a GGUF file. Reads config and headers, no weights. The errors are those of the parts, plus
