@@ -34,8 +34,8 @@ static bool styled(const struct style *s, const char *module, char *out) {
 
 static const mica_stored *part(const mica_checkpoint *c, const char *name, const char *leaf) {
     char full[NAME];
-    snprintf(full, sizeof full, "%s.%s", name, leaf);
-    return mica_safetensors_find(c->st, full);
+    int n = snprintf(full, sizeof full, "%s.%s", name, leaf);
+    return n > 0 && n < NAME ? mica_safetensors_find(c->st, full) : NULL;
 }
 
 static void find_style(mica_checkpoint *c) {
@@ -185,8 +185,8 @@ bool mica_checkpoint_has(const mica_checkpoint *c, const char *module) {
     char name[NAME], full[NAME];
     if (!c->gguf) return locate(c, module, name);
     if (!mica_gguf_module_name(c->config.arch, module, name, sizeof name - 8)) return false;
-    snprintf(full, sizeof full, "%.500s.weight", name);
-    return mica_gguf_find(c->gguf, full) != NULL;
+    int n = snprintf(full, sizeof full, "%s.weight", name);
+    return n > 0 && n < NAME && mica_gguf_find(c->gguf, full);
 }
 
 void mica_weight_release(mica_weight *w) {
