@@ -1,7 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul kernels, level avx512.
+// matmul kernels, level avx512: f32 from the common template, bf16 from avx512_bf16.c.
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
+#include "device/cpu/avx512/bf16.h"
+#include "device/cpu/avx512/v16.h"
 
-void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) { (void)isa; }
+#define F32_ROWS 8
+#define F32_VECTORS 3
+#include "device/cpu/f32_products.h"
+
+void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
+    isa->f32 = f32_panels;
+    isa->dot_f32 = dot_f32;
+    isa->tiles_f32 = tiles_f32;
+    isa->bf16 = (mica_cpu_panels){
+        .columns = 48,
+        .depth = 1024, // 96 KiB of panel in the second-level cache
+        .direct = 16,
+        .gemm = mica_cpu_avx512_gemm_bf16,
+        .from_dense = mica_cpu_avx512_panel_dense_bf16,
+        .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
+    };
+    isa->dot_bf16 = mica_cpu_avx512_dot_bf16;
+    isa->tiles_bf16 = mica_cpu_avx512_tiles_bf16;
+}
 #endif

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed weights with AVX512-BF16. A 64-byte vector of a plane holds pairs of neighbouring inputs sixteen bits apart, so a
+// shift and one vpermw turn it into bf16 pairs: the codes index a table of 0…31 in bf16 (exact), repeated where a plane
+// leaves bits above the code in the index. Activations stay as they are. In products of few rows scale and bias are
+// applied to the sums of a group in f32; panels for many rows hold scale*code + bias rounded to bf16.
+#if defined(__x86_64__)
+#include "device/cpu/avx512/bf16.h"
+#include "device/cpu/avx512/v16.h"
+#include "device/cpu/tiles.h"
+
+enum { AHEAD = 4096, PAIRS = MICA_TILE_CHUNK / 2 }; // prefetch distance: 4 KiB measured best of 1…8
+
+// Tables of vpermw: codes in bf16. `low` has the value of the index's lowest bits only; `high` those of a second nibble.
+typedef struct tables { __m512i low, high; } tables;
+
+V16_INLINE tables tables_of(const int bits) {
+    uint16_t low[32], high[32];
+    for (unsigned i = 0; i < 32; i++) {
+        unsigned code = bits == 8 ? i & 15 : bits == 6 ? i : i & ((1u << bits) - 1);
+        low[i] = mica_f32_to_bf16((float)code);
+        high[i] = mica_f32_to_bf16((float)(bits == 8 ? 16 * (i & 15) : i + 32)); // 8 bits: upper nibble; 6: codes 32…63
+    }
+    return (tables){_mm512_loadu_si512(low), _mm512_loadu_si512(high)};
+}
+
+// v >> by, or v << -by. Vector operators: compilers disagree on the type of the intrinsic's count.
+typedef uint16_t u16x32 __attribute__((vector_size(64)));
+V16_INLINE __m512i shifted(__m512i v, const int by) {
+    return by >= 0 ? (__m512i)((u16x32)v >> by) : (__m512i)((u16x32)v << -by);
+}
+
+// Index of pair p of a chunk: the low plane's field, and above it the high plane's where there is one.
+V16_INLINE __m512i pair_index(const int bits, const unsigned char *chunk, const int p) {
+    const int low = bits == 3 ? 2 : bits >= 4 ? 4 : bits, high = bits == 8 ? 0 : bits - low, per = 16 / low;
+    __m512i v = shifted(_mm512_loadu_si512(chunk + p / per * 64), low * (p % per));
+    if (!high) return v;
+    const int per2 = 16 / high;
+    __m512i h = shifted(_mm512_loadu_si512(chunk + low * 64 + p / per2 * 64), high * (p % per2) - low);
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi16((short)((1 << low) - 1)), v, h, 0xCA); // mask ? v : h
+}
+
+V16_INLINE __m512i pair_codes(const int bits, const unsigned char *chunk, const int p, tables t) {
+    __m512i index = pair_index(bits, chunk, p);
+    return bits == 6 ? _mm512_permutex2var_epi16(t.low, index, t.high) : _mm512_permutexvar_epi16(index, t.low);
+}
+
+// 8 bits: the upper nibbles, times 16.
+V16_INLINE __m512i pair_upper(const unsigned char *chunk, const int p, tables t) {
+    return _mm512_permutexvar_epi16(shifted(_mm512_loadu_si512(chunk + 256 + p / 4 * 64), 4 * (p % 4)), t.high);
+}
+
+V16_INLINE v16 tile_scale(const mica_cpu_tiles *t, const unsigned char *tile, size_t group) {
+    return v16_load_as(t->scale_dtype, tile + t->codes + group * MICA_TILE_OUTPUTS * (t->scale_dtype == MICA_F32 ? 4 : 2));
+}
+
+// ---- few rows --------------------------------------------------------------------------------------------
+V16_INLINE __m512bh pair(const uint16_t *x) {
+    int v;
+    memcpy(&v, x, 4);
+    return (__m512bh)_mm512_set1_epi32(v);
+}
+
+// Half a chunk for `rows` rows into two chains of sums a row.
+V16_INLINE void half_chunk(const int bits, const int rows, const unsigned char *chunk, const int half, const uint16_t *x,
+                           ptrdiff_t ldx, tables t, __m512 sum[][2]) {
+#pragma GCC unroll 8
+    for (int p = PAIRS / 2 * half; p < PAIRS / 2 * (half + 1); p++) {
+        __m512bh q = (__m512bh)pair_codes(bits, chunk, p, t), u = bits == 8 ? (__m512bh)pair_upper(chunk, p, t) : q;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            __m512bh v = pair(x + r * ldx + 2 * p);
+            if (bits == 8) {
+                sum[r][0] = _mm512_dpbf16_ps(sum[r][0], q, v);
+                sum[r][1] = _mm512_dpbf16_ps(sum[r][1], u, v);
+            } else sum[r][p & 1] = _mm512_dpbf16_ps(sum[r][p & 1], q, v);
+        }
+    }
+}
+
+// sum of x·q over a group joins y: y += scale * sum + bias * (sum of x).
+V16_INLINE void end_group(const mica_cpu_tiles *t, const int rows, const unsigned char *tile, size_t g, const float *sums, size_t lds,
+                          __m512 sum[][2], __m512 *y) {
+    v16 s = tile_scale(t, tile, g), b = tile_scale(t, tile, t->depth / (size_t)t->group + g);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        y[r] = _mm512_fmadd_ps(_mm512_add_ps(sum[r][0], sum[r][1]), s, y[r]);
+        y[r] = _mm512_fmadd_ps(_mm512_set1_ps(sums[(size_t)r * lds + g]), b, y[r]);
+        sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    }
+}
+
+V16_INLINE void tile_rows(const int bits, const int rows, const mica_cpu_tiles *t, const mica_cpu_direct *d) {
+    size_t groups = t->depth / (size_t)t->group;
+    const tables table = tables_of(bits);
+    const unsigned char *tile = d->w;
+    for (size_t n = 0; n < d->n; n += MICA_TILE_OUTPUTS) {
+        const uint16_t *x = d->x;
+        const float *sums = d->sums;
+        __m512 y[8], sum[8][2];
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) y[r] = sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+        for (size_t i = 0; i < t->per_column; i++, tile += t->bytes, sums += groups) {
+            _mm_prefetch((const char *)tile + AHEAD + t->codes, _MM_HINT_T0);
+            for (size_t c = 0; c < t->depth / MICA_TILE_CHUNK; c++, x += MICA_TILE_CHUNK) {
+                const unsigned char *chunk = tile + c * (size_t)bits * 64;
+#pragma GCC unroll 8
+                for (int l = 0; l < bits; l++) _mm_prefetch((const char *)chunk + AHEAD + l * 64, _MM_HINT_T0);
+                half_chunk(bits, rows, chunk, 0, x, d->ldx, table, sum);
+                if (groups == 2) end_group(t, rows, tile, 0, sums, d->lds, sum, y);
+                half_chunk(bits, rows, chunk, 1, x, d->ldx, table, sum);
+            }
+            end_group(t, rows, tile, groups - 1, sums, d->lds, sum, y);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) _mm512_storeu_ps(d->y + (size_t)r * d->ldy + n, y[r]);
+    }
+}
+
+#define TILE_ROWS(bits, rows)                                                                                          \
+    static void tiles_##bits##_##rows(const mica_cpu_tiles *t, const mica_cpu_direct *d) { tile_rows(bits, rows, t, d); }
+#define TILE_BITS(bits)                                                                                                \
+    TILE_ROWS(bits, 1) TILE_ROWS(bits, 2) TILE_ROWS(bits, 3) TILE_ROWS(bits, 4)                                        \
+    TILE_ROWS(bits, 5) TILE_ROWS(bits, 6) TILE_ROWS(bits, 7) TILE_ROWS(bits, 8)
+#define TILE_ENTRY(bits)                                                                                               \
+    [bits] = {tiles_##bits##_1, tiles_##bits##_2, tiles_##bits##_3, tiles_##bits##_4,                                  \
+              tiles_##bits##_5, tiles_##bits##_6, tiles_##bits##_7, tiles_##bits##_8}
+TILE_BITS(2)
+TILE_BITS(3)
+TILE_BITS(4)
+TILE_BITS(5)
+TILE_BITS(6)
+TILE_BITS(8)
+
+void mica_cpu_avx512_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
+    static void (*const run[9][8])(const mica_cpu_tiles *, const mica_cpu_direct *) = {
+        TILE_ENTRY(2), TILE_ENTRY(3), TILE_ENTRY(4), TILE_ENTRY(5), TILE_ENTRY(6), TILE_ENTRY(8)};
+    run[t->bits][d->m - 1](t, d);
+}
+
+// ---- panels ----------------------------------------------------------------------------------------------
+V16_INLINE v16 even(__m512i q) { return _mm512_castsi512_ps(_mm512_slli_epi32(q, 16)); }
+V16_INLINE v16 odd(__m512i q) { return _mm512_castsi512_ps(_mm512_and_si512(q, _mm512_set1_epi32((int)0xFFFF0000u))); }
+
+V16_INLINE void panel_half(const int bits, const unsigned char *chunk, const int half, tables t, v16 s, v16 b, size_t columns,
+                           uint16_t *panel) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                           19, 3, 18, 2, 17, 1, 16, 0);
+#pragma GCC unroll 8
+    for (int p = PAIRS / 2 * half; p < PAIRS / 2 * (half + 1); p++) {
+        __m512i q = pair_codes(bits, chunk, p, t);
+        v16 e = even(q), o = odd(q);
+        if (bits == 8) {
+            __m512i u = pair_upper(chunk, p, t);
+            e = _mm512_add_ps(e, even(u)), o = _mm512_add_ps(o, odd(u));
+        }
+        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(o, s, b), _mm512_fmadd_ps(e, s, b));
+        _mm512_storeu_si512(panel + (size_t)p * columns * 2, _mm512_permutexvar_epi16(order, both));
+    }
+}
+
+V16_INLINE void panel_bits(const int bits, const mica_cpu_tiles *t, const unsigned char *tile, size_t tiles, size_t columns,
+                           uint16_t *panel) {
+    size_t groups = t->depth / (size_t)t->group;
+    const tables table = tables_of(bits);
+    for (size_t g = 0; g < tiles; g++, tile += t->bytes)
+        for (size_t c = 0; c < t->depth / MICA_TILE_CHUNK; c++, panel += MICA_TILE_CHUNK * columns) {
+            const unsigned char *chunk = tile + c * (size_t)bits * 64;
+            panel_half(bits, chunk, 0, table, tile_scale(t, tile, 0), tile_scale(t, tile, groups), columns, panel);
+            panel_half(bits, chunk, 1, table, tile_scale(t, tile, groups - 1), tile_scale(t, tile, 2 * groups - 1), columns, panel);
+        }
+}
+
+void mica_cpu_avx512_panel_tiles_bf16(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t k0, size_t k,
+                                      size_t columns, void *panel) {
+    for (size_t j = 0; j < columns / MICA_TILE_OUTPUTS; j++) {
+        uint16_t *to = (uint16_t *)panel + j * 2 * MICA_TILE_OUTPUTS;
+        if (first + j >= t->columns) {
+            for (size_t p = 0; p < k / 2; p++) _mm512_storeu_si512(to + p * 2 * columns, _mm512_setzero_si512());
+            continue;
+        }
+        const unsigned char *tile = packed + ((first + j) * t->per_column + k0 / t->depth) * t->bytes;
+        size_t tiles = k / t->depth;
+        switch (t->bits) {
+        case 2: panel_bits(2, t, tile, tiles, columns, to); break;
+        case 3: panel_bits(3, t, tile, tiles, columns, to); break;
+        case 4: panel_bits(4, t, tile, tiles, columns, to); break;
+        case 5: panel_bits(5, t, tile, tiles, columns, to); break;
+        case 6: panel_bits(6, t, tile, tiles, columns, to); break;
+        default: panel_bits(8, t, tile, tiles, columns, to); break;
+        }
+    }
+}
+#endif
