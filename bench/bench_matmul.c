@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products: time, GB/s of weights read and GFLOP/s, per level, type and shape; or, with --check, the checks of
+// tests/matmul/checks.h. Needs nothing but the C library, so that it can be linked statically and carried to another CPU.
+//   bench_matmul [--check] [--level NAME] [--threads N] [--only TEXT]      (TEXT: part of a printed line's name)
+#include "matmul/checks.h"
+
+typedef struct options {
+    const char *level, *only;
+    size_t threads;
+    bool check;
+} options;
+
+typedef struct shape { size_t m, n, k; } shape;
+
+// Weights far larger than the last cache for few rows, of a layer for many.
+static const shape shapes[] = {{1, 131072, 2048}, {2, 131072, 2048}, {4, 131072, 2048}, {8, 131072, 2048}, {1, 2048, 2048},
+                               {12, 6144, 2048},  {16, 6144, 2048},  {24, 6144, 2048},  {32, 6144, 2048},  {128, 6144, 2048},
+                               {512, 6144, 2048}, {512, 1152, 6912}, {512, 256, 1152},  {2048, 2048, 2048}};
+
+static int by_value(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+static void measure(const char *op, const char *name, mica_call *c, shape s, double bytes, size_t threads, const char *level) {
+    enum { MOST = 50 };
+    const mica_kernel *k = kernel_named(op);
+    double t[MOST], total = 0;
+    int n = 0;
+    c->scratch = mica_alloc_aligned(k->scratch(c) + 64, 64);
+    for (k->run(c); n < MOST && (n < 3 || total < 0.5); total += t[n++]) {
+        t[n] = mica_now();
+        k->run(c);
+        t[n] = mica_now() - t[n];
+    }
+    qsort(t, (size_t)n, sizeof t[0], by_value);
+    double flop = 2.0 * (double)(s.m * s.n * s.k);
+    printf("%-28s %-7s %zu threads %5zu x %6zu x %4zu  %9.3f ms median, %9.3f best  %6.1f GB/s  %7.1f GFLOP/s\n", name, level, threads,
+           s.m, s.n, s.k, t[n / 2] * 1e3, t[0] * 1e3, bytes / t[n / 2] * 1e-9, flop / t[n / 2] * 1e-9);
+    mica_free(c->scratch);
+}
+
+// Positive bf16, f16 and f32 below 2 whatever the type: timings must not meet NaN or denormals.
+static void *plain_bytes(size_t n) {
+    size_t huge = 2u << 20;
+    unsigned char *p = mica_alloc_aligned((n + huge) / huge * huge, huge);
+    if (!p) return NULL;
+    madvise(p, (n + huge) / huge * huge, MADV_HUGEPAGE);
+    uint32_t v = 1;
+    for (size_t i = 0; i + 4 <= n; i += 4) {
+        uint32_t u = 0x30003000u | ((v = v * 1664525u + 1013904223u) & 0x0F7F0F7Fu);
+        memcpy(p + i, &u, 4);
+    }
+    return p;
+}
+
+static void bench_one(const options *o, const mica_cpu_isa *isa, mica_pool *pool, int bits, mica_dtype type, shape s) {
+    char name[64];
+    if (bits) snprintf(name, sizeof name, "linear_packed %d-bit %s", bits, mica_dtype_name(type));
+    else snprintf(name, sizeof name, "matmul %s", mica_dtype_name(type));
+    if (o->only && !strstr(name, o->only)) return;
+    mica_cpu_device d = {.pool = pool, .isa = isa};
+    mica_params params = {.packed = {.out = (int32_t)s.n, .in = (int32_t)s.k, .bits = bits, .group_size = 64, .mode = MICA_AFFINE,
+                                     .scale_dtype = MICA_BF16}};
+    size_t size = mica_dtype_size(type), bytes = bits ? mica_cpu_packed_size(&d.device, &params) : s.n * s.k * size;
+    void *x = plain_bytes(s.m * s.k * size), *w = plain_bytes(bytes), *out = plain_bytes(s.m * s.n * size);
+    mica_call c = {.device = &d.device, .params = &params, .inputs = 2};
+    c.in[0] = TENSOR(type, x, (int64_t)s.m, (int64_t)s.k), c.out = TENSOR(type, out, (int64_t)s.m, (int64_t)s.n);
+    if (bits) c.in[1] = TENSOR(MICA_U8, w, (int64_t)bytes);
+    else {
+        c.in[1] = TENSOR(type, w, (int64_t)s.k, (int64_t)s.n);
+        c.in[1].stride[0] = 1, c.in[1].stride[1] = (int64_t)s.k, c.in[1].contiguous = false;
+    }
+    measure(bits ? "linear_packed" : "matmul", name, &c, s, (double)bytes, mica_pool_threads(pool), isa->name);
+    mica_free(x), mica_free(w), mica_free(out);
+}
+
+static void bench_level(const options *o, const mica_cpu_isa *isa, size_t threads) {
+    static const struct { int bits; mica_dtype type; } kinds[] = {{4, MICA_BF16}, {4, MICA_F32}, {0, MICA_BF16}, {0, MICA_F32},
+                                                                  {0, MICA_F16},  {2, MICA_BF16}, {3, MICA_BF16}, {5, MICA_BF16},
+                                                                  {6, MICA_BF16}, {8, MICA_BF16}, {8, MICA_F32}};
+    mica_pool *pool = mica_pool_new(threads);
+    for (size_t i = 0; i < MICA_COUNT(kinds); i++)
+        for (size_t j = 0; j < MICA_COUNT(shapes); j++) {
+            if (!strcmp(isa->name, "ref") && shapes[j].m * shapes[j].n > 1 << 17) continue; // minutes
+            bench_one(o, isa, pool, kinds[i].bits, kinds[i].type, shapes[j]);
+        }
+    mica_pool_free(pool);
+}
+
+static int check_level(const mica_cpu_isa *isa) {
+    int wrong = 0;
+    for (size_t j = 0; j < MICA_COUNT(matmul_checks); j++) {
+        int n = matmul_checks[j].run(isa);
+        printf("level %s: %s: %s\n", isa->name, matmul_checks[j].name, n ? "WRONG" : "ok");
+        wrong += n;
+    }
+    return wrong;
+}
+
+int main(int argc, char **argv) {
+    options o = {.threads = mica_cpu_count()};
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--check")) o.check = true;
+        else if (i + 1 < argc && !strcmp(argv[i], "--level")) o.level = argv[++i];
+        else if (i + 1 < argc && !strcmp(argv[i], "--only")) o.only = argv[++i];
+        else if (i + 1 < argc && !strcmp(argv[i], "--threads")) o.threads = strtoul(argv[++i], NULL, 10);
+        else return fprintf(stderr, "bench_matmul: unknown option %s\n", argv[i]), 2;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    int wrong = 0;
+    for (size_t i = 0; mica_cpu_isa_at(i); i++) {
+        const mica_cpu_isa *isa = mica_cpu_isa_at(i);
+        if (o.level && strcmp(o.level, isa->name)) continue;
+        if (o.check) wrong += check_level(isa);
+        else bench_level(&o, isa, o.threads);
+    }
+    return wrong ? 1 : 0;
+}
