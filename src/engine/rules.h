@@ -4,7 +4,7 @@
 #ifndef MICA_ENGINE_RULES_H
 #define MICA_ENGINE_RULES_H
 
-#include "engine/node.h"
+#include "engine/scope.h"
 #include "mica/fast.h"
 #include "mica/ops.h"
 
@@ -13,9 +13,6 @@
     bool mica_vjp_##name(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads);
 #include "engine/op.def"
 #undef MICA_OP
-
-/** The leaf of this scope that stands for a kept array; arrays of the scope itself are returned as they are. */
-mica_array *mica_scope_import(mica_scope *s, mica_array *a);
 
 // ---- checks ---------------------------------------------------------------------------------------------
 static inline bool mica_is_integer(mica_dtype d) { return d >= MICA_U8; }

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradient rules of matrix products. Quantised weights are frozen: only x has a gradient, and asking for that of scales or
+// biases is an error.
+#include "engine/rules.h"
+
+#define A node->in[0]
+#define B node->in[1]
+
+// y = a b: ā = ḡ bᵀ, b̄ = aᵀ ḡ.
+bool mica_vjp_matmul(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    if (mica_needs_grad(node, 0)) grads[0] = mica_matmul(s, g, mica_swap_axes(s, B, -1, -2));
+    if (mica_needs_grad(node, 1)) grads[1] = mica_matmul(s, mica_swap_axes(s, A, -1, -2), g);
+    return true;
+}
+
+bool mica_vjp_quantized_matmul(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    const mica_params *p = &node->params;
+    if (mica_needs_grad(node, 2) || mica_needs_grad(node, 3)) return mica_op_fail(s, node, "scales and biases have no gradient");
+    mica_quant_spec spec = {(mica_quant_mode)p->quant.mode, p->quant.bits, p->quant.group_size};
+    grads[0] = mica_quantized_matmul(s, g, node->in[1], node->in[2], node->in[3], !p->quant.transpose, spec);
+    return true;
+}
