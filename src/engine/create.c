@@ -61,7 +61,7 @@ mica_array *mica_keep(mica_scope *s, mica_array *a, mica_error *err) {
     kept->buffer = mica_buffer_retain(a->base->buffer);
     mica_device_retain(kept->buffer->device); // a kept array may outlive its scope and its caller's handle on the device
     kept->name = name;
-    kept->grad = NULL;
+    kept->region = NULL;
     kept->needs_grad = false;
     kept->params = (mica_params){0};
     return kept;

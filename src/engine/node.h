@@ -35,8 +35,8 @@ struct mica_array {
     // scratch of the passes
     uint32_t mark;       // plan: the collection that last met this node
     int32_t slot;        // plan: its number in that collection
-    bool needs_grad;     // gradient: depends on an array that a gradient is wanted for
-    mica_array *grad;    // gradient: cotangent so far
+    bool needs_grad;     // gradient: depends on an array that a gradient is wanted for; set before a rule is called
+    struct mica_region *region; // gradient: the checkpoint that this is an output of (grad.c)
 };
 
 typedef bool mica_infer_fn(mica_scope *s, mica_array *node);

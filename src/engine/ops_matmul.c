@@ -101,7 +101,7 @@ static bool check_quantized(mica_scope *s, const mica_array *node, int first, mi
 
 bool mica_infer_quantized_matmul(mica_scope *s, mica_array *node) {
     const mica_array *x = node->in[0], *w = node->in[1];
-    int64_t columns;
+    int64_t columns = 0;
     if (!mica_dtype_is_float(x->dtype)) return mica_op_fail(s, node, "x must be floats, not %s", mica_dtype_name(x->dtype));
     if (!check_quantized(s, node, 1, spec_of(&node->params), &columns)) return false;
     if (w->ndim != 2 || x->ndim < 1) return mica_op_fail(s, node, "wants x [..., K] and a matrix");
@@ -170,7 +170,7 @@ bool mica_quantize(mica_scope *s, mica_array *a, mica_quant_spec spec, mica_arra
 
 // The wanted dtype is params.words[3].
 bool mica_infer_dequantize(mica_scope *s, mica_array *node) {
-    int64_t columns;
+    int64_t columns = 0;
     mica_dtype dtype = (mica_dtype)node->params.words[3];
     if (!check_quantized(s, node, 0, spec_of(&node->params), &columns)) return false;
     if (node->params.words[3] >= MICA_DTYPE_COUNT || !mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
