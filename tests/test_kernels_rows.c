@@ -193,7 +193,7 @@ static void unary_views(void **state) {
                 array x = array_random(float_types[t], how, SHAPE(2, 5, lengths[l]), l, 3), y = array_new(x.t.dtype, CONTIGUOUS, SHAPE(2, 5, lengths[l]));
                 kernel_run_all_threads(isa, unary[f].op, NULL, &y, 1, (array *[]){&x});
                 for (size_t i = 0; i < x.count; i++) x.values[i] = unary[f].want(x.values[i]);
-                values_equal(unary[f].op, isa->name, x.t.dtype, y.values, x.values, x.count, 1);
+                values_equal(unary[f].op, isa->name, x.t.dtype, y.values, x.values, x.count, f == MICA_CPU_EXP ? 100 : 1);
                 array_free(&x), array_free(&y);
             }
 }

@@ -1,7 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// rows kernels, level avx2.
+// Row kernels, level avx2: the templates of vec_rows.h on 8 lanes of f32. Attention is in avx2_attention.c.
 #if defined(__x86_64__)
+#include "device/cpu/avx2/vec256.h"
 #include "device/cpu/isa.h"
+#include "device/cpu/vec_math.h"
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
 
-void mica_cpu_avx2_rows(mica_cpu_rows_isa *isa) { (void)isa; }
+#define VEC_TEMPLATE "device/cpu/vec_rows.h"
+#include "device/cpu/vec_types.h"
+
+void mica_cpu_avx2_rows(mica_cpu_rows_isa *isa) {
+    fill_rows_f32(isa);
+    fill_rows_f16(isa);
+    fill_rows_bf16(isa);
+}
 #endif

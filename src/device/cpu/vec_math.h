@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// exp, tanh, sigmoid and the activations on vectors, over the vocabulary of vec512.h or vec256.h, whichever the
+// including file took first. Polynomials are our own minimax fits (iteratively reweighted least squares on Chebyshev
+// nodes, in double, then rounded); worst errors over all of f32 are printed by test_kernels_rows.
+#ifndef MICA_DEVICE_CPU_VEC_MATH_H
+#define MICA_DEVICE_CPU_VEC_MATH_H
+
+// e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln 2 / 2; ln 2 in two parts, the first with trailing zeros so that
+// n * part is exact. e^r = 1 + r + r² * p(r), |relative error| < 0.06 * 2^-24. Clamped where the result is 0 or inf.
+static inline vf v_exp(vf x) {
+    x = v_max(v_set(-105.0f), v_min(v_set(89.0f), x));
+    vf n = v_round(v_mul(x, v_set(0x1.715476p+0f)));
+    vf r = v_fnma(n, v_set(0x1.62e4p-1f), x);
+    r = v_fnma(n, v_set(0x1.7f7d1cp-20f), r);
+    vf p = v_fma(v_set(0x1.6db5bap-10f), r, v_set(0x1.123c78p-7f));
+    p = v_fma(p, r, v_set(0x1.55545cp-5f));
+    p = v_fma(p, r, v_set(0x1.55548ep-3f));
+    p = v_fma(p, r, v_set(0.5f));
+    return v_scale2(v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f)), n);
+}
+
+// 1 / (1 + e^-|x|), mirrored for negative x: nothing overflows or cancels.
+static inline vf v_sigmoid(vf x) {
+    vf e = v_exp(v_sub(v_zero(), v_abs(x)));
+    return v_div(v_select(v_less(x, v_zero()), e, v_set(1.0f)), v_add(v_set(1.0f), e));
+}
+
+// x * s for a weight s that is 0 at x = -inf, where the product shall be 0 too.
+static inline vf v_gate(vf x, vf s) { return v_mul(v_max(v_set(-0x1.fffffep127f), x), s); }
+
+static inline vf v_silu(vf x) { return v_gate(x, v_sigmoid(x)); }
+
+// x * (1 + tanh u) / 2 = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x³).
+static inline vf v_gelu_tanh(vf x) {
+    vf u = v_mul(x, v_fma(v_mul(x, x), v_set(0.071354816f), v_set(1.5957691216f)));
+    return v_gate(x, v_sigmoid(u));
+}
+
+// Small |x|: x + x³ * p(x²), fitted to 0.63; else 1 - 2 / (e^2|x| + 1) with the sign of x.
+static inline vf v_tanh(vf x) {
+    vf z = v_mul(x, x), a = v_abs(x);
+    vf p = v_fma(v_set(0x1.163b6cp-9f), z, v_set(-0x1.0b43cep-7f));
+    p = v_fma(p, z, v_set(0x1.636962p-6f));
+    p = v_fma(p, z, v_set(-0x1.b9eba8p-5f));
+    p = v_fma(p, z, v_set(0x1.111058p-3f));
+    p = v_fma(p, z, v_set(-0x1.555554p-2f));
+    vf near = v_fma(v_mul(p, z), x, x);
+    vf far = v_sub(v_set(1.0f), v_div(v_set(2.0f), v_add(v_exp(v_add(a, a)), v_set(1.0f))));
+    far = v_select(v_less(x, v_zero()), v_sub(v_zero(), far), far);
+    return v_select(v_less(a, v_set(0.625f)), near, far);
+}
+
+static inline vf v_swiglu(vf a, vf b) { return v_mul(v_silu(a), b); }
+static inline vf v_geglu(vf a, vf b) { return v_mul(v_gelu_tanh(a), b); }
+#endif

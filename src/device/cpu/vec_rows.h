@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row kernels over vectors, for one element type. Included once per type, after vec512.h or vec256.h and vec_math.h, with
+//   T, TYPE          element type; its mica_dtype
+//   NAME(f)          name of the instance
+//   LOAD, LOADN, STORE, STOREN   memory functions of the type (see vec512.h)
+// Every element goes through the same operations whether it sits in a whole vector or in the last part of a row.
+// No include guard: it is a template.
+
+static void NAME(to_f32)(float *y, const void *x, size_t n) {
+    const T *a = x;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) store_f32(y + i, LOAD(a + i));
+    if (i < n) storen_f32(y + i, LOADN(a + i, n - i, v_zero()), n - i);
+}
+
+static void NAME(from_f32)(void *y, const float *x, size_t n) {
+    T *o = y;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) STORE(o + i, load_f32(x + i));
+    if (i < n) STOREN(o + i, loadn_f32(x + i, n - i, v_zero()), n - i);
+}
+
+#define UNARY(f)                                                                        \
+    static void NAME(f)(void *y, const void *x, size_t n) {                               \
+        const T *a = x;                                                                 \
+        T *o = y;                                                                       \
+        size_t i = 0;                                                                   \
+        for (; i + LANES <= n; i += LANES) STORE(o + i, v_##f(LOAD(a + i)));            \
+        if (i < n) STOREN(o + i, v_##f(LOADN(a + i, n - i, v_zero())), n - i);          \
+    }
+UNARY(exp)
+UNARY(sigmoid)
+UNARY(silu)
+UNARY(gelu_tanh)
+UNARY(tanh)
+#undef UNARY
+
+#define BINARY(f)                                                                                                  \
+    static void NAME(f)(void *y, const void *av, const void *bv, size_t n) {                                         \
+        const T *a = av, *b = bv;                                                                                  \
+        T *o = y;                                                                                                  \
+        size_t i = 0;                                                                                              \
+        for (; i + LANES <= n; i += LANES) STORE(o + i, v_##f(LOAD(a + i), LOAD(b + i)));                          \
+        if (i < n) STOREN(o + i, v_##f(LOADN(a + i, n - i, v_zero()), LOADN(b + i, n - i, v_set(1.0f))), n - i);   \
+    }
+BINARY(add)
+BINARY(sub)
+BINARY(mul)
+BINARY(div)
+BINARY(swiglu)
+BINARY(geglu)
+#undef BINARY
+
+static void NAME(scale)(void *y, const void *x, float s, size_t n) {
+    const T *a = x;
+    T *o = y;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) STORE(o + i, v_mul(LOAD(a + i), v_set(s)));
+    if (i < n) STOREN(o + i, v_mul(LOADN(a + i, n - i, v_zero()), v_set(s)), n - i);
+}
+
+// ---- norms: four running sums hide the latency of the additions ----
+static float NAME(sum_squares)(const T *a, size_t D, float mean) {
+    vf s0 = v_zero(), s1 = v_zero(), s2 = v_zero(), s3 = v_zero(), m = v_set(mean);
+    size_t i = 0;
+    for (; i + 4 * LANES <= D; i += 4 * LANES) {
+        vf x0 = v_sub(LOAD(a + i), m), x1 = v_sub(LOAD(a + i + LANES), m);
+        vf x2 = v_sub(LOAD(a + i + 2 * LANES), m), x3 = v_sub(LOAD(a + i + 3 * LANES), m);
+        s0 = v_fma(x0, x0, s0), s1 = v_fma(x1, x1, s1), s2 = v_fma(x2, x2, s2), s3 = v_fma(x3, x3, s3);
+    }
+    for (; i + LANES <= D; i += LANES) {
+        vf x = v_sub(LOAD(a + i), m);
+        s0 = v_fma(x, x, s0);
+    }
+    if (i < D) {
+        vf x = v_sub(LOADN(a + i, D - i, m), m);
+        s1 = v_fma(x, x, s1);
+    }
+    return v_sum(v_add(v_add(s0, s1), v_add(s2, s3)));
+}
+
+static float NAME(sum)(const T *a, size_t D) {
+    vf s0 = v_zero(), s1 = v_zero();
+    size_t i = 0;
+    for (; i + 2 * LANES <= D; i += 2 * LANES) s0 = v_add(s0, LOAD(a + i)), s1 = v_add(s1, LOAD(a + i + LANES));
+    for (; i + LANES <= D; i += LANES) s0 = v_add(s0, LOAD(a + i));
+    if (i < D) s1 = v_add(s1, LOADN(a + i, D - i, v_zero()));
+    return v_sum(v_add(s0, s1));
+}
+
+static inline vf NAME(norm_one)(vf x, vf mean, vf r, vf w, vf b) { return v_fma(v_mul(v_sub(x, mean), r), w, b); }
+
+static void NAME(layer_norm)(void *y, const void *x, const float *w, const float *b, size_t D, float eps) {
+    const T *a = x;
+    T *o = y;
+    float mean = NAME(sum)(a, D) / (float)D;
+    vf m = v_set(mean), r = v_set(1.0f / sqrtf(NAME(sum_squares)(a, D, mean) / (float)D + eps)), one = v_set(1.0f), zero = v_zero();
+    size_t i = 0;
+    for (; i + LANES <= D; i += LANES)
+        STORE(o + i, NAME(norm_one)(LOAD(a + i), m, r, w ? load_f32(w + i) : one, b ? load_f32(b + i) : zero));
+    if (i < D)
+        STOREN(o + i, NAME(norm_one)(LOADN(a + i, D - i, zero), m, r, w ? loadn_f32(w + i, D - i, zero) : one,
+                                     b ? loadn_f32(b + i, D - i, zero) : zero), D - i);
+}
+
+static void NAME(rms_norm)(void *y, const void *x, const float *w, size_t D, float eps) {
+    const T *a = x;
+    T *o = y;
+    float s = 1.0f / sqrtf(NAME(sum_squares)(a, D, 0) / (float)D + eps);
+    if (!w) {
+        NAME(scale)(y, x, s, D);
+        return;
+    }
+    vf r = v_set(s);
+    size_t i = 0;
+    for (; i + LANES <= D; i += LANES) STORE(o + i, v_mul(v_mul(LOAD(a + i), r), load_f32(w + i)));
+    if (i < D) STOREN(o + i, v_mul(v_mul(LOADN(a + i, D - i, v_zero()), r), loadn_f32(w + i, D - i, v_zero())), D - i);
+}
+
+// ---- softmax and its kin ----
+// Greatest element; *nan tells of any NaN (the result is then meaningless).
+static float NAME(row_max)(const T *a, size_t D, bool *nan) {
+    vf low = v_set(-INFINITY), m0 = low, m1 = low;
+    vmask odd = v_is_nan(low);
+    size_t i = 0;
+    for (; i + 2 * LANES <= D; i += 2 * LANES) {
+        vf x0 = LOAD(a + i), x1 = LOAD(a + i + LANES);
+        m0 = v_max(x0, m0), m1 = v_max(x1, m1);
+        odd = v_or(odd, v_or(v_is_nan(x0), v_is_nan(x1)));
+    }
+    for (; i < D; i += LANES) {
+        vf x = D - i >= LANES ? LOAD(a + i) : LOADN(a + i, D - i, low);
+        m0 = v_max(x, m0);
+        odd = v_or(odd, v_is_nan(x));
+    }
+    *nan = v_bits(odd) != 0;
+    return v_greatest(v_max(m0, m1));
+}
+
+static float NAME(exp_sum)(const T *a, size_t D, float max) {
+    vf s0 = v_zero(), s1 = v_zero(), m = v_set(max);
+    size_t i = 0;
+    for (; i + 2 * LANES <= D; i += 2 * LANES) {
+        s0 = v_add(s0, v_exp(v_sub(LOAD(a + i), m)));
+        s1 = v_add(s1, v_exp(v_sub(LOAD(a + i + LANES), m)));
+    }
+    for (; i < D; i += LANES)
+        s0 = v_add(s0, v_exp(v_sub(D - i >= LANES ? LOAD(a + i) : LOADN(a + i, D - i, v_set(-INFINITY)), m)));
+    return v_sum(v_add(s0, s1));
+}
+
+static void NAME(softmax)(void *y, const void *x, size_t D) {
+    const T *a = x;
+    T *o = y;
+    bool nan;
+    float max = NAME(row_max)(a, D, &nan);
+    if (nan || !isfinite(max)) max = NAN;
+    vf m = v_set(max), s = v_set(1.0f / NAME(exp_sum)(a, D, max));
+    size_t i = 0;
+    for (; i + LANES <= D; i += LANES) STORE(o + i, v_mul(v_exp(v_sub(LOAD(a + i), m)), s));
+    if (i < D) STOREN(o + i, v_mul(v_exp(v_sub(LOADN(a + i, D - i, v_zero()), m)), s), D - i);
+}
+
+static float NAME(logsumexp)(const void *x, size_t D) {
+    bool nan;
+    float max = NAME(row_max)(x, D, &nan);
+    if (nan) return NAN;
+    return isfinite(max) ? max + logf(NAME(exp_sum)(x, D, max)) : max;
+}
+
+// First element that equals `max`, or, if nan, first NaN.
+static size_t NAME(argmax)(const void *x, size_t D) {
+    const T *a = x;
+    bool nan;
+    vf max = v_set(NAME(row_max)(a, D, &nan));
+    for (size_t i = 0; i < D; i += LANES) {
+        vf v = D - i >= LANES ? LOAD(a + i) : LOADN(a + i, D - i, v_set(-INFINITY));
+        unsigned bits = v_bits(nan ? v_is_nan(v) : v_equal(v, max));
+        if (bits) return i + (size_t)__builtin_ctz(bits);
+    }
+    return 0;
+}
+
+// ---- rope ----
+static void NAME(rope_halves)(T *o, const T *a, const float *table, size_t half) {
+    for (size_t i = 0; i < half; i += LANES) {
+        size_t n = half - i;
+        bool whole = n >= LANES;
+        vf c = whole ? load_f32(table + i) : loadn_f32(table + i, n, v_zero());
+        vf s = whole ? load_f32(table + half + i) : loadn_f32(table + half + i, n, v_zero());
+        vf u = whole ? LOAD(a + i) : LOADN(a + i, n, v_zero()), v = whole ? LOAD(a + half + i) : LOADN(a + half + i, n, v_zero());
+        vf p = v_fnma(v, s, v_mul(u, c)), q = v_fma(u, s, v_mul(v, c));
+        if (whole) STORE(o + i, p), STORE(o + half + i, q);
+        else STOREN(o + i, p, n), STOREN(o + half + i, q, n);
+    }
+}
+
+static void NAME(rope_pairs)(T *o, const T *a, const float *table, size_t half) {
+    for (size_t i = 0; i < half; i += LANES / 2) {
+        size_t n = half - i < LANES / 2 ? half - i : LANES / 2;
+        bool whole = n == LANES / 2;
+        vf c = v_load_twice(table + i, n), s = v_negate_even(v_load_twice(table + half + i, n));
+        vf x = whole ? LOAD(a + 2 * i) : LOADN(a + 2 * i, 2 * n, v_zero());
+        x = v_fma(v_swap_pairs(x), s, v_mul(x, c));
+        if (whole) STORE(o + 2 * i, x);
+        else STOREN(o + 2 * i, x, 2 * n);
+    }
+}
+
+static void NAME(rope)(void *y, const void *x, const float *table, size_t H, ptrdiff_t xs, size_t Dh, size_t dims, int traditional) {
+    for (size_t h = 0; h < H; h++) {
+        const T *a = (const T *)x + (ptrdiff_t)h * xs;
+        T *o = (T *)y + h * Dh;
+        if (traditional) NAME(rope_pairs)(o, a, table, dims / 2);
+        else NAME(rope_halves)(o, a, table, dims / 2);
+        if (dims < Dh && o != a) memcpy(o + dims, a + dims, (Dh - dims) * sizeof(T));
+    }
+}
+
+static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
+    isa->to_f32[TYPE] = NAME(to_f32), isa->from_f32[TYPE] = NAME(from_f32);
+    isa->unary[MICA_CPU_EXP][TYPE] = NAME(exp);
+    isa->unary[MICA_CPU_SIGMOID][TYPE] = NAME(sigmoid);
+    isa->unary[MICA_CPU_SILU][TYPE] = NAME(silu);
+    isa->unary[MICA_CPU_GELU_TANH][TYPE] = NAME(gelu_tanh);
+    isa->unary[MICA_CPU_TANH][TYPE] = NAME(tanh);
+    isa->binary[MICA_CPU_ADD][TYPE] = NAME(add);
+    isa->binary[MICA_CPU_SUB][TYPE] = NAME(sub);
+    isa->binary[MICA_CPU_MUL][TYPE] = NAME(mul);
+    isa->binary[MICA_CPU_DIV][TYPE] = NAME(div);
+    isa->binary[MICA_CPU_SWIGLU][TYPE] = NAME(swiglu);
+    isa->binary[MICA_CPU_GEGLU][TYPE] = NAME(geglu);
+    isa->scale[TYPE] = NAME(scale);
+    isa->rms_norm[TYPE] = NAME(rms_norm), isa->layer_norm[TYPE] = NAME(layer_norm);
+    isa->softmax[TYPE] = NAME(softmax), isa->logsumexp[TYPE] = NAME(logsumexp), isa->argmax[TYPE] = NAME(argmax);
+    isa->rope[TYPE] = NAME(rope);
+}
