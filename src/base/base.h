@@ -13,7 +13,7 @@
 // ---- errors ----------------------------------------------------------------------------------------
 /** Fills *err (if not NULL) and returns false, so that `return mica_fail(...)` reads well. */
 bool mica_fail(mica_error *err, mica_code code, const char *fmt, ...) MICA_PRINTF(3, 4);
-bool mica_failv(mica_error *err, mica_code code, const char *fmt, va_list args);
+bool mica_failv(mica_error *err, mica_code code, const char *fmt, va_list args) MICA_PRINTF(3, 0);
 /** "out of memory: <bytes> bytes for <what>". */
 bool mica_fail_memory(mica_error *err, size_t bytes, const char *what);
 /** "<path>: cannot <verb>: <strerror(errno)>". */
