@@ -55,14 +55,8 @@ MICA_API void mica_model_free(mica_model *model);
 MICA_API const mica_info *mica_model_info(const mica_model *model);
 MICA_API const char *mica_model_cpu_level(const mica_model *model);
 
-/** Token ids of a text, as generation would see it: BOS and EOS per the tokenizer's post-processor unless no_special_tokens.
- * *ids is allocated; free with mica_ids_free. */
-MICA_API bool mica_model_tokenize(const mica_model *model, const char *text, size_t length, bool no_special_tokens,
-                                  int32_t **ids, size_t *count, mica_error *err);
-MICA_API void mica_ids_free(int32_t *ids);
-/** Text of ids, special tokens included; *text is NUL-terminated and freed with mica_text_free. */
-MICA_API bool mica_model_detokenize(const mica_model *model, const int32_t *ids, size_t count, char **text, size_t *length, mica_error *err);
-MICA_API void mica_text_free(char *text);
+/** Its tokenizer (tokenizer.h), borrowed; NULL for a model made by mica_model_random. */
+MICA_API const struct mica_tokenizer *mica_model_tokenizer(const mica_model *model);
 
 // ---- generating ---------------------------------------------------------------------------------------
 typedef struct mica_logit_bias {
