@@ -33,7 +33,7 @@ static double converted(mica_dtype from, mica_dtype to, double v) {
 
 static void astype_all_pairs(void **state) {
     (void)state;
-    static const double special[] = {0, 1, -1, 2.5, -2.5, 300, -300, 70000, -70000, 1e10, -1e10, NAN, INFINITY, -INFINITY, 0.5, 127};
+    static const double special[] = {0, 1, -1, 2.5, -2.5, 300, -300, 70000, -70000, 1e10, -1e10, (double)NAN, (double)INFINITY, -(double)INFINITY, 0.5, 127};
     EACH_LEVEL
     for (int from = 0; from < MICA_DTYPE_COUNT; from++)
         for (int to = 0; to < MICA_DTYPE_COUNT; to++)
@@ -63,7 +63,7 @@ static void astype_rounds_once(void **state) {
         {MICA_F64, MICA_F16, 1 + 0x1p-11 + 0x1p-40, 1 + 0x1p-10},  {MICA_F64, MICA_BF16, 1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-7},
         {MICA_F64, MICA_BF16, -1 - 0x1p-8 - 0x1p-40, -1 - 0x1p-7}, {MICA_F64, MICA_F16, 1 + 0x1p-11 - 0x1p-40, 1},
         {MICA_I64, MICA_BF16, 0x1p40 + 0x1p32 + 1, 0x1p40 + 0x1p33}, {MICA_I64, MICA_BF16, -0x1p40 - 0x1p32 - 1, -0x1p40 - 0x1p33},
-        {MICA_U64, MICA_F32, 0x1p63 + 0x1p39 + 0x1p12, 0x1p63 + 0x1p40}, {MICA_F64, MICA_BF16, 1e300, INFINITY}};
+        {MICA_U64, MICA_F32, 0x1p63 + 0x1p39 + 0x1p12, 0x1p63 + 0x1p40}, {MICA_F64, MICA_BF16, 1e300, (double)INFINITY}};
     for (size_t i = 0; i < MICA_COUNT(cases); i++) {
         array x = array_new(cases[i].from, CONTIGUOUS, SHAPE(1)), y = array_new(cases[i].to, CONTIGUOUS, SHAPE(1));
         array_put(&x, 0, cases[i].v);

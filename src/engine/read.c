@@ -21,7 +21,7 @@ static double load_f64(mica_dtype t, const void *p) {
     case MICA_I16: return v.i16;
     case MICA_I32: return v.i32;
     case MICA_I64: return (double)v.i64;
-    default: return NAN;
+    default: return (double)NAN;
     }
 }
 

@@ -144,7 +144,7 @@ static inline void packed_case(check *c, mica_quant_spec spec, mica_dtype scales
     bool end = ++c->cases % 2;
     weight w = weight_random(c, spec, scales, n, k);
     mica_params params = {.packed = {.out = (int32_t)n, .in = (int32_t)k, .bits = spec.bits, .group_size = spec.group_size,
-                                     .mode = spec.mode, .scale_dtype = (int32_t)scales}};
+                                     .mode = (int32_t)spec.mode, .scale_dtype = (int32_t)scales}};
     size_t bytes = mica_cpu_packed_size(&c->device.device, &params), size = mica_dtype_size(type), rows = m * (k + gap);
     guarded g = guarded_new(bytes);
     unsigned char *packed = guarded_place(&g, bytes, true), *x = guarded_place(&c->x, rows * size, end);
@@ -200,7 +200,7 @@ static inline void codes_case(check *c, mica_quant_spec spec, mica_dtype scales,
     weight w = weight_random(c, spec, scales, rows, in);
     unsigned char *x = guarded_place(&c->x, m * k * size, end), *out = guarded_place(&c->out, m * n * size, end);
     fill_random(&c->random, type, x, m * k);
-    mica_params params = {.quant = {spec.bits, spec.group_size, spec.mode, transpose}};
+    mica_params params = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, transpose}};
     mica_call call = {.device = &c->device.device, .params = &params, .inputs = spec.mode == MICA_AFFINE ? 4 : 3};
     int64_t R = (int64_t)rows, G = (int64_t)mica_quant_groups(spec, in);
     mica_dtype st = mica_quant_scale_dtype(spec, scales);
@@ -244,7 +244,7 @@ static inline void decode_case(check *c, mica_quant_spec spec, mica_dtype scales
     size_t in = (size_t)spec.group_size * 2, size = mica_dtype_size(type);
     weight w = weight_random(c, spec, scales, ROWS_OF, in);
     mica_params params = {.packed = {.out = ROWS_OF, .in = (int32_t)in, .bits = spec.bits, .group_size = spec.group_size,
-                                     .mode = spec.mode, .scale_dtype = (int32_t)scales}};
+                                     .mode = (int32_t)spec.mode, .scale_dtype = (int32_t)scales}};
     size_t bytes = mica_cpu_packed_size(&c->device.device, &params);
     guarded g = guarded_new(bytes);
     unsigned char *packed = guarded_place(&g, bytes, true);
@@ -264,7 +264,7 @@ static inline void decode_case(check *c, mica_quant_spec spec, mica_dtype scales
         if (memcmp(out + i * in * size, expected + row * in * size, in * size) && c->wrong++ < 10)
             printf("  take_packed: %d bits, group %d: row %zu differs\n", spec.bits, spec.group_size, row);
     }
-    mica_params quant = {.quant = {spec.bits, spec.group_size, spec.mode, 0}};
+    mica_params quant = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, 0}};
     call = (mica_call){.device = &c->device.device, .params = &quant, .inputs = 3};
     int64_t G = (int64_t)mica_quant_groups(spec, in);
     call.in[0] = TENSOR(MICA_U32, w.words, ROWS_OF, (int64_t)mica_quant_words(spec, in));

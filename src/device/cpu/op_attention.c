@@ -68,7 +68,7 @@ static void sdpa_f64(void *ctx, size_t first_row, size_t end_row, size_t thread)
     const mica_tensor *value = &k->c->in[2];
     for (size_t row = first_row; row < end_row; row++) {
         size_t i = row % k->Tq, h = row / k->Tq % k->H, b = row / k->Tq / k->H;
-        double *out = (double *)(void *)k->c->out.data + row * k->Dh, max = -INFINITY, sum = 0;
+        double *out = (double *)(void *)k->c->out.data + row * k->Dh, max = -(double)INFINITY, sum = 0;
         int64_t first, end;
         visible(k, i, &first, &end);
         for (int64_t j = first; j < end; j++) {

@@ -13,7 +13,7 @@ typedef struct reduction {
 } reduction;
 
 static double max_f64(const double *x, size_t D) {
-    double max = -INFINITY;
+    double max = -(double)INFINITY;
     for (size_t i = 0; i < D; i++)
         if (!(x[i] <= max)) max = x[i];
     return max;
