@@ -407,22 +407,22 @@ static void rope_rotates(void **state) {
 // ---- take ----
 static void take_rows(void **state) {
     (void)state;
-    static const mica_dtype id_types[] = {MICA_I32, MICA_U32, MICA_I64};
+    static const mica_dtype id_types[] = {MICA_I32, MICA_U32, MICA_I64, MICA_I8, MICA_U16};
     enum { V = 11, IDS = 6 };
-    static const int64_t ids[IDS] = {3, 0, V - 1, V, -1, 2147483647};
+    static const int64_t ids[IDS] = {3, 0, V - 1, V, -1, -V - 1}; // unsigned: the last two wrap around, far outside
     for (int t = 0; t < MICA_DTYPE_COUNT; t++)
-        for (size_t it = 0; it < 3; it++)
+        for (size_t it = 0; it < 5; it++)
             for (layout how = 0; how < LAYOUTS; how++)
                 for (int64_t D = 0; D < 40; D = D * 3 + 1) {
                     array table = array_new((mica_dtype)t, how, SHAPE(V, 2, D)), id = array_new(id_types[it], how, SHAPE(2, 3));
                     array y = array_new((mica_dtype)t, CONTIGUOUS, SHAPE(2, 3, 2, D));
                     for (size_t i = 0; i < table.count; i++) array_put(&table, i, (double)(i % 101));
-                    for (size_t i = 0; i < IDS; i++) array_put(&id, i, (double)(id_types[it] == MICA_U32 && ids[i] < 0 ? 4294967295 : ids[i]));
+                    for (size_t i = 0; i < IDS; i++) array_put(&id, i, (double)(id_types[it] < MICA_I8 && ids[i] < 0 ? 65536 + ids[i] : ids[i]));
                     kernel_run_all_threads(mica_cpu_isa_at(0), "take", NULL, &y, 2, (array *[]){&table, &id});
                     for (size_t i = 0; i < y.count; i++) {
                         size_t row = i / (2 * (size_t)D), at = i % (2 * (size_t)D);
-                        bool valid = ids[row] >= 0 && ids[row] < V;
-                        double want = valid ? table.values[(size_t)ids[row] * 2 * (size_t)D + at] : mica_dtype_is_float((mica_dtype)t) ? (double)NAN : 0;
+                        bool valid = ids[row] >= (id_types[it] < MICA_I8 ? 0 : -V) && ids[row] < V;
+                        double want = valid ? table.values[(size_t)(ids[row] < 0 ? ids[row] + V : ids[row]) * 2 * (size_t)D + at] : mica_dtype_is_float((mica_dtype)t) ? (double)NAN : 0;
                         assert_true(isnan(want) ? isnan(y.values[i]) : y.values[i] == want);
                     }
                     array_free(&table), array_free(&id), array_free(&y);

@@ -99,7 +99,7 @@ MICA_API mica_array *mica_tril(mica_scope *s, mica_array *a, int k);
 MICA_API mica_array *mica_triu(mica_scope *s, mica_array *a, int k);
 
 // ---- indexing (indices: any integer dtype) ---------------------------------------------------------------------
-// An index outside the axis reads as NaN (floats) or 0 and is not written.
+// Negative indices count from the end. One outside the axis reads as NaN (floats) or 0 and is not written.
 /** Slices of a along axis: shape a[:axis] + indices + a[axis+1:]. */
 MICA_API mica_array *mica_take(mica_scope *s, mica_array *a, mica_array *indices, int axis);
 MICA_API mica_array *mica_take_along_axis(mica_scope *s, mica_array *a, mica_array *indices, int axis);

@@ -9,16 +9,12 @@
 #define NEEDS(i) mica_needs_grad(node, i)
 
 bool mica_vjp_take(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    mica_array *wide = mica_widen(s, g);
-    mica_array *zeros = wide ? mica_zeros(s, A->ndim, A->shape, wide->dtype) : NULL;
-    grads[0] = mica_narrow(s, mica_scatter_add(s, zeros, INDICES, wide), A);
+    grads[0] = mica_scatter_add(s, mica_full_like(s, A, 0), INDICES, g); // sums are rounded once
     return true;
 }
 
 bool mica_vjp_take_along_axis(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    mica_array *wide = mica_widen(s, g);
-    mica_array *zeros = wide ? mica_zeros(s, A->ndim, A->shape, wide->dtype) : NULL;
-    grads[0] = mica_narrow(s, mica_scatter_add_along_axis(s, zeros, INDICES, wide), A);
+    grads[0] = mica_scatter_add_along_axis(s, mica_full_like(s, A, 0), INDICES, g);
     return true;
 }
 

@@ -24,8 +24,8 @@ bool mica_vjp_broadcast(mica_scope *s, mica_array *node, mica_array *g, mica_arr
     int axes[MICA_MAX_DIMS], count = 0, extra = node->ndim - A->ndim;
     for (int i = 0; i < node->ndim; i++)
         if (i < extra || A->shape[i - extra] != node->shape[i]) axes[count++] = i;
-    mica_array *total = count ? mica_sum(s, mica_widen(s, g), axes, count, false) : g;
-    grads[0] = mica_narrow(s, total ? mica_reshape(s, total, A->ndim, A->shape) : NULL, A);
+    mica_array *total = count ? mica_sum(s, g, axes, count, false) : g;
+    grads[0] = total ? mica_reshape(s, total, A->ndim, A->shape) : NULL;
     return true;
 }
 
@@ -49,11 +49,10 @@ bool mica_vjp_as_strided(mica_scope *s, mica_array *node, mica_array *g, mica_ar
     int64_t size = mica_node_size(A);
     mica_array *numbers = mica_arange(s, 0, (double)size, 1, MICA_I64);
     mica_array *seen = mica_as_strided(s, numbers, node->ndim, node->shape, node->stride, node->offset - A->offset);
-    mica_array *wide = mica_widen(s, g);
-    if (!seen || !wide) return false;
-    mica_array *total = mica_scatter_add(s, mica_zeros(s, MICA_SHAPE(size), wide->dtype), mica_reshape(s, seen, MICA_SHAPE(-1)),
-                                         mica_reshape(s, wide, MICA_SHAPE(-1)));
-    grads[0] = mica_narrow(s, total ? mica_reshape(s, total, A->ndim, A->shape) : NULL, A);
+    if (!seen) return false;
+    mica_array *total = mica_scatter_add(s, mica_zeros(s, MICA_SHAPE(size), g->dtype), mica_reshape(s, seen, MICA_SHAPE(-1)),
+                                         mica_reshape(s, g, MICA_SHAPE(-1)));
+    grads[0] = total ? mica_reshape(s, total, A->ndim, A->shape) : NULL;
     return true;
 }
 

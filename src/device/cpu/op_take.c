@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// take: gathers rows of a table [V, …] by ids (i32, u32 or i64, any shape) into [ids…, …]. An id outside [0, V) gives a
-// row of NaN for float tables and of zeros for the others, so that a bad id shows in the result instead of posing as row 0.
+// take: gathers rows of a table [V, …] by ids (any integers, any shape) into [ids…, …]. Negative ids count from the end; an
+// id outside the table gives a row of NaN for float tables and of zeros for the others, so that a bad id shows in the
+// result instead of posing as row 0.
 #include "base/half.h"
 #include "device/cpu/rows_kernels.h"
+#include "device/cpu/view.h"
 #include "device/cpu/walk.h"
 #include <assert.h>
 #include <math.h>
@@ -14,15 +16,6 @@ typedef struct taking {
     size_t n, bytes;  // elements and bytes of a row
     bool dense;       // the row is contiguous
 } taking;
-
-static int64_t read_id(const mica_tensor *ids, size_t i) {
-    const void *p = ids->data + mica_walk_offset(ids, 0, i);
-    switch (ids->dtype) {
-    case MICA_I32: return *(const int32_t *)p;
-    case MICA_U32: return *(const uint32_t *)p;
-    default: return *(const int64_t *)p;
-    }
-}
 
 static void fill_invalid(unsigned char *y, mica_dtype dtype, size_t n) {
     for (size_t i = 0; i < n; i++) switch (dtype) {
@@ -49,10 +42,12 @@ static void take_some(void *ctx, size_t first, size_t end, size_t thread) {
     (void)thread;
     const taking *k = ctx;
     const mica_tensor *table = &k->c->in[0];
+    mica_cpu_view ids = mica_cpu_view_of(&k->c->in[1]);
     for (size_t i = first; i < end; i++) {
-        int64_t id = read_id(&k->c->in[1], i);
+        int64_t id; // -1: outside
+        mica_cpu_read_indices(&ids, k->c->in[1].dtype, (int64_t)i, 1, table->shape[0], &id);
         unsigned char *y = k->c->out.data + i * k->bytes;
-        if (id < 0 || id >= table->shape[0]) fill_invalid(y, table->dtype, k->n);
+        if (id < 0) fill_invalid(y, table->dtype, k->n);
         else copy_row(k, y, table->data + id * table->stride[0] * (int64_t)mica_dtype_size(table->dtype));
     }
 }
