@@ -100,4 +100,10 @@ typedef struct mica_cpu_rows_isa {
      * afterwards means that all were: zeros, sum 0. */
     float (*weights)(float *s, size_t n, float *max);
 } mica_cpu_rows_isa;
+
+#if defined(__x86_64__)
+// The attention part of a level, called by its mica_cpu_<level>_rows (isa.h).
+void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa);
+void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa);
+#endif
 #endif

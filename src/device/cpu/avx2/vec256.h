@@ -62,6 +62,31 @@ static inline vf v_load_twice(const float *p, size_t n) {
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(b)), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
 }
 
+/** 0, 1, 2, …; the first lane. */
+static inline vf v_count(void) { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
+static inline float v_lane0(vf a) { return _mm256_cvtss_f32(a); }
+
+/** Lane i of the result = sum of the lanes of x[i]; every sum is taken in the same order. */
+static inline vf v_sums(const vf x[LANES]) {
+    vf a = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+    vf b = _mm256_hadd_ps(_mm256_hadd_ps(x[4], x[5]), _mm256_hadd_ps(x[6], x[7]));
+    return v_add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+
+/** Lane i of vector j <-> lane j of vector i. */
+static inline void v_transpose(vf x[LANES]) {
+    vf t[LANES];
+    for (int i = 0; i < 8; i += 2) t[i] = _mm256_unpacklo_ps(x[i], x[i + 1]), t[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m256d u = _mm256_castps_pd(t[i + j]), v = _mm256_castps_pd(t[i + j + 2]);
+            x[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(u, v)), x[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(u, v));
+        }
+    for (int i = 0; i < 4; i++)
+        t[i] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20), t[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
+    for (int i = 0; i < 8; i++) x[i] = t[i];
+}
+
 // ---- memory: whole vectors, and the first n < LANES elements (the other lanes get `fill`) ----
 static inline __m256i v_first(size_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -15,5 +15,6 @@ void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa) {
     fill_rows_f32(isa);
     fill_rows_f16(isa);
     fill_rows_bf16(isa);
+    mica_cpu_avx512_attention(isa);
 }
 #endif

@@ -47,6 +47,44 @@ static inline vf v_load_twice(const float *p, size_t n) {
     return _mm512_permutexvar_ps(index, _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
 }
 
+/** 0, 1, 2, …; the first lane. */
+static inline vf v_count(void) { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+static inline float v_lane0(vf a) { return _mm512_cvtss_f32(a); }
+
+/** Lane i of the result = sum of the lanes of x[i]; every sum is taken in the same order. */
+static inline vf v_sums(const vf x[LANES]) {
+    vf a[8], b[4], c[2];
+    for (int i = 0; i < 8; i++) { // lanes 0 and 2, 1 and 3 of each quarter, for vectors 2i and 2i + 1
+        vf u = x[2 * i], v = x[2 * i + 1];
+        a[i] = v_add(_mm512_unpacklo_ps(u, v), _mm512_unpackhi_ps(u, v));
+    }
+    for (int i = 0; i < 4; i++) { // quarter sums of vectors 4i … 4i + 3
+        __m512d u = _mm512_castps_pd(a[2 * i]), v = _mm512_castps_pd(a[2 * i + 1]);
+        b[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(u, v)), _mm512_castpd_ps(_mm512_unpackhi_pd(u, v)));
+    }
+    for (int i = 0; i < 2; i++)
+        c[i] = v_add(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88), _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xDD));
+    return v_add(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xDD));
+}
+
+/** Lane i of vector j <-> lane j of vector i. */
+static inline void v_transpose(vf x[LANES]) {
+    vf t[LANES];
+    for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(x[i], x[i + 1]), t[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m512d u = _mm512_castps_pd(t[i + j]), v = _mm512_castps_pd(t[i + j + 2]);
+            x[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(u, v)), x[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(u, v));
+        }
+    for (int i = 0; i < 4; i++) { // quarters: a 4 x 4 transpose of 128-bit pieces
+        vf a = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x44), b = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xEE);
+        vf c = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x44), d = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xEE);
+        t[i] = _mm512_shuffle_f32x4(a, c, 0x88), t[i + 4] = _mm512_shuffle_f32x4(a, c, 0xDD);
+        t[i + 8] = _mm512_shuffle_f32x4(b, d, 0x88), t[i + 12] = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
+    for (int i = 0; i < 16; i++) x[i] = t[i];
+}
+
 static inline __mmask16 v_first(size_t n) { return (__mmask16)((1u << n) - 1); }
 
 // ---- memory: whole vectors, and the first n < LANES elements (the other lanes get `fill`) ----

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention kernels, level avx2: everything packed to f32, register blocks of 6 rows x 2 vectors (12 sums, 2 keys, 1 query).
+#if defined(__x86_64__)
+#include "device/cpu/avx2/vec256.h"
+#include "device/cpu/isa.h"
+#include "device/cpu/vec_math.h"
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+#include "device/cpu/vec_weights.h"
+
+enum { FLASH_ROWS = 6, FLASH_COLUMNS = 2, FLASH_GROUP = 48, DECODE_ROWS = 4, DECODE_COLUMNS = 2 };
+#define FLASH(f) f##_f32
+#define FLASH_PER 1
+#define FLASH_ADD(c, a, b) v_fma(a, b, c)
+#define FLASH_STORE(s, p) store_weights_f32(s, p)
+#include "device/cpu/vec_flash.h"
+
+#define VEC_TEMPLATE "device/cpu/vec_attention.h"
+#include "device/cpu/vec_types.h"
+
+void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa) {
+    fill_attention_f32(isa);
+    fill_attention_f16(isa);
+    fill_attention_bf16(isa);
+    isa->weights = vec_weights;
+}
+#endif

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention kernels, level avx512. f32 and f16 are packed to f32; bf16 stays bf16: queries, keys and values are exact in
+// vdpbf16ps, and weights are rounded to bf16 (their sum is taken after rounding, so that the average keeps weights that
+// add up to one). Register blocks of 6 rows x 4 vectors: 24 sums, 4 keys, 1 query.
+#if defined(__x86_64__)
+#include "device/cpu/avx512/vec512.h"
+#include "device/cpu/isa.h"
+#include "device/cpu/vec_math.h"
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+#include "device/cpu/vec_weights.h"
+
+enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, DECODE_ROWS = 4, DECODE_COLUMNS = 4 };
+#define FLASH(f) f##_f32
+#define FLASH_PER 1
+#define FLASH_ADD(c, a, b) v_fma(a, b, c)
+#define FLASH_STORE(s, p) store_weights_f32(s, p)
+#include "device/cpu/vec_flash.h"
+#undef FLASH
+#undef FLASH_PER
+#undef FLASH_ADD
+#undef FLASH_STORE
+
+static inline vf add_pairs(vf c, vf a, vf b) {
+    return _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+}
+
+static inline float store_weights_bf16(float *s, const vf *p) {
+    vf sum = v_zero(), one = _mm512_castsi512_ps(_mm512_set1_epi32(0x3F803F80));
+    for (int i = 0; i < MICA_CPU_KEYS / LANES; i += 2) {
+        vf pair = _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(p[i + 1], p[i]));
+        store_f32(s + i * LANES / 2, pair);
+        sum = add_pairs(sum, pair, one);
+    }
+    return v_sum(sum);
+}
+
+#define FLASH(f) f##_pairs
+#define FLASH_PER 2
+#define FLASH_ADD(c, a, b) add_pairs(c, a, b)
+#define FLASH_STORE(s, p) store_weights_bf16(s, p)
+#include "device/cpu/vec_flash.h"
+
+#define VEC_TEMPLATE "device/cpu/vec_attention.h"
+#include "device/cpu/vec_types.h"
+
+// ---- bf16 packing ----
+enum { WORDS = 32 }; // bf16 values in a vector
+
+static inline __m512i load_words(const uint16_t *p, size_t n) {
+    return n >= WORDS ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
+}
+
+static void pack_query_pairs(void *packed, const void *q, size_t Dh) {
+    for (size_t d = 0; d < Dh; d += WORDS) _mm512_storeu_si512((uint16_t *)packed + d, load_words((const uint16_t *)q + d, Dh - d));
+}
+
+// A pair of dimensions of one key is a unit; units are transposed, 16 keys at a time.
+static void pack_keys_pairs(void *packed, const void *k, ptrdiff_t stride, size_t at, size_t n, size_t Dh) {
+    for (size_t j = 0; j < n; j += LANES) {
+        size_t keys = n - j < LANES ? n - j : LANES;
+        const uint16_t *a = (const uint16_t *)k + (ptrdiff_t)j * stride;
+        for (size_t d = 0; d < Dh; d += WORDS) {
+            float *o = (float *)packed + d / 2 * MICA_CPU_KEYS + at + j;
+            vf x[LANES];
+            for (size_t i = 0; i < LANES; i++)
+                x[i] = i < keys ? _mm512_castsi512_ps(load_words(a + (ptrdiff_t)i * stride + d, Dh - d)) : v_zero();
+            v_transpose(x);
+            for (size_t i = 0; i < LANES; i++) _mm512_mask_storeu_ps(o + i * MICA_CPU_KEYS, (__mmask16)((1u << keys) - 1), x[i]);
+        }
+    }
+}
+
+// Values of keys 2i and 2i + 1 side by side. A key without its neighbour (a run of odd length or start) fills its half.
+static void pack_one_value(uint16_t *o, const uint16_t *a, size_t Dh) {
+    for (size_t d = 0; d < Dh; d++) o[2 * d] = a[d];
+}
+
+static void pack_values_pairs(void *packed, const void *v, ptrdiff_t stride, size_t at, size_t n, size_t Dh) {
+    size_t Dp = mica_cpu_head_pad(Dh), j = 0;
+    const uint16_t *a = v;
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3,
+                                         34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    if (at % 2 && n) pack_one_value((uint16_t *)packed + at / 2 * Dp * 2 + 1, a, Dh), j = 1;
+    for (; j + 2 <= n; j += 2) {
+        uint16_t *o = (uint16_t *)packed + (at + j) / 2 * Dp * 2;
+        for (size_t d = 0; d < Dh; d += WORDS) {
+            __m512i x = load_words(a + (ptrdiff_t)j * stride + d, Dh - d), y = load_words(a + (ptrdiff_t)(j + 1) * stride + d, Dh - d);
+            _mm512_storeu_si512(o + 2 * d, _mm512_permutex2var_epi16(x, low, y));
+            _mm512_storeu_si512(o + 2 * d + WORDS, _mm512_permutex2var_epi16(x, high, y));
+        }
+    }
+    if (j < n) pack_one_value((uint16_t *)packed + (at + j) / 2 * Dp * 2, a + (ptrdiff_t)j * stride, Dh);
+}
+
+// ---- bf16 scores of few queries: as dots in vec_attention.h, two dimensions a lane ----
+static inline __attribute__((always_inline)) void dots_pairs(float *s, size_t ss, const uint16_t *q, const uint16_t *k, size_t n, size_t Dh,
+                                                             float scale, int rows) {
+    const int keys = LANES / rows;
+    size_t Dp = mica_cpu_head_pad(Dh);
+    const uint16_t *row[LANES];
+    vf sum[LANES];
+    for (int j = 0; j < keys; j++) row[j] = k + ((size_t)j < n ? (size_t)j : n - 1) * Dh;
+    for (int i = 0; i < LANES; i++) sum[i] = v_zero();
+    for (size_t d = 0; d < Dh; d += WORDS) {
+        __mmask32 part = Dh - d >= WORDS ? 0xFFFFFFFF : (__mmask32)((1ull << (Dh - d)) - 1);
+        for (int j = 0; j < keys; j++) {
+            vf x = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(part, row[j] + d));
+            for (int g = 0; g < rows; g++)
+                sum[g * keys + j] = add_pairs(sum[g * keys + j], _mm512_castsi512_ps(_mm512_loadu_si512(q + (size_t)g * Dp + d)), x);
+        }
+    }
+    float out[LANES];
+    store_f32(out, v_mul(v_sums(sum), v_set(scale)));
+    for (int g = 0; g < rows; g++) memcpy(s + (size_t)g * ss, out + g * keys, (n < (size_t)keys ? n : (size_t)keys) * sizeof(float));
+}
+
+static void scores_pairs(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
+    size_t g = 0, Dp = mica_cpu_head_pad(Dh);
+    const uint16_t *a = q, *b = k;
+    for (; g + 4 <= G; g += 4)
+        for (size_t j = 0; j < n; j += 4) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 4);
+    for (; g + 2 <= G; g += 2)
+        for (size_t j = 0; j < n; j += 8) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 2);
+    for (size_t j = 0; g < G && j < n; j += 16) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 1);
+}
+
+void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
+    fill_attention_f32(isa);
+    fill_attention_f16(isa);
+    fill_attention_bf16(isa);
+    isa->pack_query[MICA_BF16] = pack_query_pairs, isa->pack_size[MICA_BF16] = sizeof(uint16_t);
+    isa->pack_keys[MICA_BF16] = pack_keys_pairs, isa->pack_values[MICA_BF16] = pack_values_pairs;
+    isa->flash[MICA_BF16] = flash_pairs, isa->scores[MICA_BF16] = scores_pairs;
+    isa->weights = vec_weights;
+}
+#endif
