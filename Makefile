@@ -47,7 +47,7 @@ asan: ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: ## run the threaded tests under ThreadSanitizer
 	@scripts/setup.sh build test
 	@$(call configure,build-tsan,$(SANITIZED) -DMICA_SANITIZE=thread)
-	@cmake --build build-tsan -j $(JOBS)
+	@cmake --build build-tsan -j $(JOBS) --target threaded_tests
 	@cd build-tsan && $(CTEST) -L threads
 
 FUZZ_SECONDS ?= 60

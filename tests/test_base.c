@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: threads
 // Room base: JSON round trips and refusals, the thread pool under load, half floats exhaustively.
 #include "base/base.h"
 #include "base/half.h"
