@@ -181,7 +181,7 @@ def as_strings(tok):
     return json.dumps(data, ensure_ascii=False)
 
 
-def golden(tok, name, count, width):
+def golden(tok, name, count, width, out=OUT):
     corpus, _ = corpus_for(tok, 20)
     texts = [t for t in degenerate(0) if len(t) <= width] + (EXTRA if name == "tiny-added" else [])
     while len(texts) < count:
@@ -198,7 +198,7 @@ def golden(tok, name, count, width):
         if plain != row["ids"]:
             row["ids_plain"] = plain
         rows.append(row)
-    path = os.path.join(OUT, name + ".jsonl")
+    path = os.path.join(out, name + ".jsonl")
     with open(path, "w", encoding="utf-8") as f:
         for row in rows:
             f.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -209,7 +209,7 @@ def main():
     os.makedirs(OUT, exist_ok=True)
     for argument in sys.argv[1:]:
         name, path = argument.split("=", 1)
-        golden(reference(path), name, 210, 48)
+        golden(reference(path), name, 150, 44)
     if sys.argv[1:]:
         return
     for name, make in TINY.items():
