@@ -161,7 +161,7 @@ static inline void packed_case(check *c, mica_quant_spec spec, mica_dtype scales
     char what[160];
     snprintf(what, sizeof what, "linear_packed %s, %d bits, group %d, scales %s, %zux%zux%zu", mica_dtype_name(type), spec.bits,
              spec.group_size, mica_dtype_name(scales), m, n, k);
-    bool rounded = c->isa->matmul.bf16.columns && m > c->isa->matmul.bf16.direct;
+    bool rounded = c->isa->matmul.bf16.columns && m > c->isa->matmul.bf16.direct_tiles[spec.bits];
     compare_product(c, what, &w, true, type, m, x, (int64_t)(k + gap), out, rounded);
     guarded_free(&g);
     weight_free(&w);
@@ -322,7 +322,7 @@ static inline int check_threads(const mica_cpu_isa *isa) {
     unsigned char *one = mica_alloc(MOST), *many = mica_alloc(MOST);
     int wrong = 0;
     for (size_t t = 0; t < 3; t++)
-        for (int bits = 0; bits <= 4; bits += 4)
+        for (int bits = 0; bits <= 8; bits += 4)
             for (size_t r = 0; r < MICA_COUNT(rows); r++) {
                 product_with(isa, 1, bits, check_floats[t], rows[r], N, K, rows[r], one);
                 for (size_t threads = 1; threads <= 4; threads++) {
@@ -343,10 +343,11 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
     unsigned char *all = mica_alloc(MOST), *few = mica_alloc(MOST);
     int wrong = 0;
     for (size_t t = 0; t < 3; t++)
-        for (int bits = 0; bits <= 4; bits += 4) {
+        for (int bits = 0; bits <= 8; bits += 4) {
             mica_dtype type = check_floats[t];
             bool bf16 = type == MICA_BF16 && isa->matmul.bf16.columns;
-            size_t direct = bf16 ? isa->matmul.bf16.direct : isa->matmul.f32.direct, whole = 0;
+            const mica_cpu_panels *panels = bf16 ? &isa->matmul.bf16 : &isa->matmul.f32;
+            size_t direct = MICA_MIN(bits ? panels->direct_tiles[bits] : panels->direct, (size_t)ALL), whole = 0;
             for (size_t m = 1; m <= ALL; m++) {
                 if (m == 1 || m == direct + 1) {
                     whole = m <= direct ? direct : ALL;

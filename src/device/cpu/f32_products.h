@@ -150,7 +150,7 @@ V16_INLINE v16 tile_codes(const int bits, const unsigned char *chunk, const int 
 }
 
 V16_INLINE v16 tile_scale(const mica_cpu_tiles *t, const unsigned char *tile, size_t group) {
-    return v16_load_as(t->scale_dtype, tile + t->codes + group * MICA_TILE_OUTPUTS * (t->scale_dtype == MICA_F32 ? 4 : 2));
+    return v16_load_as(t->scale_dtype, tile + t->codes + group * t->scales);
 }
 
 V16_INLINE void panel_chunk(const int bits, const unsigned char *chunk, const int from, const int to, v16 s, v16 b, size_t columns, float *panel) {
@@ -159,7 +159,7 @@ V16_INLINE void panel_chunk(const int bits, const unsigned char *chunk, const in
 }
 
 V16_INLINE void panel_bits(const int bits, const mica_cpu_tiles *t, const unsigned char *tile, size_t tiles, size_t columns, float *panel) {
-    size_t groups = t->depth / (size_t)t->group;
+    const size_t groups = t->groups;
     for (size_t g = 0; g < tiles; g++, tile += t->bytes)
         for (size_t c = 0; c < t->depth / F32_CHUNK; c++, panel += F32_CHUNK * columns) {
             const unsigned char *chunk = tile + c * (size_t)bits * 64;
@@ -211,7 +211,7 @@ V16_INLINE void tile_half(const int bits, const int rows, const unsigned char *c
 // sum of x·q over a group joins y: y += scale * sum + bias * (sum of x).
 V16_INLINE void tile_group(const mica_cpu_tiles *t, const int rows, const unsigned char *tile, size_t g, const float *sums, size_t lds,
                            v16 *sum, v16 *y) {
-    v16 s = tile_scale(t, tile, g), b = tile_scale(t, tile, t->depth / (size_t)t->group + g);
+    v16 s = tile_scale(t, tile, g), b = tile_scale(t, tile, t->groups + g);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         y[r] = v16_fma(v16_set1(sums[(size_t)r * lds + g]), b, v16_fma(sum[r], s, y[r]));
@@ -221,7 +221,7 @@ V16_INLINE void tile_group(const mica_cpu_tiles *t, const int rows, const unsign
 
 V16_INLINE void tile_column(const int bits, const int rows, const mica_cpu_tiles *t, const mica_cpu_direct *d, const unsigned char *tile,
                             float *to) {
-    size_t groups = t->depth / (size_t)t->group;
+    const size_t groups = t->groups;
     const float *x = d->x, *sums = d->sums;
     v16 y[4], sum[4];
 #pragma GCC unroll 4
@@ -272,6 +272,7 @@ static const mica_cpu_panels f32_panels = {
     .columns = F32_COLUMNS,
     .depth = 512, // 96 KiB at 48 columns, 32 KiB at 16: stays in the second-level cache beside rows of x
     .direct = 8,
+    .direct_tiles = {[2] = 8, [3] = 8, [4] = 8, [5] = 8, [6] = 8, [8] = 8},
     .gemm = gemm_f32,
     .from_dense = panel_dense_f32,
     .from_tiles = panel_tiles_f32,

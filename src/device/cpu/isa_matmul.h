@@ -2,8 +2,9 @@
 // Raw kernels of the matrix products, one table per instruction-set level (rules in isa.h). A product
 // y [M,N] = x [M,K] · w [K,N] is computed in f32 or, for bf16 activations on levels that multiply bf16 pairs, in bf16 with
 // f32 sums. Two ways, chosen by shape (product.c):
-//   * few rows: `dot_*` and `tiles_*` read the weights once, as they are stored, at the speed of memory;
-//   * many rows: a block of w is written as a panel (decoded, converted) and a register-blocked gemm runs over it.
+//   * direct: `dot_*` and `tiles_*` take up to eight rows and read the weights as they are stored, at the speed of memory.
+//     Nothing is rounded but sums, and a row's result does not depend on the other rows;
+//   * panels: a block of w is written as a panel (decoded, converted) and a register-blocked gemm runs over many rows.
 #ifndef MICA_DEVICE_CPU_ISA_MATMUL_H
 #define MICA_DEVICE_CPU_ISA_MATMUL_H
 
@@ -28,9 +29,11 @@ typedef struct mica_cpu_tiles {
     int bits, group;        // group: inputs that share a scale
     mica_dtype scale_dtype; // F32, F16 or BF16
     size_t depth;           // inputs of a tile: the group, but at least a chunk
+    size_t groups;          // groups in a tile: 2 where the group is half a chunk, else 1
     size_t per_column;      // tiles along `in`; per_column * depth ≥ in, the rest is zero
     size_t columns;         // tiles along `out`; columns * 16 ≥ out, the rest is zero
     size_t codes;           // bytes of codes in a tile
+    size_t scales;          // bytes of the scales of one group
     size_t bytes;           // bytes of a tile
 } mica_cpu_tiles;
 
@@ -39,7 +42,8 @@ typedef struct mica_cpu_tiles {
 typedef struct mica_cpu_panels {
     size_t columns; // outputs of a panel; 0: the level does not compute in this type
     size_t depth;   // inputs of a panel at most: what keeps it in the second-level cache
-    size_t direct;  // products of up to so many rows go through dot_* or tiles_*; 0: none does
+    size_t direct;  // dense products of up to so many rows go through dot_*; 0: none does
+    size_t direct_tiles[9]; // the same for tiles_*, by bits
     /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart. */
     void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first);
     /** Panel of w[i*ldk + j*ldn], i < k, j < n; an odd k is padded with a zero in bf16. w of any alignment. */

@@ -10,8 +10,9 @@ enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
     ROWS_TASK_SMALL = 128, // where there are few panels
     FEW_PANELS = 16,
-    DIRECT_BYTES = 65536,  // weights of a direct task: long enough to stream, short enough to share out evenly
-    DIRECT_OUTPUTS = 256,  // outputs of a direct task at most
+    DIRECT_BYTES = 65536,  // weights of a direct task at least: 2 µs
+    BLOCK_BYTES = 262144,  // weights that several blocks of eight rows pass over: stay in the second-level cache
+    BLOCK_OUTPUTS = 256,   // outputs of such a block at most
     COPY_ROWS = 16,        // rows of x that a copying task converts
     LINE = 64,
 };
@@ -25,7 +26,8 @@ typedef struct plan {
     bool bf16, copy, direct;
     size_t batch, m, n, k;
     size_t kp;         // k padded as the kernels want it
-    size_t rows, outs; // of a task
+    size_t rows, outs; // of a panel task; of a block within a direct task
+    size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
     size_t at_sums, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
 } plan;
@@ -76,21 +78,43 @@ static size_t weight_bytes(const plan *p) { // of 16 outputs
                                           : p->k * 16 * mica_dtype_size(p->call->in[1].dtype);
 }
 
+// Direct tasks shrink from a large share to a small one, so that most of the weights are read in long streams (pieces of
+// 64 KiB that alternate between two threads cost a fifth of the bandwidth) and the threads still end together. Outputs are
+// independent of each other, so here the cut may follow the number of threads. Task t takes outputs [*from, *to).
+static size_t direct_cut(const plan *p, size_t t, size_t *from, size_t *to) {
+    size_t units = (p->n + 15) / 16, threads = mica_pool_threads(mica_cpu_pool(p->call)), at = 0, i = 0;
+    size_t least = p->m > MICA_DIRECT_ROWS ? 1 : MICA_MAX(DIRECT_BYTES / (weight_bytes(p) + 1), 1);
+    for (; at < units; i++) {
+        size_t step = MICA_MIN(MICA_MAX((units - at) / (2 * threads), least), units - at);
+        if (i == t) *from = at * 16, *to = MICA_MIN((at + step) * 16, p->n);
+        at += step;
+    }
+    return i;
+}
+
 static void plan_tasks(plan *p) {
     size_t lanes = p->panels->columns, panels = (p->n + lanes - 1) / lanes;
     if (p->direct) {
-        p->rows = p->m;
-        p->outs = MICA_MIN(MICA_MAX(DIRECT_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)DIRECT_OUTPUTS);
-        p->at_panel = p->at_codes = p->per_thread = round_up(p->m * p->outs * 4, LINE);
+        size_t from, to;
+        p->outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)BLOCK_OUTPUTS);
+        p->tasks = direct_cut(p, SIZE_MAX, &from, &to);
+        p->per_thread = MICA_DIRECT_ROWS * p->outs * 4;
         return;
     }
     p->outs = lanes;
     p->rows = MICA_MIN(p->m, panels < FEW_PANELS ? (size_t)ROWS_TASK_SMALL : (size_t)ROWS_TASK);
+    p->tasks = p->rows ? panels * ((p->m + p->rows - 1) / p->rows) : 0;
     size_t panel = MICA_MIN(p->panels->depth, round_up(p->kp, 2)) * lanes;
     bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN;
     p->at_panel = round_up(p->rows * lanes * 4, LINE);
     p->at_codes = p->at_panel + round_up(panel * 4, LINE);
     p->per_thread = p->at_codes + (codes ? round_up(panel * 4, LINE) : 0);
+}
+
+static bool is_direct(const plan *p) {
+    const mica_tensor *w = &p->call->in[1];
+    if (p->rhs->kind == MICA_CPU_TILES) return p->m <= p->panels->direct_tiles[p->rhs->tiles.bits];
+    return p->rhs->kind == MICA_CPU_DENSE && p->m <= p->panels->direct && (w->stride[w->ndim - 2] == 1 || p->k == 1);
 }
 
 static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
@@ -102,9 +126,7 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.m = shared ? mica_cpu_row_count(x, 1) : (size_t)x->shape[x->ndim - 2];
     p.bf16 = x->dtype == MICA_BF16 && isa->bf16.columns;
     p.panels = p.bf16 ? &isa->bf16 : &isa->f32;
-    p.direct = p.m <= p.panels->direct &&
-               (rhs->kind == MICA_CPU_TILES ||
-                (rhs->kind == MICA_CPU_DENSE && (c->in[1].stride[c->in[1].ndim - 2] == 1 || p.k == 1)));
+    p.direct = is_direct(&p);
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
            : p.bf16 && !p.direct       ? round_up(p.k, 2)
                                        : p.k;
@@ -150,27 +172,28 @@ static void copy_row(const plan *p, size_t row) {
     memset(to + p->k * to_size, 0, (p->kp - p->k) * to_size);
 }
 
-static void copy_task(void *ctx, size_t task, size_t thread) {
-    const plan *p = ctx;
-    (void)thread;
-    for (size_t r = task * COPY_ROWS; r < MICA_MIN((task + 1) * COPY_ROWS, p->batch * p->m); r++) copy_row(p, r);
+// Sums of each group, in 16 lanes so that compilers vectorise them.
+static void sum_groups(const plan *p, size_t row) {
+    size_t group = (size_t)p->rhs->tiles.group, groups = p->kp / group;
+    float *sums = (float *)(void *)(p->call->scratch + p->at_sums) + row * groups;
+    const void *x = x_at(p, 0, row);
+    for (size_t g = 0; g < groups; g++) {
+        float lane[16] = {0};
+        for (size_t i = g * group; i < (g + 1) * group; i += 16)
+            for (size_t l = 0; l < 16; l++)
+                lane[l] += p->bf16 ? mica_bf16_to_f32(((const uint16_t *)x)[i + l]) : ((const float *)x)[i + l];
+        for (size_t w = 8; w; w /= 2)
+            for (size_t l = 0; l < w; l++) lane[l] += lane[l + w];
+        sums[g] = lane[0];
+    }
 }
 
-// Sums of each group, in 16 lanes so that compilers vectorise them.
-static void sum_groups(const plan *p) {
-    size_t group = (size_t)p->rhs->tiles.group, groups = p->kp / group;
-    float *sums = (float *)(void *)(p->call->scratch + p->at_sums);
-    for (size_t r = 0; r < p->m; r++) {
-        const void *x = x_at(p, 0, r);
-        for (size_t g = 0; g < groups; g++, sums++) {
-            float lane[16] = {0};
-            for (size_t i = g * group; i < (g + 1) * group; i += 16)
-                for (size_t l = 0; l < 16; l++)
-                    lane[l] += p->bf16 ? mica_bf16_to_f32(((const uint16_t *)x)[i + l]) : ((const float *)x)[i + l];
-            for (size_t w = 8; w; w /= 2)
-                for (size_t l = 0; l < w; l++) lane[l] += lane[l + w];
-            *sums = lane[0];
-        }
+static void prepare_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    (void)thread;
+    for (size_t r = task * COPY_ROWS; r < MICA_MIN((task + 1) * COPY_ROWS, p->batch * p->m); r++) {
+        if (p->copy) copy_row(p, r);
+        if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
     }
 }
 
@@ -185,14 +208,11 @@ static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, siz
     for (size_t i = 0; i < rows; i++) p->convert->from_f32[type](to + i * p->n * size, y + i * ldy, n);
 }
 
-// ---- few rows: weights as they are stored ------------------------------------------------------------
-static void direct_task(void *ctx, size_t task, size_t thread) {
-    const plan *p = ctx;
+// ---- direct: weights as they are stored --------------------------------------------------------------
+// Outputs [n0, n0+n) of all rows, eight rows at a time.
+static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float *y) {
     const mica_tensor *w = &p->call->in[1];
-    size_t tasks = (p->n + p->outs - 1) / p->outs, batch = task / tasks, n0 = task % tasks * p->outs;
-    size_t n = MICA_MIN(p->outs, p->n - n0);
-    float *y = (float *)(void *)thread_area(p, thread);
-    mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .ldy = p->outs};
+    mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs};
     bool tiles = p->rhs->kind == MICA_CPU_TILES;
     if (tiles) {
         d.n = round_up(n, MICA_TILE_OUTPUTS);
@@ -207,14 +227,21 @@ static void direct_task(void *ctx, size_t task, size_t thread) {
         d.m = MICA_MIN(p->m - i, (size_t)MICA_DIRECT_ROWS);
         d.x = x_at(p, batch, i);
         d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
-        d.y = y + i * p->outs;
         if (tiles) (p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
         else (p->bf16 ? p->isa->dot_bf16 : p->isa->dot_f32)(w->dtype, &d);
+        store_rows(p, batch, i, d.m, n0, n, y, p->outs);
     }
-    store_rows(p, batch, 0, p->m, n0, n, y, p->outs);
 }
 
-// ---- many rows: panels -------------------------------------------------------------------------------
+static void direct_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    size_t from = 0, to = 0;
+    direct_cut(p, task % p->tasks, &from, &to);
+    for (size_t n = from; n < to; n += p->outs)
+        direct_block(p, task / p->tasks, n, MICA_MIN(p->outs, to - n), (float *)(void *)thread_area(p, thread));
+}
+
+// ---- panels ------------------------------------------------------------------------------------------
 // Quantised rows [N,K] or [K,N]: decoded in f32 to `codes`, then packed like dense ones.
 static void panel_codes(const plan *p, size_t n0, size_t n, size_t k0, size_t k, float *codes, void *panel) {
     bool nk = p->rhs->kind == MICA_CPU_CODES_NK;
@@ -267,8 +294,7 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
         return;
     }
     mica_pool *pool = mica_cpu_pool(c);
-    if (p.copy) mica_pool_run(pool, (rows + COPY_ROWS - 1) / COPY_ROWS, copy_task, &p);
-    size_t panels = (p.n + p.outs - 1) / p.outs, blocks = (p.m + p.rows - 1) / p.rows;
-    if (p.direct && rhs->kind == MICA_CPU_TILES) sum_groups(&p);
-    mica_pool_run(pool, p.batch * panels * blocks, p.direct ? direct_task : panel_task, &p);
+    if (p.copy || (p.direct && rhs->kind == MICA_CPU_TILES))
+        mica_pool_run(pool, (rows + COPY_ROWS - 1) / COPY_ROWS, prepare_task, &p);
+    mica_pool_run(pool, p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
 }

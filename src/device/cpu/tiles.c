@@ -13,10 +13,12 @@ mica_cpu_tiles mica_cpu_tiles_of(const mica_params *params) {
     mica_cpu_tiles t = {.out = out, .in = in, .bits = params->packed.bits, .group = (int)group,
                         .scale_dtype = (mica_dtype)params->packed.scale_dtype};
     t.depth = group < CHUNK ? CHUNK : group;
+    t.groups = t.depth / group;
+    t.scales = OUTPUTS * (t.scale_dtype == MICA_F32 ? 4 : 2);
     t.per_column = (in + t.depth - 1) / t.depth;
     t.columns = (out + OUTPUTS - 1) / OUTPUTS;
     t.codes = t.depth / CHUNK * (size_t)t.bits * VECTOR;
-    t.bytes = t.codes + t.depth / group * OUTPUTS * 2 * (t.scale_dtype == MICA_F32 ? 4 : 2);
+    t.bytes = t.codes + t.groups * t.scales * 2;
     return t;
 }
 
@@ -71,7 +73,7 @@ static void pack_chunk(uint8_t codes[][OUTPUTS], int bits, unsigned char *chunk)
 static unsigned char *pack_scales(const mica_cpu_tiles *t, const unsigned char *scales, size_t groups, size_t rows,
                                   unsigned char *to) {
     size_t size = t->scale_dtype == MICA_F32 ? 4 : 2, row_bytes = t->in / (size_t)t->group * size;
-    for (size_t g = 0; g < t->depth / (size_t)t->group; g++, to += OUTPUTS * size) {
+    for (size_t g = 0; g < t->groups; g++, to += OUTPUTS * size) {
         memset(to, 0, OUTPUTS * size);
         for (size_t o = 0; g < groups && o < rows; o++) memcpy(to + o * size, scales + o * row_bytes + g * size, size);
     }
@@ -120,12 +122,12 @@ static unsigned chunk_code(const unsigned char *chunk, int bits, size_t o, int i
 
 void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, size_t row, size_t k0, size_t k, float *to) {
     const unsigned char *column = packed + row / OUTPUTS * t->per_column * t->bytes;
-    size_t o = row % OUTPUTS, groups = t->depth / (size_t)t->group;
+    size_t o = row % OUTPUTS;
     for (size_t i = k0; i < k0 + k;) {
         const unsigned char *tile = column + i / t->depth * t->bytes;
         size_t at = i % t->depth, g = at / (size_t)t->group, end = k0 + k - i;
         float s = mica_cpu_load1(t->scale_dtype, tile + t->codes, g * OUTPUTS + o);
-        float b = mica_cpu_load1(t->scale_dtype, tile + t->codes, (groups + g) * OUTPUTS + o);
+        float b = mica_cpu_load1(t->scale_dtype, tile + t->codes, (t->groups + g) * OUTPUTS + o);
         size_t n = (size_t)t->group - at % (size_t)t->group;
         if (n > end) n = end;
         for (size_t j = at; j < at + n; j++, i++) {

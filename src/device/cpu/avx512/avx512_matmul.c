@@ -17,6 +17,8 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
         .columns = 48,
         .depth = 1024, // 96 KiB of panel in the second-level cache
         .direct = 16,
+        // Codes up to 6 bits decode so cheaply that panels gain nothing, whatever the number of rows; 8 bits take two products.
+        .direct_tiles = {[2] = SIZE_MAX, [3] = SIZE_MAX, [4] = SIZE_MAX, [5] = SIZE_MAX, [6] = SIZE_MAX, [8] = 16},
         .gemm = mica_cpu_avx512_gemm_bf16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,

@@ -7,6 +7,7 @@
 #include "device/cpu/avx512/bf16.h"
 #include "device/cpu/avx512/v16.h"
 #include "device/cpu/tiles.h"
+#include <stdbool.h>
 
 enum { AHEAD = 4096, PAIRS = MICA_TILE_CHUNK / 2 }; // prefetch distance: 4 KiB measured best of 1…8
 
@@ -50,7 +51,7 @@ V16_INLINE __m512i pair_upper(const unsigned char *chunk, const int p, tables t)
 }
 
 V16_INLINE v16 tile_scale(const mica_cpu_tiles *t, const unsigned char *tile, size_t group) {
-    return v16_load_as(t->scale_dtype, tile + t->codes + group * MICA_TILE_OUTPUTS * (t->scale_dtype == MICA_F32 ? 4 : 2));
+    return v16_load_as(t->scale_dtype, tile + t->codes + group * t->scales);
 }
 
 // ---- few rows --------------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ V16_INLINE void half_chunk(const int bits, const int rows, const unsigned char *
 // sum of x·q over a group joins y: y += scale * sum + bias * (sum of x).
 V16_INLINE void end_group(const mica_cpu_tiles *t, const int rows, const unsigned char *tile, size_t g, const float *sums, size_t lds,
                           __m512 sum[][2], __m512 *y) {
-    v16 s = tile_scale(t, tile, g), b = tile_scale(t, tile, t->depth / (size_t)t->group + g);
+    v16 s = tile_scale(t, tile, g), b = tile_scale(t, tile, t->groups + g);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
         y[r] = _mm512_fmadd_ps(_mm512_add_ps(sum[r][0], sum[r][1]), s, y[r]);
@@ -89,9 +90,12 @@ V16_INLINE void end_group(const mica_cpu_tiles *t, const int rows, const unsigne
     }
 }
 
-V16_INLINE void tile_rows(const int bits, const int rows, const mica_cpu_tiles *t, const mica_cpu_direct *d) {
-    size_t groups = t->depth / (size_t)t->group;
+// `chunks` of a tile as a constant, or 0: as t says; `split`: two groups in a chunk.
+V16_INLINE void tile_columns(const int bits, const int rows, const size_t chunks, const bool split, const mica_cpu_tiles *t,
+                             const mica_cpu_direct *d) {
     const tables table = tables_of(bits);
+    const size_t bytes = t->bytes, codes = t->codes, lds = d->lds, per_tile = chunks ? chunks : t->depth / MICA_TILE_CHUNK;
+    const ptrdiff_t ldx = d->ldx;
     const unsigned char *tile = d->w;
     for (size_t n = 0; n < d->n; n += MICA_TILE_OUTPUTS) {
         const uint16_t *x = d->x;
@@ -99,30 +103,39 @@ V16_INLINE void tile_rows(const int bits, const int rows, const mica_cpu_tiles *
         __m512 y[8], sum[8][2];
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) y[r] = sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-        for (size_t i = 0; i < t->per_column; i++, tile += t->bytes, sums += groups) {
-            _mm_prefetch((const char *)tile + AHEAD + t->codes, _MM_HINT_T0);
-            for (size_t c = 0; c < t->depth / MICA_TILE_CHUNK; c++, x += MICA_TILE_CHUNK) {
+        for (size_t i = 0; i < t->per_column; i++, tile += bytes, sums += 1 + split) {
+            _mm_prefetch((const char *)tile + AHEAD + codes, _MM_HINT_T0);
+#pragma GCC unroll 2
+            for (size_t c = 0; c < per_tile; c++, x += MICA_TILE_CHUNK) {
                 const unsigned char *chunk = tile + c * (size_t)bits * 64;
 #pragma GCC unroll 8
                 for (int l = 0; l < bits; l++) _mm_prefetch((const char *)chunk + AHEAD + l * 64, _MM_HINT_T0);
-                half_chunk(bits, rows, chunk, 0, x, d->ldx, table, sum);
-                if (groups == 2) end_group(t, rows, tile, 0, sums, d->lds, sum, y);
-                half_chunk(bits, rows, chunk, 1, x, d->ldx, table, sum);
+                half_chunk(bits, rows, chunk, 0, x, ldx, table, sum);
+                if (split) end_group(t, rows, tile, 0, sums, lds, sum, y);
+                half_chunk(bits, rows, chunk, 1, x, ldx, table, sum);
             }
-            end_group(t, rows, tile, groups - 1, sums, d->lds, sum, y);
+            end_group(t, rows, tile, split, sums, lds, sum, y);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) _mm512_storeu_ps(d->y + (size_t)r * d->ldy + n, y[r]);
     }
 }
 
+// Groups of 64, the usual size, have a body of their own for a single row.
 #define TILE_ROWS(bits, rows)                                                                                          \
-    static void tiles_##bits##_##rows(const mica_cpu_tiles *t, const mica_cpu_direct *d) { tile_rows(bits, rows, t, d); }
+    static void tiles_##bits##_##rows(const mica_cpu_tiles *t, const mica_cpu_direct *d) {                             \
+        if (rows == 1 && t->depth == 64) tile_columns(bits, rows, 2, false, t, d);                                                  \
+        else tile_columns(bits, rows, 0, false, t, d);                                                                 \
+    }
 #define TILE_BITS(bits)                                                                                                \
     TILE_ROWS(bits, 1) TILE_ROWS(bits, 2) TILE_ROWS(bits, 3) TILE_ROWS(bits, 4)                                        \
-    TILE_ROWS(bits, 5) TILE_ROWS(bits, 6) TILE_ROWS(bits, 7) TILE_ROWS(bits, 8)
+    TILE_ROWS(bits, 5) TILE_ROWS(bits, 6) TILE_ROWS(bits, 7) TILE_ROWS(bits, 8)                                        \
+    static void split_##bits(const mica_cpu_tiles *t, const mica_cpu_direct *d) {                                      \
+        if (d->m == 1) tile_columns(bits, 1, 1, true, t, d);                                                           \
+        else tile_columns(bits, 2, 1, true, t, d);                                                                     \
+    }
 #define TILE_ENTRY(bits)                                                                                               \
-    [bits] = {tiles_##bits##_1, tiles_##bits##_2, tiles_##bits##_3, tiles_##bits##_4,                                  \
+    [bits] = {split_##bits,     tiles_##bits##_1, tiles_##bits##_2, tiles_##bits##_3, tiles_##bits##_4,                \
               tiles_##bits##_5, tiles_##bits##_6, tiles_##bits##_7, tiles_##bits##_8}
 TILE_BITS(2)
 TILE_BITS(3)
@@ -132,9 +145,18 @@ TILE_BITS(6)
 TILE_BITS(8)
 
 void mica_cpu_avx512_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
-    static void (*const run[9][8])(const mica_cpu_tiles *, const mica_cpu_direct *) = {
+    static void (*const run[9][9])(const mica_cpu_tiles *, const mica_cpu_direct *) = {
         TILE_ENTRY(2), TILE_ENTRY(3), TILE_ENTRY(4), TILE_ENTRY(5), TILE_ENTRY(6), TILE_ENTRY(8)};
-    run[t->bits][d->m - 1](t, d);
+    if (t->groups == 1) {
+        run[t->bits][d->m](t, d);
+        return;
+    }
+    for (size_t i = 0; i < d->m; i += 2) { // groups of 16 are rare: two rows at a time
+        mica_cpu_direct part = *d;
+        part.m = d->m - i < 2 ? 1 : 2;
+        part.x = (const uint16_t *)d->x + (ptrdiff_t)i * d->ldx, part.sums = d->sums + i * d->lds, part.y = d->y + i * d->ldy;
+        run[t->bits][0](t, &part);
+    }
 }
 
 // ---- panels ----------------------------------------------------------------------------------------------
@@ -160,7 +182,7 @@ V16_INLINE void panel_half(const int bits, const unsigned char *chunk, const int
 
 V16_INLINE void panel_bits(const int bits, const mica_cpu_tiles *t, const unsigned char *tile, size_t tiles, size_t columns,
                            uint16_t *panel) {
-    size_t groups = t->depth / (size_t)t->group;
+    const size_t groups = t->groups;
     const tables table = tables_of(bits);
     for (size_t g = 0; g < tiles; g++, tile += t->bytes)
         for (size_t c = 0; c < t->depth / MICA_TILE_CHUNK; c++, panel += MICA_TILE_CHUNK * columns) {
