@@ -163,6 +163,7 @@ static bool folder_weight(const mica_checkpoint *c, const char *module, int64_t 
 
 // ---- finding -----------------------------------------------------------------------------------------
 static bool check_shape(const mica_checkpoint *c, const mica_weight *w, int64_t out, int64_t in, mica_error *err) {
+    if (w->in < 1 || w->out < 1) return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\" is empty", c->path, w->weight.name);
     bool vector = w->weight.ndim == 1, ok = (in < 0 || w->in == in) && (out < 0 || (out ? !vector && w->out == out : vector));
     if (!ok) {
         mica_stored logical = {.name = w->weight.name, .ndim = w->weight.ndim, .shape = {w->out, w->in}};
