@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The KV cache: a pool of pages per layer group, reference counted; a sequence is a table of pages. A page holds MICA_PAGE positions of every
+// layer of its group (group 0: unbounded layers, group 1: layers with a sliding window). Pages that fall out of the window return to the pool;
+// forks share pages and copy the last, partly filled one on write.
+#ifndef MICA_MODEL_CACHE_H
+#define MICA_MODEL_CACHE_H
+
+#include "engine/node.h"
+#include "io/config.h"
+
+enum { MICA_GROUPS = 2, MICA_PAGE = 32 };
+
+typedef struct mica_page_pool {
+    mica_array *array;      // kept [pages, L, 2, Hkv, P, Dh]; NULL until a page is needed
+    int64_t layers, window; // window 0 = unbounded
+    int32_t pages;          // capacity
+    uint32_t *refs;         // [pages]
+    int32_t *free_pages;    // stack of free page numbers
+    size_t free_count;
+} mica_page_pool;
+
+typedef struct mica_cache {
+    mica_device *device;
+    mica_scope *scope;
+    int64_t kv_heads, head_dim;
+    mica_dtype dtype;
+    mica_page_pool pool[MICA_GROUPS];
+} mica_cache;
+
+typedef struct mica_sequence {
+    mica_cache *cache;
+    int64_t length;              // positions computed
+    int64_t rope_length;         // length that dynamic and longrope frequencies are chosen for
+    int32_t *pages[MICA_GROUPS]; // page of positions [i*P, (i+1)*P), -1 once released
+    size_t count[MICA_GROUPS], capacity[MICA_GROUPS];
+    size_t released[MICA_GROUPS]; // leading pages already returned
+} mica_sequence;
+
+bool mica_cache_init(mica_cache *c, mica_device *d, const mica_config *config, mica_dtype dtype, mica_error *err);
+void mica_cache_free(mica_cache *c);
+/** Bytes of the pools as allocated. */
+int64_t mica_cache_bytes(const mica_cache *c);
+/** Makes the pools large enough for one sequence of `length` positions beyond what is in use. */
+bool mica_cache_reserve(mica_cache *c, int64_t length, mica_error *err);
+
+void mica_sequence_init(mica_sequence *q, mica_cache *c);
+void mica_sequence_free(mica_sequence *q);
+/** Makes room for `tokens` more positions; shared pages that will be written are copied. On failure the sequence is still consistent. */
+bool mica_sequence_reserve(mica_sequence *q, int64_t tokens, mica_error *err);
+/** `tokens` reserved positions have been computed: returns the pages that no later token can see. */
+void mica_sequence_advance(mica_sequence *q, int64_t tokens);
+/** *to (uninitialised) becomes a copy that shares all pages. */
+bool mica_sequence_fork(const mica_sequence *from, mica_sequence *to, mica_error *err);
+/** Shortens to `length`. False if pages that a window needs there are gone (then unchanged). */
+bool mica_sequence_truncate(mica_sequence *q, int64_t length);
+
+/** One forward: packed tokens of several sequences, at the positions after what each has cached. */
+typedef struct mica_batch {
+    mica_sequence **sequences;
+    const int32_t *counts; // tokens of each sequence
+    size_t n_sequences;
+    const int32_t *ids;    // [N], sequence after sequence
+    size_t n;
+    const int32_t *rows;   // tokens whose logits are wanted, as indices into ids
+    size_t n_rows;
+} mica_batch;
+#endif

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network: config, weights, and the graph of one forward over packed tokens of several sequences. An architecture is one short file
+// that says how a block is loaded and computed; everything shared lives in layers.c.
+// Shapes: N packed tokens, D hidden, H heads, Hkv KV heads, Dh head dim, F feed-forward, V vocabulary.
+#ifndef MICA_MODEL_NET_H
+#define MICA_MODEL_NET_H
+
+#include "model/cache.h"
+#include "model/weights.h"
+
+/** Weights of one block; an architecture uses what it has. */
+typedef struct mica_layer {
+    mica_linear q, k, v, o;     // [H*Dh, D], [Hkv*Dh, D] twice, [D, H*Dh]
+    mica_linear gate, up, down; // [F, D] twice, [D, F]
+    mica_array *input_norm, *post_attention_norm, *pre_mlp_norm, *post_mlp_norm; // f32 [D]
+    mica_array *q_norm, *k_norm; // f32 [Dh]
+} mica_layer;
+
+typedef struct mica_net mica_net;
+
+/** What a forward's nodes need; lives while the graph is recorded. */
+typedef struct mica_forward {
+    mica_net *net;
+    mica_scope *scope;
+    mica_cache *cache;
+    mica_array *rope[MICA_GROUPS];  // cos | sin, f32 [1, N, Dh]
+    mica_array *meta;               // i32 [B, 4]
+    mica_array *table[MICA_GROUPS]; // i32 [B, pages]
+    int layer;
+} mica_forward;
+
+typedef struct mica_arch_ops {
+    bool (*load_layer)(mica_net *net, mica_loader *ld, mica_layer *l);
+    mica_array *(*block)(mica_forward *f, const mica_layer *l, mica_array *h); // h [N, D] -> [N, D]
+    float norm_add;   // 1 where the stored norm weight w means 1 + w
+    bool scale_embed; // embeddings are multiplied by sqrt(D), rounded to their dtype
+} mica_arch_ops;
+extern const mica_arch_ops mica_arch_llama, mica_arch_qwen2, mica_arch_qwen3, mica_arch_gemma3;
+
+struct mica_net {
+    mica_checkpoint *checkpoint; // its mappings back the weights; NULL for random ones
+    mica_config *own_config;     // of a random net
+    const mica_config *config;
+    const mica_arch_ops *arch;
+    mica_device *device;
+    mica_dtype dtype;            // of activations
+    mica_linear embed, head;     // [V, D]; head is unused when tied
+    bool tied;
+    mica_array *norm;            // f32 [D]
+    mica_layer *layers;
+    int *index_in_group;         // [num_layers]: position of the layer among those of its cache group
+    int64_t weight_bytes;
+};
+
+/** The net takes over the checkpoint, also on failure. */
+mica_net *mica_net_load(mica_checkpoint *checkpoint, mica_device *device, mica_error *err);
+/** Random weights of a named shape ("gemma3-1b", …); bits 0: dense bf16. */
+mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica_error *err);
+/** Shared by the two above: loads everything from a source. */
+bool mica_net_fill(mica_net *net, mica_source source, mica_error *err);
+void mica_net_free(mica_net *net);
+/** Records one forward: the wanted rows' logits f32 [n_rows, V], or with n_rows 0 the last hidden state, to be evaluated all the same. The tokens'
+ * keys and values enter the cache at evaluation; call mica_sequence_advance then. NULL on failure. */
+mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_batch *batch, mica_error *err);
+/** Group of a layer: 0 unbounded, 1 sliding window. */
+static inline int mica_layer_group(const mica_config *c, int64_t layer) { return c->sliding_window && c->is_sliding[layer] ? 1 : 0; }
+
+// ---- shared parts of blocks (layers.c) -------------------------------------------------------------------
+bool mica_load_attention(mica_net *net, mica_loader *ld, mica_layer *l);
+bool mica_load_qk_norms(mica_net *net, mica_loader *ld, mica_layer *l);
+bool mica_load_mlp(mica_net *net, mica_loader *ld, mica_layer *l);
+mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w);
+/** x [N, D] -> [N, D]: projections, Q/K norms if loaded, rotation, cache, attention, output projection. */
+mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x);
+/** down(act(gate x) * up x) */
+mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x);
+#endif
