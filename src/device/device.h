@@ -83,6 +83,7 @@ struct mica_device {
     void (*memory_free)(mica_device *d, void *data, size_t size);
     void (*copy_in)(mica_device *d, void *to, const void *host, size_t size);
     void (*copy_out)(mica_device *d, void *host, const void *from, size_t size);
+    void (*copy)(mica_device *d, void *to, const void *from, size_t size); // within the device, no overlap
     void (*close)(mica_device *d);
     struct mica_device_state *state; // buffer cache, plan cache, workspace: engine/state.h
 };

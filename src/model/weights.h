@@ -32,7 +32,7 @@ typedef struct mica_loader {
     mica_scope *scope;
     mica_dtype dtype;    // of activations: dense weights are brought to it
     mica_error *err;
-    char layer[32];      // prefix of module names: "model.layers.3."
+    char layer[48];      // prefix of module names: "model.layers.3."
     int64_t bytes;       // loaded so far
 } mica_loader;
 

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// One forward: embeddings, blocks, final norm and head for the wanted rows only. What changes from step to step (ids, positions, page tables)
+// enters as small arrays, so that equal shapes give equal graphs and the plan of the last step serves the next.
+#include "mica/fast.h"
+#include "mica/ops.h"
+#include "model/net.h"
+#include "model/rope.h"
+#include <math.h>
+#include <string.h>
+#include "base/half.h"
+
+// Tables grow in powers of two, so that a longer sequence rarely means a new plan.
+static int64_t table_width(const mica_batch *b, int group) {
+    size_t need = 8;
+    for (size_t i = 0; i < b->n_sequences; i++)
+        while (need < b->sequences[i]->count[group]) need *= 2;
+    return (int64_t)need;
+}
+
+static mica_array *page_table(mica_scope *s, const mica_batch *b, int group) {
+    int64_t width = table_width(b, group), rows = (int64_t)b->n_sequences;
+    int32_t *table = mica_scope_alloc(s, (size_t)(rows * width) * sizeof *table);
+    if (!table) return NULL;
+    memset(table, 0xff, (size_t)(rows * width) * sizeof *table); // -1: no page
+    for (size_t i = 0; i < b->n_sequences; i++)
+        if (b->sequences[i]->count[group])
+            memcpy(table + (int64_t)i * width, b->sequences[i]->pages[group], b->sequences[i]->count[group] * sizeof *table);
+    return mica_from_data(s, table, MICA_SHAPE(rows, width), MICA_I32);
+}
+
+static mica_array *sequence_meta(mica_scope *s, const mica_batch *b) {
+    int32_t *meta = mica_scope_alloc(s, b->n_sequences * 4 * sizeof *meta), start = 0;
+    if (!meta) return NULL;
+    for (size_t i = 0; i < b->n_sequences; start += b->counts[i++]) {
+        int32_t *row = meta + i * 4;
+        row[0] = start, row[1] = b->counts[i], row[2] = (int32_t)b->sequences[i]->length + b->counts[i];
+    }
+    return mica_from_data(s, meta, MICA_SHAPE((int64_t)b->n_sequences, 4), MICA_I32);
+}
+
+static mica_array *positions(mica_scope *s, const mica_batch *b) {
+    int32_t *p = mica_scope_alloc(s, b->n * sizeof *p), *at = p;
+    if (!p) return NULL;
+    for (size_t i = 0; i < b->n_sequences; i++)
+        for (int32_t t = 0; t < b->counts[i]; t++) *at++ = (int32_t)b->sequences[i]->length + t;
+    return mica_from_data(s, p, MICA_SHAPE(1, (int64_t)b->n), MICA_I32);
+}
+
+static mica_array *rope_table(mica_forward *f, const mica_batch *b, const mica_rope_config *rope, mica_array *pos) {
+    int64_t half = f->net->config->head_dim / 2, length = 0;
+    for (size_t i = 0; i < b->n_sequences; i++)
+        length = MICA_MAX(length, MICA_MAX(b->sequences[i]->rope_length, b->sequences[i]->length + b->counts[i]));
+    float *inv_freq = mica_scope_alloc(f->scope, (size_t)half * sizeof *inv_freq);
+    if (!inv_freq) return NULL;
+    float scale = mica_rope_frequencies(f->net->config, rope, length, inv_freq);
+    return mica_rope_table(f->scope, pos, mica_from_data(f->scope, inv_freq, MICA_SHAPE(half), MICA_F32), scale);
+}
+
+// sqrt(D) as a value of the activations' type, like the reference's scaled embedding.
+static double embed_scale(const mica_net *net) {
+    float scale = sqrtf((float)net->config->hidden_size);
+    if (net->dtype == MICA_BF16) scale = mica_bf16_to_f32(mica_f32_to_bf16(scale));
+    if (net->dtype == MICA_F16) scale = mica_f16_to_f32(mica_f32_to_f16(scale));
+    return (double)scale;
+}
+
+static mica_array *embed_tokens(mica_forward *f, const mica_batch *b) {
+    mica_array *ids = mica_from_data(f->scope, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32);
+    mica_array *h = mica_embed(f->scope, &f->net->embed, ids, f->net->dtype);
+    return f->net->arch->scale_embed ? mica_mul_scalar(f->scope, h, embed_scale(f->net)) : h;
+}
+
+static mica_array *head(mica_forward *f, const mica_batch *b, mica_array *h) {
+    mica_scope *s = f->scope;
+    mica_net *net = f->net;
+    if (b->n_rows != b->n) h = mica_take(s, h, mica_from_data(s, b->rows, MICA_SHAPE((int64_t)b->n_rows), MICA_I32), 0);
+    h = mica_norm(f, h, net->norm);
+    mica_array *logits = mica_linear_apply(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
+    if (net->dtype != MICA_F32) logits = mica_astype(s, logits, MICA_F32);
+    double cap = net->config->final_softcap;
+    return cap != 0 ? mica_mul_scalar(s, mica_tanh(s, mica_mul_scalar(s, logits, 1 / cap)), cap) : logits;
+}
+
+mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_batch *b, mica_error *err) {
+    mica_forward f = {.net = net, .scope = s, .cache = cache};
+    const mica_config *c = net->config;
+    mica_array *pos = positions(s, b);
+    f.meta = sequence_meta(s, b);
+    for (int g = 0; g < MICA_GROUPS; g++) {
+        if (!cache->pool[g].layers) continue;
+        f.table[g] = page_table(s, b, g);
+        f.rope[g] = rope_table(&f, b, g ? &c->rope_sliding : &c->rope, pos);
+    }
+    mica_array *h = embed_tokens(&f, b); // [N, D]
+    for (f.layer = 0; f.layer < c->num_layers; f.layer++) h = net->arch->block(&f, &net->layers[f.layer], h);
+    if (b->n_rows) h = head(&f, b, h);
+    mica_scope_error(s, err);
+    return h;
+}
