@@ -53,6 +53,7 @@ bool mica_net_fill(mica_net *net, mica_source source, mica_error *err) {
     mica_loader ld = {.source = source, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
     bool ok = ld.scope && load_all(net, &ld);
     net->weight_bytes = ld.bytes;
+    net->mapped_bytes = ld.mapped;
     mica_scope_free(ld.scope);
     return ok;
 }

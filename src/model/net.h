@@ -49,7 +49,7 @@ struct mica_net {
     mica_array *norm;            // f32 [D]
     mica_layer *layers;
     int *index_in_group;         // [num_layers]: position of the layer among those of its cache group
-    int64_t weight_bytes;
+    int64_t weight_bytes, mapped_bytes; // all weights; those used straight from the mapped file
 };
 
 /** The net takes over the checkpoint, also on failure. */

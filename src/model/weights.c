@@ -20,10 +20,13 @@ mica_source mica_checkpoint_source(mica_checkpoint *c) {
 }
 
 // ---- tensors as arrays ----------------------------------------------------------------------------------------
-// A leaf over the stored bytes: in place when they may stay (mapped, aligned), else a copy.
+// May the stored bytes be used where they are?
+static bool in_place(const mica_weight *w, const mica_stored *t) {
+    return !w->owned && (uintptr_t)t->data % mica_dtype_size(t->dtype) == 0;
+}
+
 static mica_array *leaf(mica_loader *ld, const mica_weight *w, const mica_stored *t) {
-    bool aligned = (uintptr_t)t->data % mica_dtype_size(t->dtype) == 0;
-    if (aligned && !w->owned) return mica_from_borrowed(ld->scope, t->data, t->ndim, t->shape, t->dtype, NULL, NULL);
+    if (in_place(w, t)) return mica_from_borrowed(ld->scope, t->data, t->ndim, t->shape, t->dtype, NULL, NULL);
     return mica_from_data(ld->scope, t->data, t->ndim, t->shape, t->dtype);
 }
 
@@ -35,6 +38,7 @@ static bool keep(mica_loader *ld, mica_array *a, const char *name, mica_array **
 
 static bool keep_as(mica_loader *ld, const mica_weight *w, const mica_stored *t, mica_dtype dtype, const char *name, mica_array **out) {
     mica_array *a = leaf(ld, w, t);
+    if (t->dtype == dtype && in_place(w, t)) ld->mapped += (int64_t)t->bytes;
     return keep(ld, t->dtype == dtype ? a : mica_astype(ld->scope, a, dtype), name, out);
 }
 

@@ -33,7 +33,7 @@ typedef struct mica_loader {
     mica_dtype dtype;    // of activations: dense weights are brought to it
     mica_error *err;
     char layer[48];      // prefix of module names: "model.layers.3."
-    int64_t bytes;       // loaded so far
+    int64_t bytes, mapped; // loaded so far; of these, used in place
 } mica_loader;
 
 /** Each false: *loader->err names the tensor. Fields loaded before a failure are still to be freed. */

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loading and freeing models, what they are (mica_info), and the runner that the other files compute with.
+#include "infer/internal.h"
+#include "engine/scope.h"
+#include <stdio.h>
+#include <string.h>
+
+// ---- info ---------------------------------------------------------------------------------------------------
+static int64_t kv_bytes(const mica_config *c, bool sliding, size_t element) {
+    int64_t layers = 0;
+    for (int64_t i = 0; i < c->num_layers; i++) layers += mica_layer_group(c, i) == sliding;
+    return layers * 2 * c->num_kv_heads * c->head_dim * (int64_t)element;
+}
+
+void mica_info_from(const mica_config *c, mica_info *info) {
+    *info = (mica_info){.vocab_size = (int32_t)c->vocab_size, .num_layers = (int32_t)c->num_layers, .hidden_size = (int32_t)c->hidden_size,
+                        .intermediate_size = (int32_t)c->intermediate_size, .num_heads = (int32_t)c->num_heads,
+                        .num_kv_heads = (int32_t)c->num_kv_heads, .head_dim = (int32_t)c->head_dim,
+                        .context_length = (int32_t)c->max_position_embeddings, .sliding_window = (int32_t)c->sliding_window};
+    snprintf(info->architecture, sizeof info->architecture, "%s", c->model_type);
+    if (c->quantized) {
+        info->quant_bits = c->quant.bits, info->quant_group = c->quant.group_size;
+        snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(c->quant.mode));
+    }
+    mica_dtype dtype = c->has_dtype ? c->dtype : MICA_BF16;
+    snprintf(info->dtype, sizeof info->dtype, "%s", mica_dtype_name(dtype));
+    info->kv_bytes_per_token = kv_bytes(c, false, mica_dtype_size(dtype));
+    // The window's own positions, plus a chunk that is being computed.
+    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, mica_dtype_size(dtype)) * (c->sliding_window + MICA_CHUNK) : 0;
+}
+
+static void info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
+    mica_info_from(mica_checkpoint_config(ck), info);
+    mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
+    info->parameters = (int64_t)st.parameters;
+    info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
+    info->has_chat_template = mica_checkpoint_has_chat_template(ck);
+    mica_weight w;
+    // The file's own word on quantisation is optional: the first layer's weight tells.
+    if (!info->quant_bits && mica_checkpoint_find(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {
+        if (w.quantized) {
+            info->quant_bits = w.spec.bits, info->quant_group = w.spec.group_size;
+            snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(w.spec.mode));
+        }
+        mica_weight_release(&w);
+    }
+}
+
+bool mica_info_read(const char *path, mica_info *info, mica_error *err) {
+    mica_checkpoint *ck = mica_checkpoint_open(path, err);
+    if (!ck) return false;
+    info_from_checkpoint(ck, info);
+    mica_checkpoint_free(ck);
+    return true;
+}
+
+int64_t mica_info_memory(const mica_info *info, int32_t context) {
+    int64_t sliding = info->sliding_window ? info->kv_bytes_window / (info->sliding_window + MICA_CHUNK) : 0;
+    return info->weight_bytes + info->kv_bytes_per_token * context +
+           sliding * MICA_MIN((int64_t)context, (int64_t)info->sliding_window + MICA_CHUNK);
+}
+
+// ---- loading ------------------------------------------------------------------------------------------------
+static mica_model *new_model(const mica_load_options *options, mica_error *err) {
+    mica_load_options o = options ? *options : (mica_load_options){0};
+    if (o.context < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "context must not be negative, got %d", (int)o.context), NULL;
+    mica_model *m = mica_calloc(1, sizeof *m);
+    if (!m) return mica_fail_memory(err, sizeof *m, "a model"), NULL;
+    m->context = o.context;
+    m->device = mica_device_open(o.device, &(mica_device_options){.level = o.cpu_level, .threads = o.threads}, err);
+    if (m->device) return m;
+    mica_free(m);
+    return NULL;
+}
+
+static mica_model *finish(mica_model *m, double started) {
+    m->info.weight_bytes = m->net->weight_bytes;
+    snprintf(m->info.dtype, sizeof m->info.dtype, "%s", mica_dtype_name(m->net->dtype));
+    if (!m->context) m->context = m->info.context_length;
+    m->load_seconds = mica_now() - started;
+    return m;
+}
+
+mica_model *mica_model_load(const char *path, const mica_load_options *options, mica_error *err) {
+    double started = mica_now();
+    mica_model *m = new_model(options, err);
+    mica_checkpoint *ck = m ? mica_checkpoint_open(path, err) : NULL;
+    if (ck) {
+        info_from_checkpoint(ck, &m->info);
+        m->net = mica_net_load(ck, m->device, err);
+    }
+    if (m && m->net) m->tokenizer = mica_tokenizer_load(path, err);
+    if (m && m->tokenizer) return finish(m, started);
+    mica_model_free(m);
+    return NULL;
+}
+
+mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err) {
+    double started = mica_now();
+    mica_model *m = new_model(options, err);
+    if (m) m->net = mica_net_random(shape, bits, m->device, err);
+    if (m && m->net) {
+        mica_info_from(m->net->config, &m->info);
+        m->info.quant_bits = bits;
+        m->info.quant_group = bits ? 64 : 0;
+        return finish(m, started);
+    }
+    mica_model_free(m);
+    return NULL;
+}
+
+void mica_model_free(mica_model *m) {
+    if (!m) return;
+    mica_tokenizer_free(m->tokenizer);
+    mica_net_free(m->net);
+    mica_device_close(m->device);
+    mica_free(m);
+}
+
+const mica_info *mica_model_info(const mica_model *m) { return &m->info; }
+const char *mica_model_cpu_level(const mica_model *m) { return mica_device_level(m->device); }
+const mica_tokenizer *mica_model_tokenizer(const mica_model *m) { return m->tokenizer; }
+
+// ---- runner -------------------------------------------------------------------------------------------------
+bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err) {
+    if (!count) return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt is empty: there is no token to start from");
+    if (count > (size_t)m->context)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt has %zu tokens, the context %d", count, (int)m->context);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= m->info.vocab_size)
+            return mica_fail(err, MICA_ERR_ARGUMENT, "token id %d (number %zu) is outside the vocabulary of %d", (int)ids[i], i,
+                             (int)m->info.vocab_size);
+    return true;
+}
+
+bool mica_runner_init(mica_runner *r, mica_model *m, int64_t positions, mica_error *err) {
+    *r = (mica_runner){.model = m};
+    if (!mica_cache_init(&r->cache, m->device, m->net->config, m->net->dtype, err)) return false;
+    mica_sequence_init(&r->sequence, &r->cache);
+    r->scope = mica_scope_new(m->device, err);
+    if (r->scope && mica_cache_reserve(&r->cache, MICA_MIN(positions, (int64_t)m->context), err)) return true;
+    mica_runner_free(r);
+    return false;
+}
+
+void mica_runner_free(mica_runner *r) {
+    if (!r->model) return;
+    mica_sequence_free(&r->sequence);
+    mica_scope_free(r->scope);
+    mica_cache_free(&r->cache);
+    *r = (mica_runner){0};
+}
+
+bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
+                         mica_error *err) {
+    if (!mica_sequence_reserve(&r->sequence, (int64_t)n, err)) return false;
+    mica_sequence *sequence = &r->sequence;
+    int32_t count = (int32_t)n;
+    mica_batch batch = {.sequences = &sequence, .counts = &count, .n_sequences = 1, .ids = ids, .n = n, .rows = rows, .n_rows = n_rows};
+    mica_scope_reset(r->scope);
+    mica_array *out = mica_net_forward(r->model->net, &r->cache, r->scope, &batch, err);
+    if (!out || !mica_eval(r->scope, &out, 1, err)) return false;
+    mica_sequence_advance(sequence, count);
+    if (n_rows) *logits = mica_data(out);
+    return true;
+}
+
+void mica_memory_metrics(const mica_runner *r, mica_metrics *k) {
+    mica_memory m = mica_device_memory(r->model->device);
+    k->load_seconds = r->model->load_seconds;
+    k->active_memory_bytes = (int64_t)m.active + r->model->net->mapped_bytes;
+    k->peak_memory_bytes = (int64_t)m.peak + r->model->net->mapped_bytes;
+}

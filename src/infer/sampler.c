@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sampling chain. Filters work on a list of candidates that only shrinks; each filter normalises over what is left, so any order
+// is meaningful. Selection uses a heap: a vocabulary of 262 144 is never sorted as a whole.
+#include "infer/sampler.h"
+#include "base/rng.h"
+#include <math.h>
+#include <string.h>
+
+enum { TOP_P, MIN_P, TOP_K, TEMPERATURE };
+static const char *const stage_names[MICA_SAMPLER_STAGES] = {"top_p", "min_p", "top_k", "temperature"};
+
+// ---- options ----------------------------------------------------------------------------------------------
+static bool parse_order(mica_sampler *s, const char *order, mica_error *err) {
+    while (*order) {
+        size_t n = strcspn(order, ","), stage = 0;
+        while (stage < MICA_SAMPLER_STAGES && (strlen(stage_names[stage]) != n || strncmp(order, stage_names[stage], n))) stage++;
+        if (stage == MICA_SAMPLER_STAGES)
+            return mica_fail(err, MICA_ERR_ARGUMENT, "order: unknown stage \"%.*s\"; known: top_p, min_p, top_k, temperature", (int)n, order);
+        for (int i = 0; i < s->stage_count; i++)
+            if (s->stages[i] == (int)stage) return mica_fail(err, MICA_ERR_ARGUMENT, "order: %s appears twice", stage_names[stage]);
+        s->stages[s->stage_count++] = (int)stage;
+        order += n;
+        if (*order == ',') order++;
+    }
+    return true;
+}
+
+static bool check(const mica_generate_options *o, mica_error *err) {
+    const struct { const char *name; float value, low, high; } ranges[] = {
+        {"temperature", o->temperature, 0, 1e6f}, {"top_p", o->top_p, 0, 1}, {"min_p", o->min_p, 0, 1},
+        {"repeat_penalty", o->repeat_penalty, 0, 1e6f}, {"presence_penalty", o->presence_penalty, -1e6f, 1e6f},
+        {"frequency_penalty", o->frequency_penalty, -1e6f, 1e6f}};
+    for (size_t i = 0; i < MICA_COUNT(ranges); i++)
+        if (!(ranges[i].value >= ranges[i].low && ranges[i].value <= ranges[i].high))
+            return mica_fail(err, MICA_ERR_ARGUMENT, "%s must be between %g and %g, got %g", ranges[i].name, (double)ranges[i].low,
+                             (double)ranges[i].high, (double)ranges[i].value);
+    if (o->top_k < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "top_k must not be negative, got %d", (int)o->top_k);
+    if (o->max_tokens < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "max_tokens must not be negative, got %d", (int)o->max_tokens);
+    if (o->min_tokens < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "min_tokens must not be negative, got %d", (int)o->min_tokens);
+    if (o->logprobs < -1) return mica_fail(err, MICA_ERR_ARGUMENT, "logprobs must be -1 or more, got %d", (int)o->logprobs);
+    return true;
+}
+
+bool mica_sampler_init(mica_sampler *s, const mica_generate_options *o, size_t vocab, mica_error *err) {
+    *s = (mica_sampler){.options = *o, .vocab = vocab, .bias_count = o->logit_bias_count};
+    if (!check(o, err) || !parse_order(s, o->order ? o->order : "top_p,min_p,top_k,temperature", err)) return false;
+    for (size_t i = 0; i < o->logit_bias_count; i++)
+        if (o->logit_bias[i].id < 0 || (size_t)o->logit_bias[i].id >= vocab || isnan(o->logit_bias[i].bias))
+            return mica_fail(err, MICA_ERR_ARGUMENT, "logit_bias: token %d is outside the vocabulary of %zu, or its bias is no number",
+                             (int)o->logit_bias[i].id, vocab);
+    s->bias = mica_alloc(s->bias_count * sizeof *s->bias);
+    s->logits = mica_alloc(vocab * sizeof *s->logits);
+    s->candidates = mica_alloc(vocab * sizeof *s->candidates);
+    s->counts = mica_calloc(vocab, sizeof *s->counts);
+    s->seen = mica_calloc(vocab, 1);
+    if (!s->bias || !s->logits || !s->candidates || !s->counts || !s->seen) {
+        mica_sampler_free(s);
+        return mica_fail_memory(err, vocab * 17, "the sampler");
+    }
+    if (s->bias_count) memcpy(s->bias, o->logit_bias, s->bias_count * sizeof *s->bias);
+    return true;
+}
+
+void mica_sampler_free(mica_sampler *s) {
+    mica_free(s->bias);
+    mica_free(s->logits);
+    mica_free(s->candidates);
+    mica_free(s->counts);
+    mica_free(s->seen);
+    *s = (mica_sampler){0};
+}
+
+void mica_sampler_observe_prompt(mica_sampler *s, const int32_t *ids, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] >= 0 && (size_t)ids[i] < s->vocab) s->seen[ids[i]] = 1;
+}
+
+// ---- adjusting logits ---------------------------------------------------------------------------------------
+static void adjust(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden) {
+    const mica_generate_options *o = &s->options;
+    memcpy(s->logits, logits, s->vocab * sizeof *logits);
+    for (size_t i = 0; i < s->bias_count; i++) s->logits[s->bias[i].id] += s->bias[i].bias;
+    bool repeat = o->repeat_penalty != 0 && o->repeat_penalty != 1;
+    if (repeat || o->presence_penalty != 0 || o->frequency_penalty != 0) {
+        for (size_t i = 0; i < s->vocab; i++) {
+            float *l = &s->logits[i];
+            if (repeat && s->seen[i]) *l = *l > 0 ? *l / o->repeat_penalty : *l * o->repeat_penalty;
+            if (s->counts[i]) *l -= o->presence_penalty + o->frequency_penalty * (float)s->counts[i];
+        }
+    }
+    for (size_t i = 0; i < n_forbidden; i++)
+        if (forbidden[i] >= 0 && (size_t)forbidden[i] < s->vocab) s->logits[forbidden[i]] = -INFINITY;
+}
+
+static int32_t argmax(const float *l, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (l[i] > l[best] || (isnan(l[best]) && !isnan(l[i]))) best = i;
+    return (int32_t)best;
+}
+
+// ---- selection ------------------------------------------------------------------------------------------------
+// Order of preference: larger logit, then lower id.
+static bool before(mica_candidate a, mica_candidate b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
+
+static void sift_down(mica_candidate *c, size_t n, size_t i) {
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= n) return;
+        if (child + 1 < n && before(c[child + 1], c[child])) child++;
+        if (!before(c[child], c[i])) return;
+        mica_candidate t = c[i];
+        c[i] = c[child], c[child] = t;
+        i = child;
+    }
+}
+
+static void heapify(mica_candidate *c, size_t n) {
+    for (size_t i = n / 2; i-- > 0;) sift_down(c, n, i);
+}
+
+// Moves the best of the heap c[0…n) to its end, c[n-1]; the heap shrinks by one.
+static mica_candidate pop(mica_candidate *c, size_t n) {
+    mica_candidate best = c[0];
+    c[0] = c[n - 1];
+    c[n - 1] = best;
+    sift_down(c, n - 1, 0);
+    return best;
+}
+
+double mica_logsumexp_f32(const float *logits, size_t n) {
+    float most = -INFINITY;
+    for (size_t i = 0; i < n; i++) most = fmaxf(most, logits[i]);
+    if (!isfinite(most)) return (double)most;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)expf(logits[i] - most);
+    return (double)most + log(sum);
+}
+
+void mica_top_logprobs(const float *logits, size_t n, double logsumexp, size_t k, mica_candidate *scratch, mica_logprob *out) {
+    for (size_t i = 0; i < n; i++) scratch[i] = (mica_candidate){(int32_t)i, isnan(logits[i]) ? -INFINITY : logits[i]};
+    if (k) heapify(scratch, n);
+    for (size_t i = 0; i < k; i++) {
+        mica_candidate c = pop(scratch, n - i);
+        out[i] = (mica_logprob){c.id, (float)((double)c.logit - logsumexp)};
+    }
+}
+
+// ---- filters: each takes n candidates, keeps the first so many, returns how many ---------------------------------
+static double candidates_logsumexp(const mica_candidate *c, size_t n) {
+    float most = -INFINITY;
+    for (size_t i = 0; i < n; i++) most = fmaxf(most, c[i].logit);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)expf(c[i].logit - most);
+    return (double)most + log(sum);
+}
+
+// Pops until `enough` says stop, and moves what was popped to the front, best first.
+static size_t keep_popped(mica_candidate *c, size_t n, size_t popped) {
+    for (size_t i = 0; i < popped && i < n - 1 - i; i++) {
+        mica_candidate t = c[i];
+        c[i] = c[n - 1 - i], c[n - 1 - i] = t;
+    }
+    return popped;
+}
+
+// The smallest set of most likely candidates whose probability reaches p.
+static size_t filter_top_p(mica_candidate *c, size_t n, double p) {
+    double total = candidates_logsumexp(c, n), sum = 0;
+    size_t popped = 0;
+    heapify(c, n);
+    while (popped < n && sum < p) {
+        sum += exp((double)c[0].logit - total);
+        pop(c, n - popped);
+        popped++;
+    }
+    return keep_popped(c, n, popped);
+}
+
+static size_t filter_top_k(mica_candidate *c, size_t n, size_t k) {
+    if (k >= n) return n;
+    heapify(c, n);
+    for (size_t i = 0; i < k; i++) pop(c, n - i);
+    return keep_popped(c, n, k);
+}
+
+// Those at least min_p times as likely as the most likely.
+static size_t filter_min_p(mica_candidate *c, size_t n, float min_p) {
+    float most = -INFINITY;
+    for (size_t i = 0; i < n; i++) most = fmaxf(most, c[i].logit);
+    float bar = most + logf(min_p);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (c[i].logit >= bar) c[kept++] = c[i];
+    return kept;
+}
+
+static int32_t draw(mica_sampler *s, size_t n) {
+    mica_philox r = mica_philox_at(s->options.seed, s->step++);
+    const mica_candidate *c = s->candidates;
+    double total = candidates_logsumexp(c, n), u = mica_uniform_f64(r.v[0], r.v[1]), sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += exp((double)c[i].logit - total);
+        if (u < sum) return c[i].id;
+    }
+    return c[0].id; // rounding left a sliver at the end
+}
+
+static int32_t sample(mica_sampler *s) {
+    const mica_generate_options *o = &s->options;
+    mica_candidate *c = s->candidates;
+    size_t n = 0;
+    for (size_t i = 0; i < s->vocab; i++)
+        if (s->logits[i] > -INFINITY) c[n++] = (mica_candidate){(int32_t)i, s->logits[i]};
+    if (!n) return argmax(s->logits, s->vocab);
+    for (int i = 0; i < s->stage_count; i++) {
+        switch (s->stages[i]) {
+        case TOP_P: if (o->top_p > 0 && o->top_p < 1) n = filter_top_p(c, n, (double)o->top_p); break;
+        case MIN_P: if (o->min_p > 0) n = filter_min_p(c, n, o->min_p); break;
+        case TOP_K: if (o->top_k > 0) n = filter_top_k(c, n, (size_t)o->top_k); break;
+        case TEMPERATURE:
+            for (size_t k = 0; k < n; k++) c[k].logit /= o->temperature;
+            break;
+        }
+    }
+    return draw(s, n);
+}
+
+int32_t mica_sampler_next(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden) {
+    adjust(s, logits, forbidden, n_forbidden);
+    int32_t id = s->options.temperature > 0 ? sample(s) : argmax(s->logits, s->vocab);
+    s->seen[id] = 1;
+    s->counts[id]++;
+    return id;
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// From logits to a token: bias, penalties, then a chain of filters in a configurable order (mlx-lm's by default), then a draw. Greedy at
+// temperature 0. One sampler belongs to one stream.
+#ifndef MICA_INFER_SAMPLER_H
+#define MICA_INFER_SAMPLER_H
+
+#include "base/base.h"
+#include "mica/model.h"
+
+enum { MICA_SAMPLER_STAGES = 4 };
+
+typedef struct mica_candidate {
+    int32_t id;
+    float logit;
+} mica_candidate;
+
+typedef struct mica_sampler {
+    mica_generate_options options; // pointers inside are not used after mica_sampler_init
+    mica_logit_bias *bias;
+    size_t bias_count;
+    int stages[MICA_SAMPLER_STAGES], stage_count;
+    size_t vocab;
+    float *logits;              // [V] adjusted copy
+    mica_candidate *candidates; // [V]
+    uint32_t *counts;           // [V] occurrences in the answer
+    unsigned char *seen;        // [V] in the prompt or the answer
+    uint64_t step;
+} mica_sampler;
+
+/** Checks the options; an error names the option. */
+bool mica_sampler_init(mica_sampler *s, const mica_generate_options *options, size_t vocab, mica_error *err);
+void mica_sampler_free(mica_sampler *s);
+/** The prompt counts for the repeat penalty. Ids outside the vocabulary are ignored. */
+void mica_sampler_observe_prompt(mica_sampler *s, const int32_t *ids, size_t count);
+/** Chooses from logits[V]; forbidden[n_forbidden] are out of the question (end-of-sequence before min_tokens). Counts the choice as answered. */
+int32_t mica_sampler_next(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden);
+/** log Σ exp(logits), in double. */
+double mica_logsumexp_f32(const float *logits, size_t n);
+/** The k largest logits as log-probabilities, largest first, lower ids first among equals. scratch: [n] candidates. */
+void mica_top_logprobs(const float *logits, size_t n, double logsumexp, size_t k, mica_candidate *scratch, mica_logprob *out);
+#endif
