@@ -55,7 +55,7 @@ MICA_API void mica_model_free(mica_model *model);
 MICA_API const mica_info *mica_model_info(const mica_model *model);
 MICA_API const char *mica_model_cpu_level(const mica_model *model);
 
-/** Its tokenizer (tokenizer.h), borrowed; NULL for a model made by mica_model_random. */
+/** Its tokenizer (tokenizer.h), borrowed; NULL for random weights and for folders without tokenizer.json: these work on ids only. */
 MICA_API const struct mica_tokenizer *mica_model_tokenizer(const mica_model *model);
 
 // ---- generating ---------------------------------------------------------------------------------------

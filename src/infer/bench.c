@@ -20,7 +20,7 @@ static bool forward(bench *b, int32_t tokens, bool logits, mica_error *err) {
     for (int32_t i = 0; i < b->n; i++) {
         if (!mica_sequence_reserve(&b->sequences[i], tokens, err)) return false;
         b->counts[i] = tokens;
-        for (int32_t t = 0; t < tokens; t++) b->ids[n++] = (int32_t)(mica_philox_at(7, n).v[0] % (uint32_t)b->model->info.vocab_size);
+        for (int32_t t = 0; t < tokens; t++, n++) b->ids[n] = (int32_t)(mica_philox_at(7, n).v[0] % (uint32_t)b->model->info.vocab_size);
         b->rows[i] = (int32_t)n - 1;
     }
     mica_batch batch = {.sequences = b->list, .counts = b->counts, .n_sequences = (size_t)b->n, .ids = b->ids, .n = n, .rows = b->rows,

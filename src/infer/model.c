@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loading and freeing models, what they are (mica_info), and the runner that the other files compute with.
 #include "infer/internal.h"
-#include "engine/scope.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "io/gguf.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -12,11 +14,17 @@ static int64_t kv_bytes(const mica_config *c, bool sliding, size_t element) {
     return layers * 2 * c->num_kv_heads * c->head_dim * (int64_t)element;
 }
 
+// Dynamic scaling is there to go beyond the trained length.
+static int32_t context_length(const mica_config *c) {
+    double factor = c->rope.type == MICA_ROPE_DYNAMIC ? c->rope.factor : 1;
+    return (int32_t)MICA_MIN((double)c->max_position_embeddings * factor, (double)INT32_MAX);
+}
+
 void mica_info_from(const mica_config *c, mica_info *info) {
     *info = (mica_info){.vocab_size = (int32_t)c->vocab_size, .num_layers = (int32_t)c->num_layers, .hidden_size = (int32_t)c->hidden_size,
                         .intermediate_size = (int32_t)c->intermediate_size, .num_heads = (int32_t)c->num_heads,
                         .num_kv_heads = (int32_t)c->num_kv_heads, .head_dim = (int32_t)c->head_dim,
-                        .context_length = (int32_t)c->max_position_embeddings, .sliding_window = (int32_t)c->sliding_window};
+                        .context_length = context_length(c), .sliding_window = (int32_t)c->sliding_window};
     snprintf(info->architecture, sizeof info->architecture, "%s", c->model_type);
     if (c->quantized) {
         info->quant_bits = c->quant.bits, info->quant_group = c->quant.group_size;
@@ -29,12 +37,33 @@ void mica_info_from(const mica_config *c, mica_info *info) {
     info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, mica_dtype_size(dtype)) * (c->sliding_window + MICA_CHUNK) : 0;
 }
 
+// A template of its own file, or one inside tokenizer_config.json or the GGUF metadata.
+static bool has_chat_template(const mica_checkpoint *ck) {
+    const struct mica_gguf *gguf = mica_checkpoint_gguf(ck);
+    if (gguf) return mica_gguf_get_vocab(gguf)->chat_template != NULL;
+    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
+    bool found = false;
+    for (size_t i = 0; i < MICA_COUNT(files) && !found; i++) {
+        char *path = mica_path_join(mica_checkpoint_path(ck), files[i]);
+        mica_buf text = {0};
+        mica_arena arena = {0};
+        if (path && mica_is_file(path) && mica_file_read(path, (size_t)64 << 20, &text, NULL)) {
+            const mica_json *json = i == 0 ? NULL : mica_json_parse(&arena, text.data, text.len, path, NULL);
+            found = i == 0 || mica_json_get(json, "chat_template");
+        }
+        mica_arena_free(&arena);
+        mica_buf_free(&text);
+        mica_free(path);
+    }
+    return found;
+}
+
 static void info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
     mica_info_from(mica_checkpoint_config(ck), info);
     mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
     info->parameters = (int64_t)st.parameters;
     info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
-    info->has_chat_template = mica_checkpoint_has_chat_template(ck);
+    info->has_chat_template = has_chat_template(ck);
     mica_weight w;
     // The file's own word on quantisation is optional: the first layer's weight tells.
     if (!info->quant_bits && mica_checkpoint_find(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {
@@ -81,6 +110,15 @@ static mica_model *finish(mica_model *m, double started) {
     return m;
 }
 
+// A folder without tokenizer.json still computes on token ids.
+static bool load_tokenizer(mica_model *m, const char *path, mica_error *err) {
+    char *file = mica_path_join(path, "tokenizer.json");
+    if (!file) return mica_fail_memory(err, strlen(path), "a path");
+    bool absent = mica_is_dir(path) && !mica_is_file(file);
+    mica_free(file);
+    return absent || (m->tokenizer = mica_tokenizer_load(path, err));
+}
+
 mica_model *mica_model_load(const char *path, const mica_load_options *options, mica_error *err) {
     double started = mica_now();
     mica_model *m = new_model(options, err);
@@ -89,8 +127,7 @@ mica_model *mica_model_load(const char *path, const mica_load_options *options, 
         info_from_checkpoint(ck, &m->info);
         m->net = mica_net_load(ck, m->device, err);
     }
-    if (m && m->net) m->tokenizer = mica_tokenizer_load(path, err);
-    if (m && m->tokenizer) return finish(m, started);
+    if (m && m->net && load_tokenizer(m, path, err)) return finish(m, started);
     mica_model_free(m);
     return NULL;
 }

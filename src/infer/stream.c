@@ -84,7 +84,7 @@ mica_stream *mica_generate_ids(mica_model *m, const int32_t *ids, size_t count, 
 }
 
 mica_stream *mica_generate(mica_model *m, const char *prompt, size_t length, const mica_generate_options *options, mica_error *err) {
-    if (!m->tokenizer) return mica_fail(err, MICA_ERR_ARGUMENT, "a model with random weights has no tokenizer: give token ids"), NULL;
+    if (!m->tokenizer) return mica_fail(err, MICA_ERR_ARGUMENT, "the model has no tokenizer: give token ids"), NULL;
     mica_ids ids = {0};
     mica_stream *s = NULL;
     if (mica_tokenizer_encode(m->tokenizer, prompt, length, NULL, &ids, err)) s = mica_generate_ids(m, ids.data, ids.len, options, err);

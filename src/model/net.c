@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loading a network and freeing it. What is computed is in forward.c and in the architectures' files.
 #include "model/net.h"
+#include "io/gguf.h"
 #include <stdio.h>
 
 static const mica_arch_ops *const architectures[] = {
