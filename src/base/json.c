@@ -102,9 +102,34 @@ static int on_end(void *ctx) {
     return 1;
 }
 
-static void *yajl_alloc_fn(void *ctx, size_t n) { return (void)ctx, mica_alloc(n); }
-static void *yajl_realloc_fn(void *ctx, void *p, size_t n) { return (void)ctx, mica_realloc(p, n); }
-static void yajl_free_fn(void *ctx, void *p) { (void)ctx, mica_free(p); }
+// yajl does not survive a failed allocation, so it gets memory set aside beforehand and never runs out: a handle, a lexer, a small
+// stack (our depth limit bounds it) and two buffers that double from 2 KiB up to the longest string. Freeing happens all at once.
+typedef struct reserve {
+    unsigned char *data;
+    size_t size, used;
+} reserve;
+
+enum { RESERVE_BASE = 64 * 1024, RESERVE_FACTOR = 10, HEADER = 16 };
+
+static void *reserve_alloc(void *ctx, size_t n) {
+    reserve *r = ctx;
+    size_t need = HEADER + (n + 15) / 16 * 16;
+    if (need > r->size - r->used) return NULL;
+    unsigned char *p = r->data + r->used;
+    memcpy(p, &n, sizeof n);
+    r->used += need;
+    return p + HEADER;
+}
+
+static void *reserve_realloc(void *ctx, void *p, size_t n) {
+    void *q = reserve_alloc(ctx, n);
+    size_t before = 0;
+    if (p) memcpy(&before, (unsigned char *)p - HEADER, sizeof before);
+    if (p && q) memcpy(q, p, MICA_MIN(before, n));
+    return q;
+}
+
+static void reserve_free(void *ctx, void *p) { (void)ctx, (void)p; }
 
 static size_t line_of(const char *text, size_t offset) {
     size_t line = 1;
@@ -115,14 +140,18 @@ static size_t line_of(const char *text, size_t offset) {
 const mica_json *mica_json_parse(mica_arena *arena, const char *text, size_t size, const char *what, mica_error *err) {
     static const yajl_callbacks callbacks = {on_null, on_boolean, NULL, NULL, on_number, on_string, on_start_object,
                                              on_key, on_end, on_start_array, on_end};
-    yajl_alloc_funcs memory = {yajl_alloc_fn, yajl_realloc_fn, yajl_free_fn, NULL};
+    reserve memory = {0};
+    if (!mica_size_mul(size, RESERVE_FACTOR, &memory.size) || memory.size > SIZE_MAX - RESERVE_BASE ||
+        !(memory.data = mica_alloc(memory.size += RESERVE_BASE)))
+        return mica_fail_memory(err, size, what), NULL;
+    yajl_alloc_funcs functions = {reserve_alloc, reserve_realloc, reserve_free, &memory};
     builder b = {.arena = arena};
-    yajl_handle h = yajl_alloc(&callbacks, &memory, &b);
-    if (!h) return mica_fail_memory(err, 0, what), NULL;
+    yajl_handle h = yajl_alloc(&callbacks, &functions, &b);
     yajl_status status = yajl_parse(h, (const unsigned char *)text, size);
     size_t at = MICA_MIN(yajl_get_bytes_consumed(h), size);
     if (status == yajl_status_ok) status = yajl_complete_parse(h);
     yajl_free(h);
+    mica_free(memory.data);
     if (status == yajl_status_ok && b.root) return b.root;
     if (b.problem && !strcmp(b.problem, "out of memory")) return mica_fail_memory(err, size, what), NULL;
     mica_fail(err, MICA_ERR_FORMAT, "%s: line %zu: %s", what, line_of(text, at), b.problem ? b.problem : "not valid JSON");
