@@ -33,7 +33,6 @@ bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int
                          mica_error *err);
 /** Ids must lie in the vocabulary and fit the context. */
 bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err);
-void mica_info_from(const mica_config *c, mica_info *info);
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k);
 
 enum { MICA_CHUNK = 512 }; // tokens of one prefill step: enough to saturate the matrix kernels, small enough to cancel within

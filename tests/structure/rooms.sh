@@ -37,7 +37,7 @@ BEGIN {
     owns("device", "machine")
     owns("io", "convert safetensors io")
     owns("text", "tokenizer")
-    owns("backend", "model")
+    owns("infer", "model")
 }
 FNR == 1 {
     split(FILENAME, path, "/")

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loading and freeing models, what they are (mica_info), and the runner that the other files compute with.
-#include "infer/internal.h"
+// The native backend: loading and freeing models, and what they are (mica_info).
 #include "base/file.h"
 #include "base/json.h"
+#include "infer/internal.h"
 #include "io/gguf.h"
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +20,7 @@ static int32_t context_length(const mica_config *c) {
     return (int32_t)MICA_MIN((double)c->max_position_embeddings * factor, (double)INT32_MAX);
 }
 
-void mica_info_from(const mica_config *c, mica_info *info) {
+static void info_from(const mica_config *c, mica_info *info) {
     *info = (mica_info){.vocab_size = (int32_t)c->vocab_size, .num_layers = (int32_t)c->num_layers, .hidden_size = (int32_t)c->hidden_size,
                         .intermediate_size = (int32_t)c->intermediate_size, .num_heads = (int32_t)c->num_heads,
                         .num_kv_heads = (int32_t)c->num_kv_heads, .head_dim = (int32_t)c->head_dim,
@@ -59,7 +59,7 @@ static bool has_chat_template(const mica_checkpoint *ck) {
 }
 
 static void info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
-    mica_info_from(mica_checkpoint_config(ck), info);
+    info_from(mica_checkpoint_config(ck), info);
     mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
     info->parameters = (int64_t)st.parameters;
     info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
@@ -137,7 +137,7 @@ mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_o
     mica_model *m = new_model(options, err);
     if (m) m->net = mica_net_random(shape, bits, m->device, err);
     if (m && m->net) {
-        mica_info_from(m->net->config, &m->info);
+        info_from(m->net->config, &m->info);
         m->info.quant_bits = bits;
         m->info.quant_group = bits ? 64 : 0;
         return finish(m, started);
@@ -157,54 +157,3 @@ void mica_model_free(mica_model *m) {
 const mica_info *mica_model_info(const mica_model *m) { return &m->info; }
 const char *mica_model_cpu_level(const mica_model *m) { return mica_device_level(m->device); }
 const mica_tokenizer *mica_model_tokenizer(const mica_model *m) { return m->tokenizer; }
-
-// ---- runner -------------------------------------------------------------------------------------------------
-bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err) {
-    if (!count) return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt is empty: there is no token to start from");
-    if (count > (size_t)m->context)
-        return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt has %zu tokens, the context %d", count, (int)m->context);
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] < 0 || ids[i] >= m->info.vocab_size)
-            return mica_fail(err, MICA_ERR_ARGUMENT, "token id %d (number %zu) is outside the vocabulary of %d", (int)ids[i], i,
-                             (int)m->info.vocab_size);
-    return true;
-}
-
-bool mica_runner_init(mica_runner *r, mica_model *m, int64_t positions, mica_error *err) {
-    *r = (mica_runner){.model = m};
-    if (!mica_cache_init(&r->cache, m->device, m->net->config, m->net->dtype, err)) return false;
-    mica_sequence_init(&r->sequence, &r->cache);
-    r->scope = mica_scope_new(m->device, err);
-    if (r->scope && mica_cache_reserve(&r->cache, MICA_MIN(positions, (int64_t)m->context), err)) return true;
-    mica_runner_free(r);
-    return false;
-}
-
-void mica_runner_free(mica_runner *r) {
-    if (!r->model) return;
-    mica_sequence_free(&r->sequence);
-    mica_scope_free(r->scope);
-    mica_cache_free(&r->cache);
-    *r = (mica_runner){0};
-}
-
-bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
-                         mica_error *err) {
-    if (!mica_sequence_reserve(&r->sequence, (int64_t)n, err)) return false;
-    mica_sequence *sequence = &r->sequence;
-    int32_t count = (int32_t)n;
-    mica_batch batch = {.sequences = &sequence, .counts = &count, .n_sequences = 1, .ids = ids, .n = n, .rows = rows, .n_rows = n_rows};
-    mica_scope_reset(r->scope);
-    mica_array *out = mica_net_forward(r->model->net, &r->cache, r->scope, &batch, err);
-    if (!out || !mica_eval(r->scope, &out, 1, err)) return false;
-    mica_sequence_advance(sequence, count);
-    if (n_rows) *logits = mica_data(out);
-    return true;
-}
-
-void mica_memory_metrics(const mica_runner *r, mica_metrics *k) {
-    mica_memory m = mica_device_memory(r->model->device);
-    k->load_seconds = r->model->load_seconds;
-    k->active_memory_bytes = (int64_t)m.active + r->model->net->mapped_bytes;
-    k->peak_memory_bytes = (int64_t)m.peak + r->model->net->mapped_bytes;
-}
