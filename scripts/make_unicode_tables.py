@@ -14,7 +14,7 @@ import unicodedata
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 CATEGORIES = ("Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co").split()
-PUNCTUATION, WORD, DIGIT, NEW, BARRIER, MARK = (1 << (5 + i) for i in range(6))
+PUNCTUATION, WORD, DIGIT, NEW, BARRIER, MARK, RECOMPOSES = (1 << (5 + i) for i in range(7))
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 
@@ -50,6 +50,10 @@ def properties():
     for c in CODE_POINTS:
         if accents.normalize_str(chr(c)) == "":
             info[c] |= MARK
+    nfc = normalizers.NFC()
+    for c in CODE_POINTS:
+        if nfc.normalize_str(chr(c)) != chr(c):
+            info[c] |= RECOMPOSES
     barriers(info)
     return info
 

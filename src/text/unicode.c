@@ -55,12 +55,13 @@ static bool may_compose_back(const utf8proc_property_t *p) {
 static kind_of kind(uint32_t cp, mica_normal_form form) {
     bool compat = form == MICA_NFKC || form == MICA_NFKD, composes = form == MICA_NFC || form == MICA_NFKC;
     if (cp < 0xC0) return compat && cp >= 0xA0 ? CHANGES : INERT;
-    if (mica_uc(cp) & (MICA_UC_BARRIER | MICA_UC_NEW)) return BARRIER;
+    uint32_t info = mica_uc(cp);
+    if (info & (MICA_UC_BARRIER | MICA_UC_NEW)) return BARRIER;
     const utf8proc_property_t *p = utf8proc_get_property((utf8proc_int32_t)cp);
     if (p->combining_class) return CHANGES;
     bool decomposes = p->decomp_seqindex != UINT16_MAX && (compat || p->decomp_type == 0);
     if (!composes) return decomposes || (cp >= 0xAC00 && cp < 0xD7A4) ? CHANGES : INERT;
-    if (decomposes && (compat || p->comp_exclusion)) return CHANGES;
+    if (info & MICA_UC_RECOMPOSES || (decomposes && compat)) return CHANGES;
     bool vowel_or_tail = cp >= 0x1160 && cp < 0x1200; // Hangul jamo that join a syllable before them
     return vowel_or_tail || may_compose_back(p) ? CHANGES : INERT;
 }

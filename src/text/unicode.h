@@ -18,7 +18,8 @@ enum { // beside the category in the low 5 bits
     MICA_UC_DIGIT = 1 << 7,       // the Digits pre-tokenizer's idea
     MICA_UC_NEW = 1 << 8,         // another category than in Unicode 14
     MICA_UC_BARRIER = 1 << 9,     // normalises, but the reference's older tables do not know it
-    MICA_UC_MARK = 1 << 10        // StripAccents drops it
+    MICA_UC_MARK = 1 << 10,       // StripAccents drops it
+    MICA_UC_RECOMPOSES = 1 << 11  // is not its own NFC
 };
 
 /** Must have been called once before mica_uc; cheap afterwards, safe from any thread. */
