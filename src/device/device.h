@@ -41,8 +41,9 @@ typedef union mica_params {
     struct { float eps; } norm;
     struct { int32_t dims, traditional; float base, scale; } rope; // dims rotated
     struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
-    struct { int32_t bits, group_size, mode, transpose; } quant; // mode: mica_quant_mode
-    struct { int32_t out, in, bits, group_size, mode, scale_dtype; } packed; // packed quantised weight [out, in]
+    struct { int32_t wide; } matmul;                           // wide: the result is f32 whatever the inputs are
+    struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
+    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype; } packed; // packed quantised weight [out, in]; dtype of the result
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
     struct { float scale; int32_t layer, window; } paged; // attention over cache pages of one layer
     uint64_t words[8];

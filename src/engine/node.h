@@ -81,8 +81,12 @@ int mica_axis(mica_scope *s, const char *op, const mica_array *a, int axis);
 static inline bool mica_needs_grad(const mica_array *node, int i) { return node->in[i] && node->in[i]->needs_grad; }
 
 // Ops that only models use (not public).
-/** x [..., in] times a packed weight (bytes u8 [n] from the device's pack) -> [..., out]. */
-mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params);
+/** x [..., in] times a packed weight (bytes u8 [n] from the device's pack) -> [..., out] of dtype. */
+mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_dtype dtype);
+/** x [M, K] times w [K, N], and x times a quantised w [N, K], with the sums in f32 given out as they are: for logits. */
+mica_array *mica_matmul_wide(mica_scope *s, mica_array *x, mica_array *w);
+mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array *w, mica_array *scales, mica_array *biases,
+                                       mica_quant_spec spec);
 /** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
 /** pool [pages, L, 2, Hkv, P, Dh], k and v [N, Hkv, Dh], meta i32 [B, 4], table i32 [B, max_pages] (meaning: device/cpu/op_paged.c):

@@ -16,6 +16,7 @@ bool mica_infer_matmul(mica_scope *s, mica_array *node) {
     for (int i = 0; i < n - 2; i++)
         if (a->shape[i] != b->shape[i]) return mica_op_fail(s, node, "leading dimensions differ");
     mica_like(node, a);
+    if (node->params.matmul.wide && a->dtype != MICA_F64) node->dtype = MICA_F32;
     node->shape[n - 1] = b->shape[n - 1];
     return true;
 }
@@ -109,6 +110,7 @@ bool mica_infer_quantized_matmul(mica_scope *s, mica_array *node) {
     if (x->shape[x->ndim - 1] != (transpose ? columns : w->shape[0]))
         return mica_op_fail(s, node, "inner dimensions differ (weights are %lld by %lld)", (long long)w->shape[0], (long long)columns);
     mica_like(node, x);
+    if (node->params.quant.wide && x->dtype != MICA_F64) node->dtype = MICA_F32;
     node->shape[x->ndim - 1] = transpose ? w->shape[0] : columns;
     return true;
 }
@@ -127,6 +129,18 @@ mica_array *mica_quantized_matmul(mica_scope *s, mica_array *x, mica_array *w, m
     mica_array *in[] = {x, w, scales, biases};
     if (!mica_inputs(s, MICA_OP_quantized_matmul, in, 4, 8)) return NULL;
     return matrix_contiguous(s, MICA_OP_quantized_matmul, in + 1) ? mica_record(s, MICA_OP_quantized_matmul, in, 4, 8, &p) : NULL;
+}
+
+mica_array *mica_matmul_wide(mica_scope *s, mica_array *x, mica_array *w) {
+    mica_params p = {.matmul = {.wide = 1}};
+    return mica_record(s, MICA_OP_matmul, (mica_array *[]){x, w}, 2, 0, &p);
+}
+
+mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array *w, mica_array *scales, mica_array *biases,
+                                       mica_quant_spec spec) {
+    mica_params p = params_of(spec, true);
+    p.quant.wide = 1;
+    return mica_record(s, MICA_OP_quantized_matmul, (mica_array *[]){x, w, scales, biases}, 4, 8, &p);
 }
 
 // ---- quantise, dequantise -------------------------------------------------------------------------------------
@@ -168,12 +182,11 @@ bool mica_quantize(mica_scope *s, mica_array *a, mica_quant_spec spec, mica_arra
     return *w && *scales && (!biases || *biases || spec.mode != MICA_AFFINE);
 }
 
-// The wanted dtype is params.words[3].
 bool mica_infer_dequantize(mica_scope *s, mica_array *node) {
     int64_t columns = 0;
-    mica_dtype dtype = (mica_dtype)node->params.words[3];
+    mica_dtype dtype = (mica_dtype)node->params.packed.dtype;
     if (!check_quantized(s, node, 0, spec_of(&node->params), &columns)) return false;
-    if (node->params.words[3] >= MICA_DTYPE_COUNT || !mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
+    if (!mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
     mica_like(node, node->in[0]);
     node->dtype = dtype;
     node->shape[node->ndim - 1] = columns;
@@ -182,7 +195,7 @@ bool mica_infer_dequantize(mica_scope *s, mica_array *node) {
 
 mica_array *mica_dequantize(mica_scope *s, mica_array *w, mica_array *scales, mica_array *biases, mica_quant_spec spec, mica_dtype dtype) {
     mica_params p = params_of(spec, false);
-    p.words[3] = (uint64_t)dtype;
+    p.packed.dtype = (int32_t)dtype;
     mica_array *in[] = {w, scales, biases};
     return matrix_contiguous(s, MICA_OP_dequantize, in) ? mica_record(s, MICA_OP_dequantize, in, 3, 4, &p) : NULL;
 }
@@ -200,8 +213,9 @@ bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
     if (!mica_dtype_is_float(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != node->params.packed.in)
         return mica_op_fail(s, node, "x must be floats [..., %d]", (int)node->params.packed.in);
     mica_like(node, x);
+    node->dtype = (mica_dtype)node->params.packed.dtype;
     node->shape[x->ndim - 1] = node->params.packed.out;
-    return true;
+    return mica_dtype_is_float(node->dtype) || mica_op_fail(s, node, "makes floats only");
 }
 
 // The wanted dtype is params.words[3].
@@ -217,8 +231,10 @@ bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
     return true;
 }
 
-mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params) {
-    return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){x, packed}, 2, 0, params);
+mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_dtype dtype) {
+    mica_params p = *params;
+    p.packed.dtype = (int32_t)dtype;
+    return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){x, packed}, 2, 0, &p);
 }
 
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype) {

@@ -8,6 +8,7 @@
 
 // y = a b: ā = ḡ bᵀ, b̄ = aᵀ ḡ.
 bool mica_vjp_matmul(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    if (g->dtype != A->dtype) g = mica_astype(s, g, A->dtype); // a wide product
     if (mica_needs_grad(node, 0)) grads[0] = mica_matmul(s, g, mica_swap_axes(s, B, -1, -2));
     if (mica_needs_grad(node, 1)) grads[1] = mica_matmul(s, mica_swap_axes(s, A, -1, -2), g);
     return true;
@@ -17,6 +18,7 @@ bool mica_vjp_quantized_matmul(mica_scope *s, mica_array *node, mica_array *g, m
     const mica_params *p = &node->params;
     if (mica_needs_grad(node, 2) || mica_needs_grad(node, 3)) return mica_op_fail(s, node, "scales and biases have no gradient");
     mica_quant_spec spec = {(mica_quant_mode)p->quant.mode, p->quant.bits, p->quant.group_size};
+    if (g->dtype != node->in[0]->dtype) g = mica_astype(s, g, node->in[0]->dtype); // a wide product
     grads[0] = mica_quantized_matmul(s, g, node->in[1], node->in[2], node->in[3], !p->quant.transpose, spec);
     return true;
 }

@@ -75,8 +75,7 @@ static mica_array *head(mica_forward *f, const mica_batch *b, mica_array *h) {
     mica_net *net = f->net;
     if (b->n_rows != b->n) h = mica_take(s, h, mica_from_data(s, b->rows, MICA_SHAPE((int64_t)b->n_rows), MICA_I32), 0);
     h = mica_norm(f, h, net->norm);
-    mica_array *logits = mica_linear_apply(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
-    if (net->dtype != MICA_F32) logits = mica_astype(s, logits, MICA_F32);
+    mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
     double cap = net->config->final_softcap;
     return cap != 0 ? mica_mul_scalar(s, mica_tanh(s, mica_mul_scalar(s, logits, 1 / cap)), cap) : logits;
 }

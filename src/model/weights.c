@@ -120,9 +120,19 @@ mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x
     switch (l->kind) {
     case MICA_LINEAR_DENSE: y = mica_matmul(s, x, mica_transpose(s, l->w, NULL)); break;
     case MICA_LINEAR_TRIPLE: y = mica_quantized_matmul(s, x, l->w, l->scales, l->biases, true, l->spec); break;
-    case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed); break;
+    case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, mica_array_dtype(x)); break;
     }
     return l->bias ? mica_add(s, y, l->bias) : y;
+}
+
+mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *x) {
+    mica_array *y = NULL;
+    switch (l->kind) {
+    case MICA_LINEAR_DENSE: y = mica_matmul_wide(s, x, mica_transpose(s, l->w, NULL)); break;
+    case MICA_LINEAR_TRIPLE: y = mica_quantized_matmul_wide(s, x, l->w, l->scales, l->biases, l->spec); break;
+    case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, MICA_F32); break;
+    }
+    return l->bias ? mica_add(s, y, mica_astype(s, l->bias, MICA_F32)) : y;
 }
 
 mica_array *mica_embed(mica_scope *s, const mica_linear *t, mica_array *ids, mica_dtype dtype) {

@@ -44,6 +44,8 @@ void mica_linear_free(mica_linear *l);
 
 /** x [..., in] -> [..., out]. */
 mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x);
+/** x [M, D] -> [M, V] in f32, the sums not rounded to x's type. */
+mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *x);
 /** Rows of the table: ids [N] -> [N, in] of dtype. */
 mica_array *mica_embed(mica_scope *s, const mica_linear *table, mica_array *ids, mica_dtype dtype);
 #endif
