@@ -7,11 +7,16 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { SMALLEST = 64, DEFAULT_CACHE_LIMIT = 256 << 20 };
+enum { SMALLEST = 64, LARGE = 1 << 20, LARGE_STEP = 1 << 16, DEFAULT_CACHE_LIMIT = 256 << 20 };
 
 // ---- size classes ------------------------------------------------------------------------------------------
 // Class c holds SMALLEST << (c/4) times 1, 1.25, 1.5 or 1.75.
 static size_t class_size(size_t c) { return ((size_t)SMALLEST << c / 4) / 4 * (4 + c % 4); }
+
+// What is allocated for a request: weights and caches would waste too much at a whole class.
+static size_t round_size(size_t size, size_t c) {
+    return size <= LARGE ? class_size(c) : (size + LARGE_STEP - 1) / LARGE_STEP * LARGE_STEP;
+}
 
 static size_t class_of(size_t size) {
     size_t c = 0;
@@ -59,12 +64,13 @@ mica_buffer *mica_buffer_new(mica_device *d, size_t size) {
     mica_device_state *st = d->state;
     size_t c = class_of(size);
     pthread_mutex_lock(&st->memory_lock);
-    mica_buffer *b = st->free_list[c];
+    mica_buffer **link = &st->free_list[c], *b;
+    while ((b = *link) && b->size < size) link = &b->next;
     if (b) {
-        st->free_list[c] = b->next;
+        *link = b->next;
         st->cached -= b->size;
     } else {
-        b = fresh_buffer(d, class_size(c));
+        b = fresh_buffer(d, round_size(size, c));
     }
     if (b) {
         atomic_store(&b->refs, 1);
