@@ -21,7 +21,7 @@ typedef struct job {
 
 static mica_model *load(void) {
     mica_error err = {0};
-    mica_model *m = mica_model_load(MICA_SOURCE_DIR "/tests/golden/quant/gemma3-4bit", &(mica_load_options){.threads = 3}, &err);
+    mica_model *m = mica_model_load(MICA_SOURCE_DIR "/tests/golden/quant/gemma3-4bit", &(mica_load_options){.threads = 3, .context = 1 << 20}, &err);
     if (!m) fail_msg("%s", err.msg);
     return m;
 }
