@@ -77,8 +77,9 @@ bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_c
     c->hash = 0;
     s->pass++;
     bool ok = true;
-    for (size_t i = 0; ok && i < count; i++) ok = walk(s, c, arrays[i]->base);
+    for (size_t i = 0; ok && i < count; i++) ok = !arrays[i]->scope || walk(s, c, arrays[i]->base);
     for (size_t i = 0; ok && i < count; i++) {
+        if (!arrays[i]->scope) continue;
         mica_plan_item *item = &c->items[arrays[i]->base->slot];
         if (item->op != MICA_OP_leaf) item->root = 1;
         c->hash = mica_hash_mix(c->hash, (uint64_t)arrays[i]->base->slot);

@@ -39,12 +39,6 @@ static bool fit_workspace(mica_device *d, size_t size, mica_error *err) {
     return st->workspace || mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory: %zu bytes of workspace", size);
 }
 
-static size_t nbytes(const mica_plan_item *item) {
-    size_t n = mica_dtype_size((mica_dtype)item->dtype);
-    for (int i = 0; i < item->ndim; i++) n *= (size_t)item->shape[i];
-    return n;
-}
-
 // Memory by base number: workspace, leaves, results (fresh). On failure the results allocated so far are released.
 static bool bind(mica_device *d, const mica_plan *p, mica_collection *c, mica_error *err) {
     size_t bases = 1 + p->leaf_count + p->result_count;
@@ -54,7 +48,7 @@ static bool bind(mica_device *d, const mica_plan *p, mica_collection *c, mica_er
     c->bases[0] = d->state->workspace ? d->state->workspace->data : NULL;
     for (size_t i = 0; i < p->leaf_count; i++) c->bases[1 + i] = c->nodes[p->leaf_items[i]]->buffer->data;
     for (size_t i = 0; i < p->result_count; i++) {
-        size_t size = nbytes(&p->items[p->result_items[i]]);
+        size_t size = mica_plan_item_bytes(&p->items[p->result_items[i]]);
         c->results[i] = mica_buffer_new(d, size);
         if (c->results[i]) c->bases[1 + p->leaf_count + i] = c->results[i]->data;
         else {
@@ -68,31 +62,13 @@ static bool bind(mica_device *d, const mica_plan *p, mica_collection *c, mica_er
 static void run_step(mica_device *d, const mica_plan *p, const mica_step *step, unsigned char *const *bases) {
     const mica_plan_item *item = &p->items[step->item];
     mica_call call;
-    call.device = d;
-    call.params = &item->params;
-    call.inputs = item->n_in;
+    mica_plan_call(d, p, item, &call);
     for (int k = 0; k < item->n_in; k++) {
-        const mica_plan_input *in = &p->inputs[step->first_input + (size_t)k];
         const mica_place *place = &p->places[step->first_input + (size_t)k];
-        mica_tensor *t = &call.in[k];
-        t->data = in->item < 0 ? NULL : bases[place->base] + place->offset;
-        t->dtype = (mica_dtype)in->dtype;
-        t->ndim = in->ndim;
-        t->contiguous = in->contiguous != 0;
-        memcpy(t->shape, in->shape, sizeof t->shape);
-        memcpy(t->stride, in->stride, sizeof t->stride);
+        if (p->inputs[step->first_input + (size_t)k].item >= 0) call.in[k].data = bases[place->base] + place->offset;
     }
-    mica_tensor *out = &call.out;
-    out->data = bases[step->out.base] + step->out.offset;
-    out->dtype = (mica_dtype)item->dtype;
-    out->ndim = item->ndim;
-    out->contiguous = true;
-    for (int64_t i = item->ndim - 1, stride = 1; i >= 0; i--) {
-        out->shape[i] = item->shape[i];
-        out->stride[i] = stride;
-        stride *= MICA_MAX(item->shape[i], (int64_t)1);
-    }
-    call.scratch = step->scratch_size ? bases[0] + step->scratch.offset : NULL;
+    call.out.data = bases[step->out.base] + step->out.offset;
+    if (step->scratch_size) call.scratch = bases[0] + step->scratch.offset;
     step->kernel->run(&call);
 }
 
@@ -128,14 +104,7 @@ bool mica_eval(mica_scope *s, mica_array *const *arrays, size_t count, mica_erro
         todo |= !arrays[i]->base->buffer;
     }
     if (!todo) return true;
-    mica_array *const *wanted = arrays;
-    for (size_t i = 0; i < count; i++)
-        if (!arrays[i]->scope) { // rare: look at the others one by one
-            for (size_t k = 0; k < count; k++)
-                if (arrays[k]->scope && !mica_eval(s, &arrays[k], 1, err)) return false;
-            return true;
-        }
-    if (!mica_collect(s, wanted, count, &s->collection)) {
+    if (!mica_collect(s, arrays, count, &s->collection)) {
         mica_scope_error(s, err);
         s->failed = false; // an evaluation that could not start leaves the graph usable
         return false;

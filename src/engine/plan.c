@@ -70,7 +70,7 @@ typedef struct builder {
     packer packer;
 } builder;
 
-static size_t item_size(const mica_plan_item *item) {
+size_t mica_plan_item_bytes(const mica_plan_item *item) {
     size_t n = mica_dtype_size((mica_dtype)item->dtype);
     for (int i = 0; i < item->ndim; i++) n *= (size_t)item->shape[i];
     return n;
@@ -109,7 +109,7 @@ static int32_t overlay(const builder *b, int32_t i) {
         const mica_plan_input *in = &b->plan->inputs[item->first_input + k];
         if (in->item < 0 || !in_workspace(b, in->item) || b->last_use[in->item] != i || in->offset || !in->contiguous) continue;
         const mica_plan_item *source = &b->plan->items[in->item];
-        if (source->dtype != item->dtype || item_size(source) != item_size(item) || in->ndim != item->ndim ||
+        if (source->dtype != item->dtype || mica_plan_item_bytes(source) != mica_plan_item_bytes(item) || in->ndim != item->ndim ||
             memcmp(in->shape, item->shape, sizeof in->shape)) continue;
         bool twice = false; // another view of the same memory would be overwritten while it is read
         for (int j = 0; j < item->n_in; j++) {
@@ -154,26 +154,28 @@ static bool release_dead(builder *b, int32_t step) {
 }
 
 // ---- steps -------------------------------------------------------------------------------------------------------
-static void fill_tensor(mica_tensor *t, const mica_plan_input *in) {
-    *t = (mica_tensor){.dtype = (mica_dtype)in->dtype, .ndim = in->ndim, .contiguous = in->contiguous != 0};
-    memcpy(t->shape, in->shape, sizeof t->shape);
-    memcpy(t->stride, in->stride, sizeof t->stride);
-}
-
-static void fill_call(mica_call *call, mica_device *d, const mica_plan *p, const mica_plan_item *item) {
-    *call = (mica_call){.device = d, .params = &item->params, .inputs = item->n_in};
-    for (int k = 0; k < item->n_in; k++)
-        if (p->inputs[item->first_input + k].item >= 0) fill_tensor(&call->in[k], &p->inputs[item->first_input + k]);
+void mica_plan_call(mica_device *d, const mica_plan *p, const mica_plan_item *item, mica_call *call) {
+    call->device = d;
+    call->params = &item->params;
+    call->inputs = item->n_in;
+    for (int k = 0; k < item->n_in; k++) {
+        const mica_plan_input *in = &p->inputs[item->first_input + k];
+        mica_tensor *t = &call->in[k];
+        t->data = NULL;
+        t->dtype = (mica_dtype)in->dtype;
+        t->ndim = in->ndim;
+        t->contiguous = in->contiguous != 0;
+        memcpy(t->shape, in->shape, sizeof t->shape);
+        memcpy(t->stride, in->stride, sizeof t->stride);
+    }
     mica_tensor *out = &call->out;
-    out->dtype = (mica_dtype)item->dtype;
-    out->ndim = item->ndim;
-    out->contiguous = true;
-    int64_t stride = 1;
-    for (int i = item->ndim - 1; i >= 0; i--) {
+    *out = (mica_tensor){.dtype = (mica_dtype)item->dtype, .ndim = item->ndim, .contiguous = true};
+    for (int64_t i = item->ndim - 1, stride = 1; i >= 0; i--) {
         out->shape[i] = item->shape[i];
         out->stride[i] = stride;
         stride *= MICA_MAX(item->shape[i], (int64_t)1);
     }
+    call->scratch = NULL;
 }
 
 static bool add_step(builder *b, int32_t i, mica_error *err) {
@@ -182,12 +184,12 @@ static bool add_step(builder *b, int32_t i, mica_error *err) {
     const mica_kernel *kernel = &b->device->state->kernels[item->op];
     if (!kernel->run)
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: device %s has no kernel for it", mica_op_table[item->op].name, b->device->name);
-    if (item_size(item) == 0 && !(flags_of(item) & MICA_FLAG_IN_PLACE)) return true; // nothing to compute
+    if (mica_plan_item_bytes(item) == 0 && !(flags_of(item) & MICA_FLAG_IN_PLACE)) return true; // nothing to compute
     mica_step *step = &p->steps[p->step_count++];
     *step = (mica_step){.kernel = kernel, .item = i, .out = b->item_place[i], .first_input = (size_t)item->first_input};
     if (kernel->scratch) {
         mica_call call;
-        fill_call(&call, b->device, p, item);
+        mica_plan_call(b->device, p, item, &call);
         step->scratch_size = kernel->scratch(&call);
     }
     if (!step->scratch_size) return true;
@@ -205,7 +207,7 @@ static bool place_all(builder *b, mica_error *err) {
             p->result_items[result - 1 - (int32_t)p->leaf_count] = (int32_t)i;
             b->item_place[i].base = result++;
         }
-        b->item_bytes[i] = round_up(p->items[i].op == MICA_OP_leaf ? 0 : item_size(&p->items[i]));
+        b->item_bytes[i] = round_up(p->items[i].op == MICA_OP_leaf ? 0 : mica_plan_item_bytes(&p->items[i]));
     }
     find_last_uses(b);
     for (size_t i = 0; i < p->count; i++) {

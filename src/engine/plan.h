@@ -37,7 +37,7 @@ typedef struct mica_collection {
     uint64_t hash;
 } mica_collection;
 
-/** Collects what `arrays` need. False when out of memory (scope failed). */
+/** Collects what `arrays` need (kept ones need nothing). False when out of memory (scope failed). */
 bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_collection *c);
 void mica_collection_free(mica_collection *c);
 
@@ -69,6 +69,9 @@ typedef struct mica_plan {
 
 /** NULL on failure (then *err): out of memory, or an op the device has no kernel for. */
 mica_plan *mica_plan_build(mica_device *d, const mica_collection *c, mica_error *err);
+/** What a kernel is told of an item: everything but where data and scratch are. */
+void mica_plan_call(mica_device *d, const mica_plan *p, const mica_plan_item *item, mica_call *call);
+size_t mica_plan_item_bytes(const mica_plan_item *item);
 bool mica_plan_matches(const mica_plan *p, const mica_collection *c);
 void mica_plan_free(mica_plan *p);
 #endif
