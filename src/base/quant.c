@@ -46,32 +46,79 @@ bool mica_quant_fits(mica_quant_spec spec, size_t in) {
 }
 
 // ---- packing -----------------------------------------------------------------------------------------
-// One little-endian bit stream: a 64-bit window slides over the bytes, so odd widths may straddle words.
+// Eight codes of b bits are b bytes of the bit stream. Between "one code a byte" and "b bits after b bits" lie three
+// steps that halve the number of lanes; with b a constant each is two masks and a shift. Hosts are little-endian.
+static inline __attribute__((always_inline)) void pack_eights(const uint8_t *codes, size_t in, unsigned char *p, const int b) {
+    for (size_t i = 0; i + 8 <= in; i += 8, p += b) {
+        uint64_t x;
+        memcpy(&x, codes + i, 8);
+        x = (x & 0x00FF00FF00FF00FFu) | (x & 0xFF00FF00FF00FF00u) >> (8 - b);
+        x = (x & 0x0000FFFF0000FFFFu) | (x & 0xFFFF0000FFFF0000u) >> (16 - 2 * b);
+        x = (x & 0x00000000FFFFFFFFu) | (x & 0xFFFFFFFF00000000u) >> (32 - 4 * b);
+        memcpy(p, &x, (size_t)b);
+    }
+}
+
+static inline __attribute__((always_inline)) void unpack_eights(const unsigned char *p, size_t in, uint8_t *codes, const int b) {
+    const uint64_t four = ((uint64_t)1 << 4 * b) - 1, two = (((uint64_t)1 << 2 * b) - 1) * 0x0000000100000001u;
+    const uint64_t one = (((uint64_t)1 << b) - 1) * 0x0001000100010001u;
+    for (size_t i = 0; i + 8 <= in; i += 8, p += b) {
+        uint64_t x = 0;
+        memcpy(&x, p, (size_t)b);
+        x = (x & four) | (x >> 4 * b & four) << 32;
+        x = (x & two) | (x >> 2 * b & two) << 16;
+        x = (x & one) | (x >> b & one) << 8;
+        memcpy(codes + i, &x, 8);
+    }
+}
+
+static void unpack_slowly(int bits, const unsigned char *p, size_t in, uint8_t *codes) {
+    unsigned window = 0, mask = (1u << bits) - 1;
+    int have = 0;
+    for (size_t i = 0; i < in; i++) {
+        if (have < bits) window |= (unsigned)*p++ << have, have += 8;
+        codes[i] = (uint8_t)(window & mask);
+        window >>= bits, have -= bits;
+    }
+}
+
+static void pack_slowly(int bits, const uint8_t *codes, size_t in, unsigned char *p) {
+    unsigned window = 0;
+    int have = 0;
+    for (size_t i = 0; i < in; i++) {
+        window |= (unsigned)codes[i] << have, have += bits;
+        if (have >= 8) *p++ = (unsigned char)window, window >>= 8, have -= 8;
+    }
+}
+
 void mica_unpack_codes(int bits, const void *words, size_t in, uint8_t *codes) {
     const unsigned char *p = words;
-    if (bits == 8) {
-        memcpy(codes, p, in);
-    } else if (bits == 4) {
-        for (size_t i = 0; i < in / 2; i++) codes[2 * i] = p[i] & 15, codes[2 * i + 1] = p[i] >> 4;
-    } else {
-        uint64_t window = 0, mask = (1u << bits) - 1;
-        int have = 0;
-        for (size_t i = 0; i < in; i++) {
-            if (have < bits) window |= (uint64_t)*p++ << have, have += 8;
-            codes[i] = (uint8_t)(window & mask);
-            window >>= bits, have -= bits;
-        }
+    size_t whole = in / 8 * 8;
+    switch (bits) {
+    case 2: unpack_eights(p, whole, codes, 2); break;
+    case 3: unpack_eights(p, whole, codes, 3); break;
+    case 4: unpack_eights(p, whole, codes, 4); break;
+    case 5: unpack_eights(p, whole, codes, 5); break;
+    case 6: unpack_eights(p, whole, codes, 6); break;
+    case 8: memcpy(codes, p, whole); break;
+    default: whole = 0;
     }
+    unpack_slowly(bits, p + whole / 8 * (size_t)bits, in - whole, codes + whole);
 }
 
 void mica_pack_codes(int bits, const uint8_t *codes, size_t in, void *words) {
     unsigned char *p = words;
-    uint64_t window = 0;
-    int have = 0;
-    for (size_t i = 0; i < in; i++) {
-        window |= (uint64_t)codes[i] << have, have += bits;
-        if (have >= 8) *p++ = (unsigned char)window, window >>= 8, have -= 8;
+    size_t whole = in / 8 * 8;
+    switch (bits) {
+    case 2: pack_eights(codes, whole, p, 2); break;
+    case 3: pack_eights(codes, whole, p, 3); break;
+    case 4: pack_eights(codes, whole, p, 4); break;
+    case 5: pack_eights(codes, whole, p, 5); break;
+    case 6: pack_eights(codes, whole, p, 6); break;
+    case 8: memcpy(p, codes, whole); break;
+    default: whole = 0;
     }
+    pack_slowly(bits, codes + whole, in - whole, p + whole / 8 * (size_t)bits);
 }
 
 // ---- small floats ------------------------------------------------------------------------------------

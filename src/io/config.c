@@ -161,7 +161,9 @@ static bool read_windows(const mica_config_reader *r) {
     if (!used && !read_bool(r, "use_sliding_window", false, &used)) return false;
     if (!used) return true;
     const mica_json *types = mica_json_get(mica_config_holder(r, "layer_types"), "layer_types");
-    if (!mica_config_int(r, "sliding_window", 4096, 1, (int64_t)1 << 40, &c->sliding_window)) return false;
+    const mica_json *window = mica_json_get(r->text, "sliding_window"); // null says "none", absence the default
+    if (!mica_config_int(r, "sliding_window", window ? 0 : 4096, 1, (int64_t)1 << 40, &c->sliding_window)) return false;
+    if (!c->sliding_window && c->arch != MICA_ARCH_GEMMA3) return true;
     if (!(present(types) ? read_layer_types(r, types, sliding) : read_pattern(r, sliding))) return false;
     for (int64_t i = 0; i < c->num_layers; i++)
         if (sliding[i]) return true;

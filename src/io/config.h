@@ -75,7 +75,7 @@ typedef struct mica_config {
     double query_scale;       // attention scores are multiplied by it: head_dim^-1/2, or query_pre_attn_scalar^-1/2
     double attn_softcap, final_softcap; // 0 = none
     int64_t sliding_window;   // 0 = no layer has a window. Position q sees k with q - k < sliding_window
-    const bool *is_sliding;   // [num_layers]
+    const bool *is_sliding;   // [num_layers] layers of the sliding kind: their window, and rope_sliding
     mica_rope_config rope;         // layers with full attention
     mica_rope_config rope_sliding; // layers with a window (equal to rope except for gemma3)
 

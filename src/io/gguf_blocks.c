@@ -45,11 +45,19 @@ static void q8_0(const unsigned char *p, uint8_t *codes, float *scale, float *bi
 // ---- super-blocks of 256 -----------------------------------------------------------------------------
 // Weights come in chunks whose 32 bytes hold, bit pair after bit pair, runs of 32 consecutive weights.
 static void crumbs_256(const unsigned char *q, uint8_t *codes) {
-    for (int i = 0; i < 256; i++) codes[i] = q[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+    for (int run = 0; run < 8; run++)
+        for (int i = 0; i < 32; i++) codes[run * 32 + i] = q[run / 4 * 32 + i] >> (run % 4 * 2) & 3;
 }
 
 static void nibbles_256(const unsigned char *q, uint8_t *codes) {
-    for (int i = 0; i < 256; i++) codes[i] = q[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+    for (int run = 0; run < 8; run++)
+        for (int i = 0; i < 32; i++) codes[run * 32 + i] = q[run / 2 * 32 + i] >> (run % 2 * 4) & 15;
+}
+
+// One more bit, at `shift`, from 32 bytes whose bit k belongs to the k-th run.
+static void high_bits_256(const unsigned char *bits, int shift, uint8_t *codes) {
+    for (int run = 0; run < 8; run++)
+        for (int i = 0; i < 32; i++) codes[run * 32 + i] |= (uint8_t)((bits[i] >> run & 1) << shift);
 }
 
 static void q2_k(const unsigned char *p, uint8_t *codes, float *scales, float *biases) {
@@ -72,7 +80,7 @@ static void q3_k(const unsigned char *p, uint8_t *codes, float *scales, float *b
     }
     if (!codes) return;
     crumbs_256(p + 32, codes);
-    for (int i = 0; i < 256; i++) codes[i] |= (uint8_t)((p[i % 32] >> (i / 32) & 1) << 2);
+    high_bits_256(p, 2, codes);
 }
 
 // Eight 6-bit scales and eight 6-bit minima in 12 bytes, the last four of each split between two places.
@@ -94,7 +102,7 @@ static void q5_k(const unsigned char *p, uint8_t *codes, float *scales, float *b
     six_bit_pairs(p + 4, half_at(p), half_at(p + 2), scales, biases);
     if (!codes) return;
     nibbles_256(p + 48, codes);
-    for (int i = 0; i < 256; i++) codes[i] |= (uint8_t)((p[16 + i % 32] >> (i / 32) & 1) << 4);
+    high_bits_256(p + 16, 4, codes);
 }
 
 // p: 128 bytes of low nibbles, 64 of high pairs, 16 signed scales, d.
@@ -104,9 +112,10 @@ static void q6_k(const unsigned char *p, uint8_t *codes, float *scales, float *b
         scales[g] = d * (float)(int8_t)p[192 + g];
         biases[g] = -32 * scales[g];
     }
-    for (int i = 0; codes && i < 256; i++) {
-        int low = p[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15, high = p[128 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
-        codes[i] = (uint8_t)(low | high << 4);
+    for (int run = 0; codes && run < 8; run++) {
+        const unsigned char *low = p + run / 4 * 64 + run % 2 * 32, *high = p + 128 + run / 4 * 32;
+        for (int i = 0; i < 32; i++)
+            codes[run * 32 + i] = (uint8_t)((low[i] >> (run / 2 % 2 * 4) & 15) | (high[i] >> (run % 4 * 2) & 3) << 4);
     }
 }
 

@@ -24,52 +24,62 @@ static int64_t permuted_heads(const mica_config *c, const char *module) {
     return strcmp(module + n - 16, "self_attn.k_proj") ? 0 : c->num_kv_heads;
 }
 
-static bool half_exact(float f) { return mica_f16_to_f32(mica_f32_to_f16(f)) == f; }
-
 // ---- affine triples ----------------------------------------------------------------------------------
-static bool scales_fit_half(const mica_gguf_tensor *t, size_t rows, size_t in, float *scales, float *biases, size_t groups) {
-    if (!mica_ggml_half_scales(t->type)) return false;
-    for (size_t r = 0; r < rows; r++) {
-        mica_ggml_unpack_row(t->type, t->data + r * mica_ggml_row_bytes(t->type, in), in, NULL, scales, biases);
-        for (size_t g = 0; g < groups; g++)
-            if (!half_exact(scales[g]) || !half_exact(biases[g])) return false;
-    }
-    return true;
-}
-
 static void name_shape(mica_stored *t, mica_dtype dtype, int64_t rows, int64_t columns, void *data) {
     t->dtype = dtype, t->ndim = 2, t->data = data;
     t->shape[0] = rows, t->shape[1] = columns;
     t->bytes = (size_t)rows * (size_t)columns * mica_dtype_size(dtype);
 }
 
-static bool affine_weight(const mica_gguf *g, const mica_gguf_tensor *t, int64_t heads, mica_weight *w, mica_error *err) {
-    size_t rows = (size_t)w->out, in = (size_t)w->in, words = mica_quant_words(w->spec, in), groups = mica_quant_groups(w->spec, in);
-    float *scales = mica_alloc(groups * 2 * sizeof *scales), *biases = scales ? scales + groups : NULL;
-    uint8_t *codes = mica_alloc(in);
-    bool half = scales && scales_fit_half(t, rows, in, scales, biases, groups);
-    mica_dtype dtype = half ? MICA_F16 : MICA_F32;
-    size_t size = mica_dtype_size(dtype), total = rows * words * 4 + 2 * rows * groups * size;
-    unsigned char *p = codes && scales ? mica_alloc_aligned(total, 64) : NULL;
-    if (p) {
-        name_shape(&w->weight, MICA_U32, w->out, (int64_t)words, p);
-        name_shape(&w->scales, dtype, w->out, (int64_t)groups, p + rows * words * 4);
-        name_shape(&w->biases, dtype, w->out, (int64_t)groups, p + rows * words * 4 + rows * groups * size);
-        w->owned = p;
-        for (size_t r = 0; r < rows; r++) {
-            size_t from = (size_t)stored_row((int64_t)r, heads, w->out);
-            mica_ggml_unpack_row(t->type, t->data + from * mica_ggml_row_bytes(t->type, in), in, codes, scales, biases);
-            mica_pack_codes(w->spec.bits, codes, in, p + r * words * 4);
-            mica_store_f32_run(dtype, scales, groups, (unsigned char *)w->scales.data + r * groups * size);
-            mica_store_f32_run(dtype, biases, groups, (unsigned char *)w->biases.data + r * groups * size);
-        }
-        mica_gguf_forget(g, t); // what was mapped is no longer needed
-    } else {
-        mica_fail_memory(err, total, t->name);
+// Stores a row of scales or biases; false if f16 cannot hold one of them.
+static bool store_row(mica_dtype dtype, const float *values, size_t n, void *out) {
+    bool exact = true;
+    if (dtype == MICA_F32) return memcpy(out, values, n * sizeof *values), true;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half = mica_f32_to_f16(values[i]);
+        exact = exact && mica_f16_to_f32(half) == values[i];
+        memcpy((unsigned char *)out + 2 * i, &half, 2);
     }
-    mica_free(codes);
-    mica_free(scales);
-    return p != NULL;
+    return exact;
+}
+
+typedef struct scratch {
+    uint8_t *codes;         // [in]
+    float *scales, *biases; // [groups]
+} scratch;
+
+// Repacks all rows; scales of the given type. 1: done, 0: f16 does not hold the scales, -1: out of memory.
+static int repack(const mica_gguf_tensor *t, int64_t heads, mica_dtype dtype, const scratch *s, mica_weight *w) {
+    size_t rows = (size_t)w->out, in = (size_t)w->in, words = mica_quant_words(w->spec, in), groups = mica_quant_groups(w->spec, in);
+    size_t size = mica_dtype_size(dtype), code_bytes = rows * words * 4, scale_row = groups * size;
+    unsigned char *p = mica_alloc_aligned(code_bytes + 2 * rows * scale_row, 64), *scales = p + code_bytes, *biases = scales + rows * scale_row;
+    bool exact = true;
+    if (!p) return -1;
+    for (size_t r = 0; exact && r < rows; r++) {
+        size_t from = (size_t)stored_row((int64_t)r, heads, w->out);
+        mica_ggml_unpack_row(t->type, t->data + from * mica_ggml_row_bytes(t->type, in), in, s->codes, s->scales, s->biases);
+        mica_pack_codes(w->spec.bits, s->codes, in, p + r * words * 4);
+        exact = store_row(dtype, s->scales, groups, scales + r * scale_row) && store_row(dtype, s->biases, groups, biases + r * scale_row);
+    }
+    if (!exact) return mica_free(p), 0;
+    name_shape(&w->weight, MICA_U32, w->out, (int64_t)words, p);
+    name_shape(&w->scales, dtype, w->out, (int64_t)groups, scales);
+    name_shape(&w->biases, dtype, w->out, (int64_t)groups, biases);
+    w->owned = p;
+    return 1;
+}
+
+static bool affine_weight(const mica_gguf *g, const mica_gguf_tensor *t, int64_t heads, mica_weight *w, mica_error *err) {
+    size_t in = (size_t)w->in, groups = mica_quant_groups(w->spec, in);
+    scratch s = {.codes = mica_alloc(in), .scales = mica_alloc(groups * 2 * sizeof(float))};
+    s.biases = s.scales ? s.scales + groups : NULL;
+    int done = s.codes && s.scales ? 0 : -1;
+    if (!done && mica_ggml_half_scales(t->type)) done = repack(t, heads, MICA_F16, &s, w);
+    if (!done) done = repack(t, heads, MICA_F32, &s, w);
+    if (done > 0) mica_gguf_forget(g, t); // what was mapped is no longer needed
+    mica_free(s.codes);
+    mica_free(s.scales);
+    return done > 0 || mica_fail_memory(err, t->bytes, t->name);
 }
 
 // ---- dense -------------------------------------------------------------------------------------------
