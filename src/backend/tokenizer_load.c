@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // mica_tokenizer_load: finds the tokenizer of a model folder, a tokenizer.json or a GGUF file.
+#include "backend/tokenizer_load.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "text/tokenizer.h"
+#include "text/vocab.h"
 
 enum { MAX_CONFIG = 64 << 20 };
 
@@ -51,7 +53,48 @@ static mica_tokenizer *load_file(const char *path, mica_error *err) {
     return t;
 }
 
+static mica_vocab_string gguf_token(const void *ctx, size_t i) {
+    const mica_gguf_string *s = &((const mica_gguf_vocab *)ctx)->tokens[i];
+    return (mica_vocab_string){s->data, s->size};
+}
+
+static mica_vocab_string gguf_merge(const void *ctx, size_t i) {
+    const mica_gguf_string *s = &((const mica_gguf_vocab *)ctx)->merges[i];
+    return (mica_vocab_string){s->data, s->size};
+}
+
+mica_tokenizer *mica_tokenizer_from_gguf(const mica_gguf *g, mica_error *err) {
+    const mica_gguf_vocab *v = mica_gguf_get_vocab(g);
+    char architecture[64] = "";
+    mica_gguf_string s;
+    if (!v->model || !v->tokens) return mica_fail(err, MICA_ERR_FORMAT, "%s: the file has no tokenizer", mica_gguf_path(g)), NULL;
+    if (mica_gguf_str(g, "general.architecture", &s) && s.size < sizeof architecture) memcpy(architecture, s.data, s.size);
+    mica_vocab vocab = {
+        .what = mica_gguf_path(g), .architecture = architecture, .model = v->model, .pre = v->pre, .ctx = v, .token = gguf_token,
+        .merge = gguf_merge, .count = v->count, .merge_count = v->merges ? v->merge_count : 0, .scores = v->scores, .types = v->types,
+        .bos = v->bos_id, .eos = v->eos_id, .unk = v->unk_id, .pad = v->pad_id, .add_bos = v->add_bos, .add_eos = v->add_eos,
+        .add_space_prefix = v->add_space_prefix};
+    return mica_tokenizer_from_vocab(&vocab, err);
+}
+
+static bool is_gguf(const char *path) {
+    char magic[4] = {0};
+    FILE *f = fopen(path, "rb");
+    bool read = f && fread(magic, 1, 4, f) == 4;
+    if (f) fclose(f);
+    return read && !memcmp(magic, "GGUF", 4);
+}
+
+static mica_tokenizer *load_gguf(const char *path, mica_error *err) {
+    mica_gguf *g = mica_gguf_open(path, err);
+    mica_tokenizer *t = g ? mica_tokenizer_from_gguf(g, err) : NULL;
+    mica_gguf_free(g);
+    return t;
+}
+
 mica_tokenizer *mica_tokenizer_load(const char *path, mica_error *err) {
     if (mica_is_dir(path)) return load_folder(path, err);
+    const char *dot = strrchr(path, '.');
+    if ((dot && !strcmp(dot, ".gguf")) || is_gguf(path)) return load_gguf(path, err);
     return load_file(path, err);
 }

@@ -4,7 +4,7 @@
 #include "text/tables.h"
 #include "base/utf8.h"
 
-static mica_tables view(const mica_tables_builder *b) {
+mica_tables mica_tables_view(const mica_tables_builder *b) {
     return (mica_tables){.strings = b->strings.data, .tokens = b->tokens, .vocab = b->vocab,
                          .vocab_size = (uint32_t)b->vocab_size, .token_count = (uint32_t)b->token_count};
 }
@@ -19,7 +19,7 @@ static size_t power_of_two(size_t least) {
 static int32_t index_token(mica_tables_builder *b, uint32_t id) {
     const mica_token_entry *e = &b->tokens[id];
     const char *s = b->strings.data + e->offset;
-    mica_tables t = view(b);
+    mica_tables t = mica_tables_view(b);
     int32_t found = mica_tables_find(&t, s, e->size1 - 1);
     if (found >= 0) return found;
     uint32_t hash = mica_text_hash(s, e->size1 - 1), i = hash & (uint32_t)(b->vocab_size - 1);
@@ -72,7 +72,7 @@ bool mica_tables_add_token(mica_tables_builder *b, const char *s, size_t n, int6
                          (long long)id, MICA_MAX_TOKEN_ID);
     if (b->strings.len + n > UINT32_MAX - 1) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: more than 4 GB of tokens", b->what);
     if (!reserve_ids(b, (size_t)id, err) || !reserve_index(b, err)) return false;
-    mica_tables t = view(b);
+    mica_tables t = mica_tables_view(b);
     if (b->tokens[id].size1) {
         if (mica_tables_find(&t, s, n) == id) return true;
         return mica_fail(err, MICA_ERR_FORMAT, "%s: two tokens have id %lld, the second is \"%.*s\"", b->what, (long long)id,
@@ -159,7 +159,7 @@ static bool unknown(const mica_tables_builder *b, const char *s, size_t n, mica_
 
 bool mica_tables_add_merge(mica_tables_builder *b, const char *left, size_t nl, const char *right, size_t nr,
                            size_t prefix_size, mica_error *err) {
-    mica_tables t = view(b);
+    mica_tables t = mica_tables_view(b);
     if (!reserve_merges(b, err)) return false;
     int32_t l = mica_tables_find(&t, left, nl), r = mica_tables_find(&t, right, nr);
     if (l < 0) return unknown(b, left, nl, err);

@@ -111,6 +111,8 @@ typedef struct mica_tables_builder {
 /** A token that repeats an earlier string takes its place; two strings with one id are refused. */
 bool mica_tables_add_token(mica_tables_builder *b, const char *s, size_t n, int64_t id, mica_error *err);
 bool mica_tables_index(mica_tables_builder *b, mica_error *err);
+/** The tokens so far, to look things up in; borrowed until the next change. */
+mica_tables mica_tables_view(const mica_tables_builder *b);
 /** left + right without the first prefix_size bytes of right must be a token. */
 bool mica_tables_add_merge(mica_tables_builder *b, const char *left, size_t nl, const char *right, size_t nr,
                            size_t prefix_size, mica_error *err);
