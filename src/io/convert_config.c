@@ -125,10 +125,14 @@ static void put_text_fields(out *o) {
 }
 
 // ---- copying -------------------------------------------------------------------------------------------
-// Nulls go too: they mean "absent", and some of them are written with a value below.
+static bool is_token_id(const mica_json *m) {
+    return m->key_length > 9 && !memcmp(m->key + m->key_length - 9, "_token_id", 9);
+}
+
+// Nulls go too: they mean "absent", and some of them are written with a value below. Only a null token id says something.
 static void copy_members(out *o, const char *const *except) {
     for (const mica_json *m = o->object ? o->object->child : NULL; m; m = m->next) {
-        bool skip = m->type == MICA_JSON_NULL || strlen(m->key) != m->key_length || mica_json_get(o->object, m->key) != m;
+        bool skip = (m->type == MICA_JSON_NULL && !is_token_id(m)) || strlen(m->key) != m->key_length || mica_json_get(o->object, m->key) != m;
         for (const char *const *e = except; *e && !skip; e++) skip = !strcmp(m->key, *e);
         if (skip) continue;
         mica_json_key(&o->w, m->key);
@@ -155,8 +159,12 @@ static void put_ids(out *o) {
     if (c->bos_id >= 0) put_int(o, "bos_token_id", c->bos_id);
     if (c->pad_id >= 0) put_int(o, "pad_token_id", c->pad_id);
     if (c->eos_count == 1) put_int(o, "eos_token_id", c->eos_ids[0]);
-    if (c->eos_count < 2) return;
-    mica_json_key(&o->w, "eos_token_id");
+    if (c->eos_count == 1) return;
+    mica_json_key(&o->w, "eos_token_id"); // none is said as null: absence would mean the architecture's default
+    if (!c->eos_count) {
+        mica_json_put_null(&o->w);
+        return;
+    }
     mica_json_begin_array(&o->w);
     for (size_t i = 0; i < c->eos_count; i++) mica_json_put_int(&o->w, c->eos_ids[i]);
     mica_json_end_array(&o->w);

@@ -96,16 +96,17 @@ static bool cut_short(const mica_gguf *g, const char *where, mica_error *err) {
     return mica_fail(err, MICA_ERR_FORMAT, "%s: %s: file cut short or corrupt", g->path, where);
 }
 
-static char *copy_name(mica_gguf *g, mica_gguf_string s) {
-    bool odd = !s.size || s.size > NAME_MAX_BYTES || memchr(s.data, 0, s.size);
-    return odd ? NULL : mica_arena_strndup(&g->arena, s.data, s.size);
+static bool copy_name(mica_gguf *g, mica_gguf_string s, const char *where, const char **out, mica_error *err) {
+    if (!s.size || s.size > NAME_MAX_BYTES || memchr(s.data, 0, s.size)) return cut_short(g, where, err);
+    *out = mica_arena_strndup(&g->arena, s.data, s.size);
+    return *out || mica_fail_memory(err, s.size, where);
 }
 
 static bool read_entry(mica_gguf *g, cursor *c, entry *e, mica_error *err) {
     mica_gguf_string key;
     uint64_t type, item = 0;
     if (!take_string(c, &key)) return cut_short(g, "metadata", err);
-    if (!(e->key = copy_name(g, key))) return cut_short(g, "a metadata key", err);
+    if (!copy_name(g, key, "a metadata key", &e->key, err)) return false;
     if (!take_int(c, 4, &type)) return cut_short(g, e->key, err);
     if (type >= T_COUNT) return mica_fail(err, MICA_ERR_FORMAT, "%s: \"%s\": unknown value type %" PRIu64, g->path, e->key, type);
     e->type = (enum value_type)type;
@@ -166,12 +167,12 @@ static bool read_type(mica_gguf *g, mica_gguf_tensor *t, uint64_t type, mica_err
     return true;
 }
 
-// Leaves the offset in data, as a pointer from NULL is not yet known: see place_tensors.
+// *offset: where its data lies after the head; see place_tensors.
 static bool read_tensor(mica_gguf *g, cursor *c, mica_gguf_tensor *t, uint64_t *offset, mica_error *err) {
     mica_gguf_string name;
     uint64_t ndim, type;
     if (!take_string(c, &name)) return cut_short(g, "tensor list", err);
-    if (!(t->name = copy_name(g, name))) return cut_short(g, "a tensor name", err);
+    if (!copy_name(g, name, "a tensor name", &t->name, err)) return false;
     if (!take_int(c, 4, &ndim)) return cut_short(g, t->name, err);
     if (!ndim || ndim > 4) return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": %" PRIu64 " dimensions", g->path, t->name, ndim);
     if (!read_dims(g, c, t, ndim, err)) return false;
