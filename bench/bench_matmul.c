@@ -17,7 +17,7 @@ typedef struct shape { size_t m, n, k; } shape;
 // Weights far larger than the last cache for few rows, of a layer for many.
 static const shape shapes[] = {{1, 65536, 2048}, {2, 131072, 2048}, {4, 131072, 2048}, {8, 131072, 2048}, {1, 2048, 2048},
                                {12, 6144, 2048},  {16, 6144, 2048},  {24, 6144, 2048},  {32, 6144, 2048},  {128, 6144, 2048},
-                               {512, 6144, 2048}, {512, 1152, 6912}, {512, 256, 1152},  {2048, 2048, 2048}};
+                               {9, 6144, 2048}, {512, 6144, 2048}, {512, 1152, 6912}, {512, 256, 1152},  {2048, 2048, 2048}};
 
 static double seconds(bool cpu) {
     struct timespec t;

@@ -161,7 +161,7 @@ static inline void packed_case(check *c, mica_quant_spec spec, mica_dtype scales
     char what[160];
     snprintf(what, sizeof what, "linear_packed %s, %d bits, group %d, scales %s, %zux%zux%zu", mica_dtype_name(type), spec.bits,
              spec.group_size, mica_dtype_name(scales), m, n, k);
-    bool rounded = c->isa->matmul.bf16.columns && m > c->isa->matmul.bf16.direct_tiles[spec.bits];
+    bool rounded = c->isa->matmul.bf16.columns && (m > c->isa->matmul.bf16.direct_tiles[spec.bits] || (spec.group_size == 16 && m > 4));
     compare_product(c, what, &w, true, type, m, x, (int64_t)(k + gap), out, rounded);
     guarded_free(&g);
     weight_free(&w);

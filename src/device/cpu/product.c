@@ -13,6 +13,7 @@ enum {
     DIRECT_BYTES = 65536,  // weights of a direct task at least: 2 µs
     BLOCK_BYTES = 262144,  // weights that several blocks of eight rows pass over: stay in the second-level cache
     BLOCK_OUTPUTS = 256,   // outputs of such a block at most
+    SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
     LINE = 64,
 };
@@ -113,7 +114,8 @@ static void plan_tasks(plan *p) {
 
 static bool is_direct(const plan *p) {
     const mica_tensor *w = &p->call->in[1];
-    if (p->rhs->kind == MICA_CPU_TILES) return p->m <= p->panels->direct_tiles[p->rhs->tiles.bits];
+    if (p->rhs->kind == MICA_CPU_TILES)
+        return p->m <= MICA_MIN(p->panels->direct_tiles[p->rhs->tiles.bits], p->rhs->tiles.groups > 1 ? (size_t)SPLIT_ROWS : SIZE_MAX);
     return p->rhs->kind == MICA_CPU_DENSE && p->m <= p->panels->direct && (w->stride[w->ndim - 2] == 1 || p->k == 1);
 }
 

@@ -116,29 +116,33 @@ void mica_cpu_avx512_panel_dense_bf16(mica_dtype type, const void *w, ptrdiff_t 
 
 // ---- dense rows, few x ---------------------------------------------------------------------------------
 // Every output has one chain of sums over k, sixteen lanes wide: the same for any number of rows.
+V16_INLINE void dot_step(const int rows, const int outs, const uint16_t *x, ptrdiff_t ldx, const uint16_t *w, ptrdiff_t ldw,
+                         const __mmask32 mask, __m512 sum[8][8]) {
+    __m512bh v[8];
+#pragma GCC unroll 8
+    for (int j = 0; j < outs; j++) {
+        v[j] = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + j * ldw);
+        _mm_prefetch((const char *)(w + j * ldw) + 1024, _MM_HINT_T0);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        __m512bh a = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + i * ldx);
+#pragma GCC unroll 8
+        for (int j = 0; j < outs; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], v[j], a);
+    }
+}
+
 V16_INLINE void dot_block(const int rows, const int outs, const mica_cpu_direct *d, size_t n0) {
     const uint16_t *x = d->x, *w = (const uint16_t *)(const void *)d->w + (ptrdiff_t)n0 * d->ldw;
+    const ptrdiff_t ldx = d->ldx, ldw = d->ldw;
     __m512 sum[8][8];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < outs; j++) sum[i][j] = _mm512_setzero_ps();
-    for (size_t k = 0; k < d->k; k += 32) {
-        size_t left = d->k - k;
-        __mmask32 mask = left >= 32 ? ~(__mmask32)0 : (1u << left) - 1;
-        __m512bh v[8];
-#pragma GCC unroll 8
-        for (int j = 0; j < outs; j++) {
-            v[j] = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + j * d->ldw + (ptrdiff_t)k);
-            _mm_prefetch((const char *)(w + j * d->ldw + (ptrdiff_t)k) + 1024, _MM_HINT_T0);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) {
-            __m512bh a = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + i * d->ldx + (ptrdiff_t)k);
-#pragma GCC unroll 8
-            for (int j = 0; j < outs; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], v[j], a);
-        }
-    }
+    size_t k = 0;
+    for (; k + 32 <= d->k; k += 32, x += 32, w += 32) dot_step(rows, outs, x, ldx, w, ldw, ~(__mmask32)0, sum);
+    if (k < d->k) dot_step(rows, outs, x, ldx, w, ldw, (1u << (d->k - k)) - 1, sum);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
