@@ -6,7 +6,8 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/mica DESTINATION ${CMAKE_INSTALL
 install(FILES ${PROJECT_BINARY_DIR}/generated/mica/version.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mica)
 if(TARGET mica)
   install(TARGETS mica RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  install(FILES ${PROJECT_SOURCE_DIR}/docs/mica.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  add_custom_command(TARGET mica POST_BUILD COMMAND mica help --man > ${PROJECT_BINARY_DIR}/mica.1 VERBATIM) # from the tables
+  install(FILES ${PROJECT_BINARY_DIR}/mica.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endif()
 
 configure_file(${PROJECT_SOURCE_DIR}/cmake/mica.pc.in ${PROJECT_BINARY_DIR}/mica.pc @ONLY)

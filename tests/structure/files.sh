@@ -11,7 +11,7 @@ FNR == 1 { if (n[last] > 800 && last ~ /\.[ch]$/) { print last ": " n[last] " li
 { n[FILENAME] = FNR }
 FNR <= 2 && /SPDX-License-Identifier: Apache-2\.0/ { licensed = 1 }
 FNR == 2 && !licensed && FILENAME !~ /\.cmake$/ { print FILENAME ": no SPDX line"; bad = 1 }
-/(TODO|FIXME|XXX|HACK)([^A-Za-z_]|$)/ && FILENAME !~ /structure\/files\.sh$/ { print FILENAME ":" FNR ": " $0; bad = 1 }
+/(TODO|FIXME|HACK)([^A-Za-z_]|$)/ && FILENAME !~ /structure\/files\.sh$/ { print FILENAME ":" FNR ": " $0; bad = 1 }
 END {
     if (n[last] > 800 && last ~ /\.[ch]$/) { print last ": " n[last] " lines"; bad = 1 }
     exit bad

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Room `cli`: the command `mica`, on public headers only. One table of commands (main.c), one table of options
+// (options.c); every command is a function from parsed arguments to an exit status. Results go to stdout, all else
+// to stderr; a failure is one line "mica: <what>: <why>".
+#ifndef MICA_CLI_H
+#define MICA_CLI_H
+
+#include "mica/error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { MICA_EXIT_DONE = 0, MICA_EXIT_FAILED = 1, MICA_EXIT_USAGE = 2, MICA_EXIT_STOPPED = 130 };
+
+// ---- arguments -----------------------------------------------------------------------------------------
+typedef struct mica_cli_strings { // of a repeatable option
+    const char **items;
+    size_t count;
+} mica_cli_strings;
+
+typedef struct mica_cli_ints { // of a comma-separated list
+    int32_t *items;
+    size_t count;
+} mica_cli_ints;
+
+// The values of all options of all commands; 0 = not given, except where the table of options states a default.
+typedef struct mica_cli_args {
+    const char *words[2]; // MODEL, PROMPT; SRC, DST
+    size_t word_count;
+    // every command
+    bool help, json, quiet;
+    int32_t threads;
+    const char *device, *backend;
+    // generation
+    int32_t max_tokens, min_tokens, top_k, logprobs, context;
+    double temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
+    int64_t seed;
+    const char *order;
+    mica_cli_strings stop, logit_bias;
+    mica_cli_ints ids;
+    bool ids_given, stats, ignore_eos;
+    // score
+    int32_t top;
+    // tokenize
+    bool jsonl, decode, no_special_tokens, plain, pieces;
+    // convert and bench
+    int32_t bits, group_size;
+    const char *mode, *dtype, *random;
+    mica_cli_ints prefill, depth, batch;
+    int32_t decode_tokens, repeat;
+} mica_cli_args;
+
+typedef enum mica_cli_kind {
+    MICA_CLI_FLAG,   // bool
+    MICA_CLI_INT,    // int32_t
+    MICA_CLI_LONG,   // int64_t
+    MICA_CLI_NUMBER, // double
+    MICA_CLI_STRING, // const char *
+    MICA_CLI_LIST,   // mica_cli_strings: the option may be repeated
+    MICA_CLI_INTS,   // mica_cli_ints
+} mica_cli_kind;
+
+typedef struct mica_cli_option {
+    const char *name; // without the dashes
+    char letter;      // short form, or 0
+    mica_cli_kind kind;
+    size_t offset;    // in mica_cli_args
+    double low, high; // range of a number
+    const char *value; // what the help calls the value; NULL for a flag
+    const char *help;
+} mica_cli_option;
+
+enum { MICA_CLI_COMMON = 1, MICA_CLI_GENERATION = 2 }; // shared groups of options
+
+typedef struct mica_cli_command {
+    const char *name, *synopsis, *summary; // "MODEL [PROMPT]", one line
+    const char *description;               // paragraphs for --help and the man page
+    const char *example;                   // lines without the prompt
+    size_t min_words, max_words;
+    unsigned groups;
+    const mica_cli_option *options; // its own; ends with name NULL
+    int (*run)(const mica_cli_args *args);
+} mica_cli_command;
+
+extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[];
+extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
+    mica_cli_bench;
+/** The table of commands, ended by NULL. */
+extern const mica_cli_command *const mica_cli_commands[];
+const mica_cli_command *mica_cli_find(const char *name);
+
+/** Reads argv (without program and command) into args. False after a complaint: exit with MICA_EXIT_USAGE. */
+bool mica_cli_parse(const mica_cli_command *command, int argc, char **argv, mica_cli_args *args);
+void mica_cli_args_free(mica_cli_args *args);
+/** The command's options group by group: calls visit for each. */
+void mica_cli_each_option(const mica_cli_command *command, void (*visit)(const mica_cli_option *option, void *to), void *to);
+/** "1,-2,3" (commas or blanks between) into ints; false if something else is there or out of range. */
+bool mica_cli_read_ints(const char *text, int64_t low, int64_t high, mica_cli_ints *ints);
+/** The name nearest to word by edit distance; NULL if there is none. */
+const char *mica_cli_nearest(const char *word, const char *const *names, size_t count);
+
+// ---- help ------------------------------------------------------------------------------------------------
+void mica_cli_help(FILE *out);
+void mica_cli_help_command(FILE *out, const mica_cli_command *command);
+void mica_cli_man_page(FILE *out);
+
+// ---- saying things -----------------------------------------------------------------------------------------
+/** "mica: <message>" on stderr, one line. Returns MICA_EXIT_FAILED. */
+int mica_cli_fail(const char *fmt, ...) MICA_PRINTF(1, 2);
+/** The same for an error of the library about `what`, which is left out if the message starts with it. */
+int mica_cli_fail_error(const char *what, const mica_error *err);
+/** "mica: <command>: <message>; see mica help <command>". Returns MICA_EXIT_USAGE. */
+int mica_cli_usage(const char *command, const char *fmt, ...) MICA_PRINTF(2, 3);
+/** A remark on stderr, unless --quiet. */
+void mica_cli_note(const mica_cli_args *args, const char *fmt, ...) MICA_PRINTF(2, 3);
+/** Colours on this stream: a terminal, and no NO_COLOR. */
+bool mica_cli_colour(FILE *stream);
+/** Flushes stdout; a failure (disk full, closed pipe) is reported and turns status 0 into 1. */
+int mica_cli_finish(int status);
+/** True once stdout cannot be written any more. */
+bool mica_cli_output_lost(void);
+
+// ---- memory, input -----------------------------------------------------------------------------------------
+/** As realloc, but ends the program with the usual line when there is no memory. */
+void *mica_cli_realloc(void *p, size_t size);
+
+typedef struct mica_cli_text {
+    char *data; // NUL-terminated after data[size]
+    size_t size, capacity;
+} mica_cli_text;
+void mica_cli_append(mica_cli_text *text, const char *bytes, size_t n);
+/** All of stdin; false after a complaint. */
+bool mica_cli_read_stdin(const mica_cli_args *args, const char *what, mica_cli_text *text);
+/** One line of stdin without its end; false at the end of the input. */
+bool mica_cli_read_line(mica_cli_text *line);
+/** One JSON string, nothing else, unescaped into text; otherwise false and *why says what is wrong. */
+bool mica_cli_read_json_string(const char *line, mica_cli_text *text, const char **why);
+
+/** Path of MODEL: itself if there is such a file or folder, else the model of that name in the cache. The result is
+ * allocated; NULL after a complaint. */
+char *mica_cli_model_path(const char *name);
+
+// ---- JSON output ---------------------------------------------------------------------------------------------
+// Values written one after another inside an array or object get their commas from the writer.
+typedef struct mica_cli_json {
+    FILE *out;
+    bool comma;
+} mica_cli_json;
+void mica_cli_json_open(mica_cli_json *j, const char *key, char bracket); // '[' or '{'; key NULL outside objects
+void mica_cli_json_close(mica_cli_json *j, char bracket);
+void mica_cli_json_text(mica_cli_json *j, const char *key, const char *s, size_t n);
+void mica_cli_json_string(mica_cli_json *j, const char *key, const char *s);
+void mica_cli_json_int(mica_cli_json *j, const char *key, int64_t v);
+void mica_cli_json_float(mica_cli_json *j, const char *key, float v); // shortest that reads back; null if not finite
+void mica_cli_json_double(mica_cli_json *j, const char *key, double v);
+void mica_cli_json_bool(mica_cli_json *j, const char *key, bool v);
+void mica_cli_json_null(mica_cli_json *j, const char *key);
+void mica_cli_json_ints(mica_cli_json *j, const char *key, const int32_t *v, size_t n);
+/** Ends the value with a newline. */
+void mica_cli_json_end(mica_cli_json *j);
+
+// ---- Ctrl-C --------------------------------------------------------------------------------------------------
+struct mica_stream;
+/** From here on Ctrl-C cancels this stream; NULL: it ends the program with status 130 at once. */
+void mica_cli_watch(struct mica_stream *stream);
+/** From here on Ctrl-C is only noted, for work that asks mica_cli_stopped now and then; mica_cli_watch(NULL) ends this. */
+void mica_cli_watch_flag(void);
+/** Whether Ctrl-C was pressed. */
+bool mica_cli_stopped(void);
+#endif

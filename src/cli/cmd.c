@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the commands share: loading, the prompt, metrics.
+#include "cli/cmd.h"
+#include <stdlib.h>
+#include <string.h>
+
+mica_model *mica_cli_load(const mica_cli_args *args) {
+    mica_load_options options = {.device = args->device, .threads = args->threads, .context = args->context};
+    mica_error err = {0};
+    mica_model *model = NULL;
+    if (args->random) {
+        model = mica_model_random(args->random, args->bits, &options, &err);
+        if (!model) mica_cli_fail_error("--random", &err);
+        return model;
+    }
+    char *path = mica_cli_model_path(args->words[0]);
+    if (!path) return NULL;
+    model = mica_model_load(path, &options, &err);
+    if (!model) mica_cli_fail_error(path, &err);
+    free(path);
+    return model;
+}
+
+bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text *text) {
+    const char *given = args->word_count > 1 ? args->words[1] : "-";
+    if (strcmp(given, "-") == 0) return mica_cli_read_stdin(args, what, text);
+    mica_cli_append(text, given, strlen(given));
+    return true;
+}
+
+void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m) {
+    mica_cli_json_open(j, "metrics", '{');
+    mica_cli_json_double(j, "load_seconds", m->load_seconds);
+    mica_cli_json_int(j, "prompt_tokens", m->prompt_tokens);
+    mica_cli_json_int(j, "cached_tokens", m->cached_tokens);
+    mica_cli_json_int(j, "generated_tokens", m->generated_tokens);
+    mica_cli_json_double(j, "prefill_seconds", m->prefill_seconds);
+    mica_cli_json_double(j, "decode_seconds", m->decode_seconds);
+    mica_cli_json_double(j, "total_seconds", m->total_seconds);
+    mica_cli_json_double(j, "time_to_first_token_seconds", m->time_to_first_token_seconds);
+    mica_cli_json_double(j, "prefill_tokens_per_second", m->prefill_tokens_per_second);
+    mica_cli_json_double(j, "decode_tokens_per_second", m->decode_tokens_per_second);
+    mica_cli_json_int(j, "active_memory_bytes", m->active_memory_bytes);
+    mica_cli_json_int(j, "peak_memory_bytes", m->peak_memory_bytes);
+    mica_cli_json_close(j, '}');
+}
+
+const char *mica_cli_bytes(int64_t bytes, char *out, size_t size) {
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    double v = (double)bytes;
+    size_t u = 0;
+    while (v >= 1000 && u + 1 < sizeof units / sizeof *units) v /= 1000, u++;
+    snprintf(out, size, u && v < 100 ? "%.1f %s" : "%.0f %s", v, units[u]);
+    return out;
+}
+
+void mica_cli_print_metrics(const mica_metrics *m) {
+    char active[32], peak[32];
+    const char *dim = mica_cli_colour(stderr) ? "\033[2m" : "", *plain = *dim ? "\033[0m" : "";
+    fflush(stdout);
+    fprintf(stderr, "%sload     %8.3f s\n", dim, m->load_seconds);
+    fprintf(stderr, "prompt   %8.3f s  %6lld tokens (%lld cached)  %8.1f tokens/s\n", m->prefill_seconds, (long long)m->prompt_tokens,
+            (long long)m->cached_tokens, m->prefill_tokens_per_second);
+    fprintf(stderr, "answer   %8.3f s  %6lld tokens  %8.1f tokens/s, first after %.3f s\n", m->decode_seconds,
+            (long long)m->generated_tokens, m->decode_tokens_per_second, m->time_to_first_token_seconds);
+    fprintf(stderr, "total    %8.3f s\nmemory   %s now, %s at most%s\n", m->total_seconds,
+            mica_cli_bytes(m->active_memory_bytes, active, sizeof active), mica_cli_bytes(m->peak_memory_bytes, peak, sizeof peak), plain);
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the commands share: loading a model from the arguments, the prompt's source, metrics.
+#ifndef MICA_CLI_CMD_H
+#define MICA_CLI_CMD_H
+
+#include "cli/cli.h"
+#include "mica/model.h"
+
+/** The model of args->words[0] (or of --random), NULL after a complaint. */
+mica_model *mica_cli_load(const mica_cli_args *args);
+/** The text given as an argument, or stdin if there is none or it is "-"; false after a complaint. */
+bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text *text);
+/** Members of the object "metrics". */
+void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m);
+/** Metrics for people, on stderr. */
+void mica_cli_print_metrics(const mica_metrics *m);
+/** "3.2 GB" in a buffer of at least 32 bytes; returns it. */
+const char *mica_cli_bytes(int64_t bytes, char *out, size_t size);
+#endif
