@@ -93,6 +93,12 @@ mica_array *mica_scatter_add(mica_scope *s, mica_array *a, mica_array *indices, 
 }
 
 // ---- along an axis ------------------------------------------------------------------------------------------------
+static bool broadcasts_to(const mica_array *a, int ndim, const int64_t *shape) {
+    bool ok = a->ndim <= ndim;
+    for (int i = 0; ok && i < a->ndim; i++) ok = a->shape[i] == 1 || a->shape[i] == shape[ndim - a->ndim + i];
+    return ok;
+}
+
 // Brings the axis of all inputs to the end and broadcasts the other dimensions: of a and indices to each other (only indices
 // when values are given: the result has the shape of a), of values to the indices.
 static mica_array *along_axis(mica_scope *s, mica_op op, mica_array **in, int n, int axis) {
@@ -110,6 +116,7 @@ static mica_array *along_axis(mica_scope *s, mica_op op, mica_array **in, int n,
         wide[i] = i == at ? size : common;
         shape[i] = i == at ? count : common;
     }
+    if (n == 3 && !broadcasts_to(in[2], ndim, shape)) return mica_inputs_fail(s, op, in, n, "values do not broadcast to indices");
     in[0] = mica_broadcast_to(s, in[0], ndim, wide);
     for (int i = 1; i < n; i++) in[i] = mica_broadcast_to(s, in[i], ndim, shape);
     for (int i = 0; i < n; i++)

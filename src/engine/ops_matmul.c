@@ -64,6 +64,9 @@ mica_array *mica_matmul(mica_scope *s, mica_array *a, mica_array *b) {
 }
 
 // ---- quantised ----------------------------------------------------------------------------------------------
+// Quantised weights and what they meet; f64 exists for plain arithmetic.
+static bool is_short(mica_dtype d) { return mica_dtype_is_float(d) && d != MICA_F64; }
+
 static mica_quant_spec spec_of(const mica_params *p) {
     return (mica_quant_spec){(mica_quant_mode)p->quant.mode, p->quant.bits, p->quant.group_size};
 }
@@ -92,7 +95,7 @@ static bool check_quantized(mica_scope *s, const mica_array *node, int first, mi
     if (w->shape[w->ndim - 1] * 32 != *columns * spec.bits)
         return mica_op_fail(s, node, "%d bits in groups of %d do not fit these weights and scales", spec.bits, spec.group_size);
     bool affine = spec.mode == MICA_AFFINE;
-    if (affine ? !mica_dtype_is_float(scales->dtype) || scales->dtype == MICA_F64 : scales->dtype != MICA_U8)
+    if (affine ? !is_short(scales->dtype) : scales->dtype != MICA_U8)
         return mica_op_fail(s, node, affine ? "scales must be f32, f16 or bf16" : "scales must be u8");
     if (affine != (biases != NULL)) return mica_op_fail(s, node, affine ? "biases are missing" : "this mode has no biases");
     if (biases && (biases->dtype != scales->dtype || !mica_same_shape(biases, scales)))
@@ -103,7 +106,7 @@ static bool check_quantized(mica_scope *s, const mica_array *node, int first, mi
 bool mica_infer_quantized_matmul(mica_scope *s, mica_array *node) {
     const mica_array *x = node->in[0], *w = node->in[1];
     int64_t columns = 0;
-    if (!mica_dtype_is_float(x->dtype)) return mica_op_fail(s, node, "x must be floats, not %s", mica_dtype_name(x->dtype));
+    if (!is_short(x->dtype)) return mica_op_fail(s, node, "x must be f32, f16 or bf16, not %s", mica_dtype_name(x->dtype));
     if (!check_quantized(s, node, 1, spec_of(&node->params), &columns)) return false;
     if (w->ndim != 2 || x->ndim < 1) return mica_op_fail(s, node, "wants x [..., K] and a matrix");
     bool transpose = node->params.quant.transpose != 0;
@@ -148,7 +151,7 @@ static bool infer_quantize(mica_scope *s, mica_array *node) {
     const mica_array *a = node->in[0];
     mica_quant_spec spec = spec_of(&node->params);
     if (!check_spec(s, node, spec)) return false;
-    if (!mica_dtype_is_float(a->dtype) || a->dtype == MICA_F64) return mica_op_fail(s, node, "wants f32, f16 or bf16");
+    if (!is_short(a->dtype)) return mica_op_fail(s, node, "wants f32, f16 or bf16");
     if (a->ndim < 1 || !mica_quant_fits(spec, (size_t)a->shape[a->ndim - 1]))
         return mica_op_fail(s, node, "rows are not a multiple of the group size %d", spec.group_size);
     mica_like(node, a);
@@ -186,7 +189,7 @@ bool mica_infer_dequantize(mica_scope *s, mica_array *node) {
     int64_t columns = 0;
     mica_dtype dtype = (mica_dtype)node->params.packed.dtype;
     if (!check_quantized(s, node, 0, spec_of(&node->params), &columns)) return false;
-    if (!mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
+    if (!is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
     mica_like(node, node->in[0]);
     node->dtype = dtype;
     node->shape[node->ndim - 1] = columns;
@@ -203,28 +206,33 @@ mica_array *mica_dequantize(mica_scope *s, mica_array *w, mica_array *scales, mi
 // ---- packed by the device -------------------------------------------------------------------------------------
 static bool check_packed(mica_scope *s, const mica_array *node, const mica_array *packed) {
     const mica_params *p = &node->params;
-    if (!check_spec(s, node, (mica_quant_spec){(mica_quant_mode)p->packed.mode, p->packed.bits, p->packed.group_size})) return false;
-    return (packed->dtype == MICA_U8 && packed->ndim == 1) || mica_op_fail(s, node, "a packed weight must be u8 [bytes]");
+    mica_device *d = mica_scope_device(s);
+    mica_quant_spec spec = {(mica_quant_mode)p->packed.mode, p->packed.bits, p->packed.group_size};
+    if (!check_spec(s, node, spec)) return false;
+    if (p->packed.in < 1 || p->packed.out < 1 || !mica_quant_fits(spec, (size_t)p->packed.in))
+        return mica_op_fail(s, node, "a weight cannot be [%d,%d]", (int)p->packed.out, (int)p->packed.in);
+    size_t size = d->packed_size ? d->packed_size(d, p) : 0;
+    return (packed->dtype == MICA_U8 && packed->ndim == 1 && size && packed->shape[0] == (int64_t)size && mica_node_contiguous(packed)) ||
+           mica_op_fail(s, node, "the packed weight must be u8[%zu]", size);
 }
 
 bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
     const mica_array *x = node->in[0];
     if (!check_packed(s, node, node->in[1])) return false;
-    if (!mica_dtype_is_float(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != node->params.packed.in)
-        return mica_op_fail(s, node, "x must be floats [..., %d]", (int)node->params.packed.in);
+    if (!is_short(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != node->params.packed.in)
+        return mica_op_fail(s, node, "x must be f32, f16 or bf16 [..., %d]", (int)node->params.packed.in);
     mica_like(node, x);
     node->dtype = (mica_dtype)node->params.packed.dtype;
     node->shape[x->ndim - 1] = node->params.packed.out;
-    return mica_dtype_is_float(node->dtype) || mica_op_fail(s, node, "makes floats only");
+    return is_short(node->dtype) || mica_op_fail(s, node, "makes f32, f16 or bf16");
 }
 
-// The wanted dtype is params.words[3].
 bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
     const mica_array *ids = node->in[1];
-    mica_dtype dtype = (mica_dtype)node->params.words[3];
+    mica_dtype dtype = (mica_dtype)node->params.packed.dtype;
     if (!check_packed(s, node, node->in[0])) return false;
     if (!mica_is_integer(ids->dtype) || ids->ndim == MICA_MAX_DIMS) return mica_op_fail(s, node, "ids must be integers");
-    if (node->params.words[3] >= MICA_DTYPE_COUNT || !mica_dtype_is_float(dtype)) return mica_op_fail(s, node, "makes floats only");
+    if (!is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
     mica_like(node, ids);
     node->dtype = dtype;
     node->shape[node->ndim++] = node->params.packed.in;
@@ -239,6 +247,6 @@ mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed,
 
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype) {
     mica_params p = *params;
-    p.words[3] = (uint64_t)dtype;
+    p.packed.dtype = (int32_t)dtype;
     return mica_record(s, MICA_OP_take_packed, (mica_array *[]){packed, ids}, 2, 0, &p);
 }

@@ -5,7 +5,9 @@
 #include "device/cpu/isa.h"
 #include "device/cpu/op_matmul.h"
 #include "device/cpu/product.h"
+#include "device/cpu/view.h"
 #include <assert.h>
+#include <math.h>
 
 enum { LINE = 64 };
 
@@ -89,16 +91,12 @@ static void dequantize(const mica_call *c) {
 static void take_task(void *ctx, size_t i, size_t thread) {
     const mica_call *c = ctx;
     mica_cpu_tiles t = mica_cpu_tiles_of(c->params);
-    const mica_tensor *ids = &c->in[1];
-    const unsigned char *at = ids->data + mica_cpu_row_offset(ids, 0, i) * 4;
-    int32_t signed_id;
-    uint32_t id;
-    memcpy(&id, at, 4), memcpy(&signed_id, at, 4);
-    int64_t row = ids->dtype == MICA_I32 ? signed_id : (int64_t)id;
-    if (row < 0) row += (int64_t)t.out; // from the end, as take does
-    row = MICA_MAX(MICA_MIN(row, (int64_t)t.out - 1), (int64_t)0);
+    mica_cpu_view ids = mica_cpu_view_of(&c->in[1]);
+    int64_t row; // -1: outside, as take does
+    mica_cpu_read_indices(&ids, c->in[1].dtype, (int64_t)i, 1, (int64_t)t.out, &row);
     float *f = (float *)(void *)(c->scratch + thread * lines(t.in * 4));
-    mica_cpu_tiles_row(&t, c->in[0].data, (size_t)row, 0, t.in, f);
+    if (row >= 0) mica_cpu_tiles_row(&t, c->in[0].data, (size_t)row, 0, t.in, f);
+    for (size_t k = 0; row < 0 && k < t.in; k++) f[k] = NAN;
     mica_cpu_isa_of(c)->rows.from_f32[c->out.dtype](c->out.data + i * t.in * mica_dtype_size(c->out.dtype), f, t.in);
 }
 
