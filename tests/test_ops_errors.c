@@ -236,7 +236,7 @@ static void sources(void **state) {
     REFUSE(full, mica_zeros(s, 9, AT(1, 1, 1, 1, 1, 1, 1, 1, 1), MICA_F32), "9 dimensions; at most 8");
     REFUSE(full, mica_scalar(s, 0, (mica_dtype)44), "no such dtype: 44");
     REFUSE(arange, mica_arange(s, 0, 1, 0, MICA_F32), "0 to 1 by 0");
-    REFUSE(arange, mica_arange(s, 0, INFINITY, 1, MICA_F32), "0 to inf by 1");
+    REFUSE(arange, mica_arange(s, 0, (double)INFINITY, 1, MICA_F32), "0 to inf by 1");
     REFUSE(arange, mica_arange(s, 0, 4, 1, MICA_BOOL), "cannot make this dtype");
     REFUSE(random_uniform, mica_random_uniform(s, f23, 0, 1, MICA_SHAPE(2), MICA_F32), "the key must be u64[2]");
     REFUSE(random_uniform, mica_random_uniform(s, key, 0, 1, MICA_SHAPE(2), MICA_I32), "makes floats, not i32");

@@ -164,7 +164,7 @@ static void disturb(sample *t) {
 
 // Any layout: as it is, turned about, with gaps, or repeated.
 static mica_array *random_array(mica_scope *s, spec x) {
-    static const double special[] = {NAN, INFINITY, -INFINITY, 0, -1, 1e9, -1e9, 300};
+    static const double special[] = {(double)NAN, (double)INFINITY, -(double)INFINITY, 0, -1, 1e9, -1e9, 300};
     int64_t shape[MICA_MAX_DIMS], size = 1;
     int how = (int)below(4);
     if (x.dtype == MICA_DTYPE_COUNT) return NULL;

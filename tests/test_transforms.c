@@ -104,7 +104,7 @@ static void ties_and_corners(void **state) {
 static void unseeing_rows(void **state) {
     (void)state;
     mica_array *q = mica_random_normal(s, mica_random_key(s, 1, 1), MICA_SHAPE(1, 1, 2, 4), MICA_F64);
-    mica_array *hidden = mica_from_data(s, (unsigned char[]){0, 0, 1, 1}, MICA_SHAPE(2, 2), MICA_BOOL), *g, *g2;
+    mica_array *hidden = mica_from_data(s, (unsigned char[]){0, 0, 1, 1}, MICA_SHAPE(2, 2), MICA_BOOL), *g, *g2 = NULL;
     mica_array *y = mica_sdpa(s, q, q, q, hidden, NULL);
     assert_true(mica_grad(s, total(mica_square(s, y)), &q, 1, &g) && mica_grad(s, total(mica_square(s, g)), &q, 1, &g2));
     double *v = read_new(y, "y"), *first = read_new(g, "g"), *second = read_new(g2, "g2");
@@ -282,7 +282,7 @@ static bool cube(mica_scope *scope, void *ctx, mica_array *const *in, size_t n_i
 
 static void derivatives_of_a_checkpoint(void **state) {
     (void)state;
-    mica_array *x = VECTOR(1, 2, 3), *y, *g, *g2, *t = VECTOR(1, 0, -2), *along;
+    mica_array *x = VECTOR(1, 2, 3), *y, *g, *g2 = NULL, *t = VECTOR(1, 0, -2), *along;
     assert_true(mica_checkpoint(s, cube, NULL, &x, 1, &y, 1));
     assert_true(mica_grad(s, total(y), &x, 1, &g) && mica_grad(s, total(g), &x, 1, &g2));
     EXPECT(g, 3, 12, 27);
