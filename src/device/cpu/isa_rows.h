@@ -97,8 +97,8 @@ typedef struct mica_cpu_rows_isa {
     /** acc[g * Dh + d] += sum over j of p[g * ps + j] * v[j * Dh + d]. */
     void (*values[MICA_CPU_FLOATS])(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh);
     /** Raises *max to the greatest of s if that is more, then s = exp(s - *max) in place; returns the sum. *max = -inf
-     * afterwards means that all were: zeros, sum 0. */
-    float (*weights)(float *s, size_t n, float *max);
+     * afterwards means that all were: zeros, sum 0. A level may round the weights to the type, and sums them rounded. */
+    float (*weights[MICA_CPU_FLOATS])(float *s, size_t n, float *max);
 } mica_cpu_rows_isa;
 
 #if defined(__x86_64__)

@@ -18,8 +18,9 @@
 enum {
     FEW = 8,        // tokens of a sequence up to which the decode way is faster
     MOST_CHUNKS = 16,
-    CHUNK = 128,    // least positions in a chunk: about 10 µs of reading
-    STEP = 256,     // positions whose scores are held at once
+    CHUNK = 256,    // least positions in a chunk: about 10 µs of reading
+    STEP = 64,      // positions whose scores are held at once
+    SLICE = 2048,   // bytes of keys or values handed to a kernel at once, between prefetches (best of 1 … 8 KiB)
 };
 
 typedef struct paged {
@@ -171,16 +172,40 @@ static size_t decode_place(const paged *k, unsigned char *base, decode_work *w) 
     return q + row + s + 2 * m + mica_walk_round(R * k->Dh * sizeof(float));
 }
 
+static size_t slice_length(const paged *k, size_t p, size_t end) {
+    return MICA_MIN(run_length(k, p, end), MICA_MAX(SLICE / (k->Dh * k->size), (size_t)4));
+}
+
+// Keys and values lie in short runs (one head of one page), too short for the processor to foresee: while it works on the
+// keys of some positions their values are fetched, and while it works on values, the keys one step ahead.
+static void fetch_ahead(const paged *k, const unsigned char *rows, size_t n) {
+    for (size_t i = 0; i < n * k->Dh * k->size; i += 64) __builtin_prefetch(rows + i, 0, 2);
+}
+
 // Scores of R packed queries with positions [p0, p1); absent pages score -inf.
 static void decode_scores(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t R, const decode_work *w) {
     for (size_t p = p0, n; p < p1; p += n) {
-        n = run_length(k, p, p1);
+        n = slice_length(k, p, p1);
         int32_t page = page_of(k->table, k->pages, k->P, s->b, p);
-        if (page >= 0)
-            k->isa->scores[k->dtype](w->s + (p - p0), STEP, w->q, cache_row(k, page, 0, kv, p % k->P), R, n, k->Dh, k->scale);
-        else
+        if (page < 0) {
             for (size_t r = 0; r < R; r++)
                 for (size_t j = 0; j < n; j++) w->s[r * STEP + p - p0 + j] = -INFINITY;
+            continue;
+        }
+        fetch_ahead(k, cache_row(k, page, 1, kv, p % k->P), n);
+        k->isa->scores[k->dtype](w->s + (p - p0), STEP, w->q, cache_row(k, page, 0, kv, p % k->P), R, n, k->Dh, k->scale);
+    }
+}
+
+// Adds the values of positions [p0, p1) by their weights; `end` is where the chunk ends.
+static void decode_values(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t end, const decode_work *w) {
+    for (size_t p = p0, n; p < p1; p += n) {
+        n = slice_length(k, p, p1);
+        int32_t page = page_of(k->table, k->pages, k->P, s->b, p), next = -1;
+        if (p + STEP < end) next = page_of(k->table, k->pages, k->P, s->b, p + STEP);
+        if (next >= 0) fetch_ahead(k, cache_row(k, next, 0, kv, (p + STEP) % k->P), slice_length(k, p + STEP, end));
+        if (page >= 0)
+            k->isa->values[k->dtype](w->acc, w->s + (p - p0), STEP, cache_row(k, page, 1, kv, p % k->P), s->n * k->G, n, k->Dh);
     }
 }
 
@@ -193,12 +218,12 @@ static void decode_mask(const paged *k, const sequence *s, size_t p0, size_t p1,
     }
 }
 
-static void decode_step(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, const decode_work *w) {
+static void decode_step(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t end, const decode_work *w) {
     size_t R = s->n * k->G;
     decode_scores(k, s, kv, p0, p1, R, w);
     decode_mask(k, s, p0, p1, w);
     for (size_t r = 0; r < R; r++) {
-        float old = w->m[r], sum = k->isa->weights(w->s + r * STEP, p1 - p0, &w->m[r]);
+        float old = w->m[r], sum = k->isa->weights[k->dtype](w->s + r * STEP, p1 - p0, &w->m[r]);
         if (old == w->m[r] || old == -INFINITY) { // nothing to scale: no values yet, or the maximum stands
             w->l[r] += sum;
             continue;
@@ -207,12 +232,7 @@ static void decode_step(const paged *k, const sequence *s, size_t kv, size_t p0,
         w->l[r] = w->l[r] * scale + sum;
         k->isa->scale[MICA_F32](w->acc + r * k->Dh, w->acc + r * k->Dh, scale, k->Dh);
     }
-    for (size_t p = p0, n; p < p1; p += n) {
-        n = run_length(k, p, p1);
-        int32_t page = page_of(k->table, k->pages, k->P, s->b, p);
-        if (page >= 0)
-            k->isa->values[k->dtype](w->acc, w->s + (p - p0), STEP, cache_row(k, page, 1, kv, p % k->P), R, n, k->Dh);
-    }
+    decode_values(k, s, kv, p0, p1, end, w);
 }
 
 static float *partial_of(const paged *k, const sequence *s, size_t token, size_t h, size_t chunk) {
@@ -262,7 +282,7 @@ static void decode_task(const paged *k, const sequence *s, size_t kv, size_t chu
     for (size_t r = 0; r < R; r++) w.m[r] = -INFINITY, w.l[r] = 0;
     memset(w.acc, 0, R * k->Dh * sizeof(float));
     begin = MICA_MAX(begin, first_seen(k, position_of(s, 0)));
-    for (size_t p = begin; p < end; p += STEP) decode_step(k, s, kv, p, MICA_MIN(p + STEP, end), &w);
+    for (size_t p = begin; p < end; p += STEP) decode_step(k, s, kv, p, MICA_MIN(p + STEP, end), end, &w);
     finish_chunk(k, s, kv, chunk, &w);
 }
 

@@ -56,7 +56,10 @@ static inline __attribute__((always_inline)) void NAME(dots)(float *s, size_t ss
         }
     float out[LANES];
     store_f32(out, v_mul(v_sums(sum), v_set(scale)));
-    for (int g = 0; g < rows; g++) memcpy(s + (size_t)g * ss, out + g * keys, (n < (size_t)keys ? n : (size_t)keys) * sizeof(float));
+    for (int g = 0; g < rows; g++) {
+        if (n >= (size_t)keys) memcpy(s + (size_t)g * ss, out + g * keys, (size_t)keys * sizeof(float));
+        else memcpy(s + (size_t)g * ss, out + g * keys, n * sizeof(float));
+    }
 }
 
 static void NAME(scores)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
@@ -117,5 +120,5 @@ static void NAME(fill_attention)(mica_cpu_rows_isa *isa) {
     isa->pack_query[TYPE] = NAME(pack_query), isa->pack_size[TYPE] = sizeof(float);
     isa->pack_keys[TYPE] = NAME(pack_keys), isa->pack_values[TYPE] = NAME(pack_values);
     isa->flash[TYPE] = flash_f32;
-    isa->scores[TYPE] = NAME(scores), isa->values[TYPE] = NAME(values);
+    isa->scores[TYPE] = NAME(scores), isa->values[TYPE] = NAME(values), isa->weights[TYPE] = vec_weights;
 }

@@ -23,6 +23,5 @@ void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa) {
     fill_attention_f32(isa);
     fill_attention_f16(isa);
     fill_attention_bf16(isa);
-    isa->weights = vec_weights;
 }
 #endif

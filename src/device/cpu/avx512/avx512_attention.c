@@ -114,7 +114,10 @@ static inline __attribute__((always_inline)) void dots_pairs(float *s, size_t ss
     }
     float out[LANES];
     store_f32(out, v_mul(v_sums(sum), v_set(scale)));
-    for (int g = 0; g < rows; g++) memcpy(s + (size_t)g * ss, out + g * keys, (n < (size_t)keys ? n : (size_t)keys) * sizeof(float));
+    for (int g = 0; g < rows; g++) {
+        if (n >= (size_t)keys) memcpy(s + (size_t)g * ss, out + g * keys, (size_t)keys * sizeof(float));
+        else memcpy(s + (size_t)g * ss, out + g * keys, n * sizeof(float));
+    }
 }
 
 static void scores_pairs(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
@@ -127,6 +130,80 @@ static void scores_pairs(float *s, size_t ss, const void *q, const void *k, size
     for (size_t j = 0; g < G && j < n; j += 16) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 1);
 }
 
+// ---- bf16 weights and values: the weights of two keys are a unit, their values are interleaved on the way ----
+static inline vf round_pairs(vf p) { return from_bf16((__m256i)_mm512_cvtneps_pbh(p)); }
+
+static float weights_pairs(float *s, size_t n, float *max) {
+    vf low = v_set(-INFINITY), most = low, sum = v_zero();
+    for (size_t i = 0; i < n; i += LANES) most = v_max(n - i >= LANES ? load_f32(s + i) : loadn_f32(s + i, n - i, low), most);
+    float greatest = v_greatest(most);
+    if (greatest > *max) *max = greatest;
+    vf m = v_set(*max == -INFINITY ? 0.0f : *max);
+    for (size_t i = 0; i < n; i += LANES) {
+        __mmask16 part = n - i >= LANES ? 0xFFFF : v_first(n - i);
+        vf p = round_pairs(v_exp(v_sub(_mm512_mask_loadu_ps(low, part, s + i), m)));
+        _mm512_mask_storeu_ps(s + i, part, p);
+        sum = v_add(sum, p);
+    }
+    return v_sum(sum);
+}
+
+// acc[rows, columns * WORDS] += the units p [rows, PAIRS] times n rows of v; `last` of the final column's dimensions exist.
+enum { PAIRS = 32, MIX_COLUMNS = 4 };
+static inline __attribute__((always_inline)) void mix_pairs(float *acc, size_t lda, float p[][PAIRS], const uint16_t *v, size_t n, size_t Dh,
+                                                            size_t last, int rows, int columns) {
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3,
+                                         34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    const __mmask32 part = last >= WORDS ? 0xFFFFFFFF : (__mmask32)((1ull << last) - 1);
+    vf t[DECODE_ROWS][2 * MIX_COLUMNS];
+    for (int g = 0; g < rows; g++)
+        for (int c = 0; c < 2 * columns; c++) {
+            __mmask16 m = c < 2 * (columns - 1) ? 0xFFFF : (__mmask16)(c % 2 ? part >> 16 : part);
+            t[g][c] = _mm512_maskz_loadu_ps(m, acc + (size_t)g * lda + (size_t)c * LANES);
+        }
+    for (size_t j = 0; j < n; j += 2)
+        for (int c = 0; c < columns; c++) {
+            const uint16_t *a = v + j * Dh + (size_t)c * WORDS;
+            __mmask32 m = c < columns - 1 ? 0xFFFFFFFF : part;
+            __m512i x = _mm512_maskz_loadu_epi16(m, a), y = _mm512_maskz_loadu_epi16(j + 1 < n ? m : 0, j + 1 < n ? a + Dh : a);
+            vf u = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y)), w = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y));
+            for (int g = 0; g < rows; g++) {
+                vf weight = v_set(p[g][j / 2]);
+                t[g][2 * c] = add_pairs(t[g][2 * c], weight, u), t[g][2 * c + 1] = add_pairs(t[g][2 * c + 1], weight, w);
+            }
+        }
+    for (int g = 0; g < rows; g++)
+        for (int c = 0; c < 2 * columns; c++) {
+            __mmask16 m = c < 2 * (columns - 1) ? 0xFFFF : (__mmask16)(c % 2 ? part >> 16 : part);
+            _mm512_mask_storeu_ps(acc + (size_t)g * lda + (size_t)c * LANES, m, t[g][c]);
+        }
+}
+
+static inline __attribute__((always_inline)) void mix_rows_pairs(float *acc, const float *p, size_t ps, const uint16_t *v, size_t n, size_t Dh,
+                                                                 int rows, int columns) {
+    float units[DECODE_ROWS][PAIRS];
+    size_t d = 0, step = (size_t)columns * WORDS;
+    for (int g = 0; g < rows; g++)
+        for (size_t j = 0; j < n; j += LANES) {
+            vf w = _mm512_maskz_loadu_ps(n - j >= LANES ? 0xFFFF : v_first(n - j), p + (size_t)g * ps + j);
+            _mm256_storeu_si256((void *)(units[g] + j / 2), (__m256i)_mm512_cvtneps_pbh(w));
+        }
+    for (; d + step <= Dh; d += step) mix_pairs(acc + d, Dh, units, v + d, n, Dh, WORDS, rows, columns);
+    for (; d < Dh; d += WORDS) mix_pairs(acc + d, Dh, units, v + d, n, Dh, Dh - d, rows, 1);
+}
+
+static void values_pairs(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh) {
+    const uint16_t *b = v;
+    for (size_t j = 0; j < n; j += 2 * PAIRS) {
+        size_t g = 0, m = n - j < 2 * PAIRS ? n - j : 2 * PAIRS;
+        for (; g + 4 <= G; g += 4) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 4, 2);
+        if (G - g == 3) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 3, 2);
+        else if (G - g == 2) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 2, 4);
+        else if (G - g == 1) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 1, 4);
+    }
+}
+
 void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
     fill_attention_f32(isa);
     fill_attention_f16(isa);
@@ -134,6 +211,6 @@ void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
     isa->pack_query[MICA_BF16] = pack_query_pairs, isa->pack_size[MICA_BF16] = sizeof(uint16_t);
     isa->pack_keys[MICA_BF16] = pack_keys_pairs, isa->pack_values[MICA_BF16] = pack_values_pairs;
     isa->flash[MICA_BF16] = flash_pairs, isa->scores[MICA_BF16] = scores_pairs;
-    isa->weights = vec_weights;
+    isa->weights[MICA_BF16] = weights_pairs, isa->values[MICA_BF16] = values_pairs;
 }
 #endif

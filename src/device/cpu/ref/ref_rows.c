@@ -90,5 +90,4 @@ void mica_cpu_ref_rows(mica_cpu_rows_isa *isa) {
     fill_f32(isa, MICA_F32);
     fill_f16(isa, MICA_F16);
     fill_bf16(isa, MICA_BF16);
-    isa->weights = weights;
 }
