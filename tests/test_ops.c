@@ -64,7 +64,7 @@ static void elementwise(void **state) {
     CHECK(mica_where(s, mica_greater(s, row, mica_scalar(s, 2, MICA_F64)), x, column), MICA_F64, S(2, 3, 4), k > 1 ? x_at(i, j, k) : (double)(5 + j));
     CHECK(mica_logical_or(s, mica_equal(s, I(1, 2, 3), I(1, 0, 0)), mica_logical_not(s, mica_less(s, I(1, 2, 3), I(9, 9, 0)))), MICA_BOOL, S(3), i != 1);
     CHECK(mica_power(s, row, mica_scalar(s, 2, MICA_F64)), MICA_F64, S(4), (double)((i + 1) * (i + 1)));
-    CHECK(mica_maximum(s, F(1, NAN, 3), F(2, 0, NAN)), MICA_F64, S(3), i ? (double)NAN : 2);
+    CHECK(mica_maximum(s, F(1, (double)NAN, 3), F(2, 0, (double)NAN)), MICA_F64, S(3), i ? (double)NAN : 2);
     CHECK(mica_astype(s, F(1.9, -1.9, 0), MICA_BOOL), MICA_BOOL, S(3), i < 2);
     CHECK(mica_neg(s, I(1, -2)), MICA_I32, S(2), i ? 2 : -1);
     CHECK(mica_exp(s, mica_zeros(s, S(3, 0, 2), MICA_F16)), MICA_F16, S(3, 0, 2), 0);
@@ -135,7 +135,7 @@ static void reductions(void **state) {
 
 static void ordering(void **state) {
     (void)state;
-    mica_array *v = F(3, 1, NAN, 2, 1), *x = numbers(MICA_F64);
+    mica_array *v = F(3, 1, (double)NAN, 2, 1), *x = numbers(MICA_F64);
     static const double sorted[] = {1, 1, 2, 3}, order[] = {1, 4, 3, 0, 2};
     CHECK(mica_sort(s, v, 0), MICA_F64, S(5), i == 4 ? (double)NAN : sorted[i]);
     CHECK(mica_argsort(s, v, -1), MICA_U32, S(5), order[i]);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The transforms beyond single rules: how gradients add up along a graph, kept arrays as parameters, what cuts the flow, ties,
 // half precision, value_and_grad, and checkpoints, whose results must be those without a checkpoint to the bit.
+#include "engine/state.h"
 #include "grad_testing.h"
 
 static mica_scope *s;
@@ -251,6 +252,35 @@ static void checkpoint_changes_nothing(void **state) {
     }
 }
 
+// Memory of the intermediates of a deep stack's gradient.
+static bool wide_layer(mica_scope *scope, void *ctx, mica_array *const *in, size_t n_in, mica_array **out, size_t n_out) {
+    (void)n_in, (void)n_out;
+    mica_array *wide = mica_matmul(scope, in[0], ctx), *h = mica_silu(scope, mica_sin(scope, mica_exp(scope, wide)));
+    out[0] = mica_add(scope, in[0], mica_matmul(scope, h, mica_transpose(scope, ctx, NULL)));
+    return out[0] != NULL;
+}
+
+static size_t stack_workspace(bool checkpoint) {
+    mica_device *d = mica_device_open("cpu", &(mica_device_options){.threads = 1}, NULL);
+    mica_scope *scope = mica_scope_new(d, NULL);
+    mica_array *w = mica_random_uniform(scope, mica_random_key(scope, 1, 1), -0.1, 0.1, MICA_SHAPE(8, 64), MICA_F32);
+    mica_array *x = mica_random_normal(scope, mica_random_key(scope, 1, 2), MICA_SHAPE(32, 8), MICA_F32), *h = x, *g[2];
+    for (int i = 0; i < 16; i++)
+        assert_true(checkpoint ? mica_checkpoint(scope, wide_layer, w, &h, 1, &h, 1) : wide_layer(scope, w, &h, 1, &h, 1));
+    assert_true(mica_grad(scope, mica_sum(scope, h, NULL, 0, false), (mica_array *[]){x, w}, 2, g));
+    assert_true(mica_eval(scope, g, 2, NULL));
+    size_t bytes = d->state->workspace->size;
+    mica_scope_free(scope);
+    mica_device_close(d);
+    return bytes;
+}
+
+static void checkpoints_save_memory(void **state) {
+    (void)state;
+    size_t plain = stack_workspace(false), saved = stack_workspace(true);
+    if (saved > plain / 3) fail_msg("%zu bytes of intermediates with checkpoints, %zu without", saved, plain);
+}
+
 // Outputs of a checkpoint that are its inputs, or not used, or used without a gradient.
 static bool pass_through(mica_scope *scope, void *ctx, mica_array *const *in, size_t n_in, mica_array **out, size_t n_out) {
     (void)ctx, (void)n_in, (void)n_out;
@@ -331,7 +361,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(paths_add_up), TEST(several_outputs), TEST(wanted_twice), TEST(the_flow_is_cut), TEST(kept_arrays_are_parameters),
         TEST(after_evaluation), TEST(ties_and_corners), TEST(unseeing_rows), TEST(half_precision), TEST(value_and_grad),
-        TEST(checkpoint_changes_nothing), TEST(odd_outputs_of_a_checkpoint), TEST(derivatives_of_a_checkpoint),
+        TEST(checkpoint_changes_nothing), TEST(checkpoints_save_memory), TEST(odd_outputs_of_a_checkpoint), TEST(derivatives_of_a_checkpoint),
         TEST(gradient_inside_a_checkpoint),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

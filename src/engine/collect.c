@@ -1,19 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collection: the nodes an evaluation needs, children first, as pointer-free items. Only nodes with memory of their own count; a view is
-// a layout over its base. Evaluated nodes are leaves. The order is that of a depth-first walk, hence a pure function of the graph.
+// a layout over its base. Evaluated nodes are leaves. The order is that of the record: what a gradient computes again or uses last is
+// computed where it was recorded, close to its use (a walk from the results would compute it far too early and hold it).
 #include "engine/scope.h"
 #include <string.h>
-
-typedef struct mica_visit {
-    mica_array *node;
-    int next; // input to look at next
-} mica_visit;
-
-static bool push(mica_collection *c, size_t *depth, mica_array *node) {
-    if (!mica_grow(&c->stack, &c->stack_capacity, *depth + 1, sizeof *c->stack)) return false;
-    c->stack[(*depth)++] = (mica_visit){node, 0};
-    return true;
-}
 
 static void describe_input(mica_plan_input *d, const mica_array *a) {
     *d = (mica_plan_input){.item = a->base->slot, .dtype = (int32_t)a->dtype, .ndim = a->ndim, .contiguous = mica_node_contiguous(a),
@@ -51,35 +41,33 @@ static bool add_item(mica_collection *c, mica_array *a) {
     return true;
 }
 
-// Walks from one base node; marks on entry, numbers on exit.
-static bool walk(mica_scope *s, mica_collection *c, mica_array *root) {
-    size_t depth = 0;
-    if (root->mark == s->pass) return true;
-    root->mark = s->pass;
-    if (!push(c, &depth, root)) return false;
-    while (depth) {
-        mica_visit *v = &c->stack[depth - 1];
-        if (v->node->buffer || v->next == v->node->n_in) {
-            if (!add_item(c, v->node)) return false;
-            depth--;
-            continue;
-        }
-        mica_array *in = v->node->in[v->next++];
-        if (!in || in->base->mark == s->pass) continue;
-        in->base->mark = s->pass;
-        if (!push(c, &depth, in->base)) return false;
-    }
-    return true;
+// Marks a base node; counts those whose inputs are still to be looked at.
+static void mark(mica_scope *s, mica_array *base, size_t *pending) {
+    if (base->mark == s->pass) return;
+    base->mark = s->pass;
+    ++*pending;
 }
 
 bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_collection *c) {
     c->count = c->input_count = 0;
     c->hash = 0;
     s->pass++;
+    size_t pending = 0, first = 0, end = 0;
+    for (size_t i = 0; i < count; i++) {
+        mark(s, arrays[i]->base, &pending);
+        end = MICA_MAX(end, (size_t)arrays[i]->base->id + 1);
+    }
+    for (first = end; pending;) {
+        const mica_array *a = s->nodes[--first];
+        if (a->mark != s->pass) continue;
+        pending--;
+        for (int i = 0; !a->buffer && i < a->n_in; i++)
+            if (a->in[i]) mark(s, a->in[i]->base, &pending);
+    }
     bool ok = true;
-    for (size_t i = 0; ok && i < count; i++) ok = !arrays[i]->scope || walk(s, c, arrays[i]->base);
+    for (size_t id = first; ok && id < end; id++)
+        if (s->nodes[id]->mark == s->pass) ok = add_item(c, s->nodes[id]);
     for (size_t i = 0; ok && i < count; i++) {
-        if (!arrays[i]->scope) continue;
         mica_plan_item *item = &c->items[arrays[i]->base->slot];
         if (item->op != MICA_OP_leaf) item->root = 1;
         c->hash = mica_hash_mix(c->hash, (uint64_t)arrays[i]->base->slot);
@@ -92,7 +80,6 @@ void mica_collection_free(mica_collection *c) {
     mica_free(c->items);
     mica_free(c->nodes);
     mica_free(c->inputs);
-    mica_free(c->stack);
     mica_free(c->bases);
     mica_free(c->results);
     *c = (mica_collection){0};

@@ -28,8 +28,6 @@ typedef struct mica_collection {
     size_t count, capacity, node_capacity;
     mica_plan_input *inputs;
     size_t input_count, input_capacity;
-    struct mica_visit *stack;
-    size_t stack_capacity;
     unsigned char **bases; // run time: memory by base number
     size_t base_capacity;
     mica_buffer **results;
