@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gradients. They append nodes to the graph that is already recorded: evaluate value and gradients together.
+// Where a derivative does not exist: max, min, maximum and minimum share the gradient evenly among equal elements (so does
+// clip at its bounds), abs and relu have slope 0 at 0, power takes 0 * log 0 as 0. Integers, bools, indices and
+// stop_gradient pass nothing on. Quantised weights are frozen: asking for the gradient of their scales is an error.
 #ifndef MICA_TRANSFORMS_H
 #define MICA_TRANSFORMS_H
 
@@ -13,7 +16,8 @@ extern "C" {
 typedef bool mica_function(mica_scope *s, void *ctx, mica_array *const *inputs, size_t n_inputs, mica_array **outputs, size_t n_outputs);
 
 /** gradients[i] = Σ_j cotangents[j]ᵀ ∂outputs[j]/∂inputs[i], of inputs[i]'s shape and dtype; zeros where nothing depends on it.
- * inputs: float arrays that the outputs were built from (any nodes of the graph, kept arrays included). */
+ * inputs: float arrays that the outputs were built from (any nodes of the graph, kept arrays included). A path through another
+ * input counts too: of y = f(h(x)), {h, x} give ∂y/∂h and the whole dy/dx. */
 MICA_API bool mica_vjp(mica_scope *s, mica_array *const *outputs, mica_array *const *cotangents, size_t n_outputs,
                        mica_array *const *inputs, size_t n_inputs, mica_array **gradients);
 /** Gradients of a scalar. */
