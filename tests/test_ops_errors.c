@@ -92,6 +92,7 @@ static void products(void **state) {
     (void)state;
     mica_quant_spec spec = {MICA_AFFINE, 4, 32}, odd = {MICA_AFFINE, 7, 32}, wide = {MICA_AFFINE, 4, 128}, mx = {MICA_MXFP4, 4, 32};
     REFUSE(matmul, mica_matmul(s, f23, f245), "inner dimensions differ: f32[2,3] (first.weight) x f32[2,4,5] (second.weight)");
+    REFUSE(matmul, mica_matmul(s, f34, mica_transpose(s, f23, NULL)), "inner dimensions differ: f32[3,4] x f32[3,2] (first.weight)");
     REFUSE(matmul, mica_matmul(s, f23, d23), "inner dimensions differ");
     REFUSE(matmul, mica_matmul(s, f34, mica_astype(s, f4, MICA_F16)), "dtypes differ; mica_astype converts: f32[3,4] x f16[4]");
     REFUSE(matmul, mica_matmul(s, i23, i3), "wants floats");

@@ -72,6 +72,12 @@ static void put_shape(mica_buf *b, const mica_array *a) {
     mica_buf_putc(b, ']');
 }
 
+// Its own, or that of the array it is a view of.
+static const char *name_of(const mica_array *a) {
+    while (!a->name && (mica_op_table[a->op].flags & MICA_FLAG_VIEW)) a = a->in[0];
+    return a->name;
+}
+
 bool mica_op_fail(mica_scope *s, const mica_array *node, const char *fmt, ...) {
     if (s->failed) return false;
     mica_buf b = {0};
@@ -85,7 +91,8 @@ bool mica_op_fail(mica_scope *s, const mica_array *node, const char *fmt, ...) {
         if (!node->in[i]) continue;
         mica_buf_puts(&b, separator);
         put_shape(&b, node->in[i]);
-        if (node->in[i]->name) mica_buf_printf(&b, " (%s)", node->in[i]->name);
+        const char *name = name_of(node->in[i]);
+        if (name) mica_buf_printf(&b, " (%s)", name);
         separator = " x ";
     }
     mica_scope_fail(s, MICA_ERR_ARGUMENT, mica_op_table[node->op].name, "%s%s", text, b.data ? b.data : "");
