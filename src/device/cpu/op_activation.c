@@ -10,10 +10,11 @@ static double sigmoid_f64(double x) {
     double e = exp(-fabs(x));
     return x >= 0 ? 1.0 / (1.0 + e) : e / (1.0 + e);
 }
-static double silu_f64(double x) { return x * sigmoid_f64(x); }
-static double gelu_f64(double x) { return 0.5 * x * erfc(-x * 0.70710678118654752440); }
+// As in f32: the limit 0 at -inf.
+static double silu_f64(double x) { return x == -(double)INFINITY ? 0.0 : x * sigmoid_f64(x); }
+static double gelu_f64(double x) { return x == -(double)INFINITY ? 0.0 : 0.5 * x * erfc(-x * 0.70710678118654752440); }
 static double gelu_tanh_f64(double x) {
-    return x * sigmoid_f64(2.0 * 0.79788456080286535588 * (x + 0.044715 * x * x * x));
+    return x == -(double)INFINITY ? 0.0 : x * sigmoid_f64(2.0 * 0.79788456080286535588 * (x + 0.044715 * x * x * x));
 }
 
 static double unary_f64(mica_cpu_unary f, double x) {
