@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every op of the table through the public functions, against an oracle in double: odd shapes, views of every kind, empty
-// arrays, scalars, every type it accepts; what it must refuse; all levels of this CPU; one to four threads bit for bit.
+// arrays, scalars, every type it accepts; what it must refuse; all levels of this CPU; one to four threads bit for bit
+// (two counts at all but the best level).
 // The tests are made from engine/op.def: an op without a case fails.
-// labels: threads
 #include "ops/elementwise.h"
 #include "ops/fast.h"
 #include "ops/indexing.h"
@@ -33,6 +33,7 @@ static int open_rigs(void **state) {
     (void)state;
     for (; mica_cpu_isa_at(level_count) && level_count < MOST_LEVELS; level_count++)
         for (int t = 0; t < MOST_THREADS; t++) {
+            if (mica_cpu_isa_at(level_count + 1) && t % 2) continue;
             rig *r = &rigs[level_count][t];
             mica_error err = {0};
             r->threads = t + 1;
@@ -52,6 +53,7 @@ static int close_rigs(void **state) {
     (void)state;
     for (size_t i = 0; i < level_count; i++)
         for (int t = 0; t < MOST_THREADS; t++) {
+            if (!rigs[i][t].s) continue;
             mica_scope_free(rigs[i][t].s);
             mica_device_close(rigs[i][t].device);
             mica_arena_free(&rigs[i][t].arena);
@@ -69,6 +71,7 @@ static void every_level(void **state) {
     for (size_t i = 0; i < level_count; i++)
         for (int t = 0; t < MOST_THREADS; t++) {
             rig *r = &rigs[i][t], *one = &rigs[i][0];
+            if (!r->s) continue;
             mica_scope_reset(r->s);
             mica_arena_reset(&r->arena);
             r->counter = 0, r->logged = 0;

@@ -59,13 +59,13 @@ static void case_concatenate(rig *r) {
 }
 
 static void check_triangle(rig *r, bool upper) {
-    static const shape list[] = {{2, {1, 1}}, {2, {5, 3}}, {2, {3, 6}}, {4, {2, 3, 4, 4}}, {3, {0, 3, 3}}, {2, {3, 0}}, {2, {190, 700}}};
-    EACH_DTYPE(t, ANYTHING) EACH(k, list) EACH_LAYOUT(how) for (int diagonal = -3; diagonal <= 4; diagonal++) {
+    static const shape list[] = {{2, {1, 1}}, {2, {5, 3}}, {2, {3, 6}}, {4, {2, 3, 4, 4}}, {3, {0, 3, 3}}, {2, {3, 0}}, {2, {130, 700}}};
+    EACH_DTYPE(t, ANYTHING) EACH(k, list) EACH_LAYOUT(how) for (int diagonal = -3; diagonal <= 4; diagonal++) if (is_worth(t, &list[k])) {
         value a = randoms(r, t, list[k].ndim, list[k].n, -50, 50);
         mica_array *x = put(r, &a, how);
         value want = blank(r, t, a.ndim, a.shape);
         int64_t index[MICA_MAX_DIMS] = {0};
-        for (size_t i = 0; i < a.size; i++, next_index(&a, index)) {
+        for (size_t i = 0; wants_oracle(r) && i < a.size; i++, next_index(&a, index)) {
             int64_t above = index[a.ndim - 1] - index[a.ndim - 2];
             if (upper ? above >= diagonal : above <= diagonal) want.x[i] = a.x[i];
         }
@@ -177,7 +177,7 @@ static void case_scatter_add_along_axis(rig *r) { check_all_along(r, ADD_ALONG, 
 static void case_scatter_add(rig *r) {
     static const struct { shape a, ids; } list[] = {
         {{1, {5}}, {0, {0}}}, {{1, {5}}, {1, {12}}}, {{2, {6, 3}}, {2, {4, 5}}}, {{3, {4, 3, 2}}, {1, {0}}}, {{2, {0, 3}}, {1, {4}}},
-        {{2, {7, 0}}, {1, {4}}}, {{2, {50, 700}}, {1, {333}}},
+        {{2, {7, 0}}, {1, {4}}}, {{2, {50, 600}}, {1, {130}}},
     };
     EACH_DTYPE(t, NUMBERS) EACH_DTYPE(id, INTS) EACH(k, list) {
         if (t != MICA_F32 && t != MICA_BF16 && id != MICA_I32 && id != MICA_U32) continue;

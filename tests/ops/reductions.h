@@ -30,7 +30,7 @@ static value fold_oracle(rig *r, const value *a, fold f, unsigned set, double *s
     value want = blank(r, a->dtype, kept.ndim, kept.n), sizes = blank(r, MICA_F64, kept.ndim, kept.n);
     for (size_t i = 0; i < want.size; i++) want.x[i] = f == MAX ? -(double)INFINITY : f == MIN ? (double)INFINITY : 0;
     int64_t index[MICA_MAX_DIMS] = {0};
-    for (size_t i = 0; i < a->size; i++, next_index(a, index)) {
+    for (size_t i = 0; wants_oracle(r) && i < a->size; i++, next_index(a, index)) {
         double *w = &want.x[at(&want, a->ndim, index)];
         *w = folded(f, *w, a->x[i]);
         sizes.x[at(&want, a->ndim, index)] += fabs(a->x[i]);
@@ -70,9 +70,9 @@ static bool is_empty_fold(const value *a, unsigned set) {
 }
 
 static void check_reduce(rig *r, const char *name, reduce_op *op, fold f, int kinds) {
-    static const shape more[] = {{1, {200001}}, {2, {3, 70000}}, {2, {70000, 3}}, {2, {700, 40}}, {3, {2, 600, 17}}};
+    static const shape more[] = {{1, {200001}}, {2, {2, 66000}}, {2, {66000, 2}}, {2, {700, 40}}, {3, {2, 600, 17}}};
     EACH_DTYPE(t, kinds) {
-        EACH(k, shapes) EACH_LAYOUT(how) for (unsigned set = 1; set < 1u << shapes[k].ndim; set++) {
+        EACH(k, shapes) EACH_LAYOUT(how) if (is_worth(t, &shapes[k])) for (unsigned set = 1; set < 1u << shapes[k].ndim; set++) {
             value a = randoms(r, t, shapes[k].ndim, shapes[k].n, -30, 30);
             if (a.size == 11 && set == 1) put_specials(&a);
             if ((f == MAX || f == MIN) && is_empty_fold(&a, set)) {
@@ -82,7 +82,7 @@ static void check_reduce(rig *r, const char *name, reduce_op *op, fold f, int ki
             }
             check_fold(r, op, f, &a, how, set, (set + how) % 2 == 0);
         }
-        EACH(k, more) for (unsigned set = 1; set < 1u << more[k].ndim; set++) {
+        EACH(k, more) if (mica_dtype_is_float(t) || t == MICA_I32 || t == MICA_U8) for (unsigned set = 1; set < 1u << more[k].ndim; set++) {
             value a = randoms(r, t, more[k].ndim, more[k].n, -30, 30);
             check_fold(r, op, f, &a, set % 2 ? DENSE : TRANSPOSED, set, true);
         }
@@ -128,7 +128,7 @@ static value axis_oracle(rig *r, const axis_case *c, const value *a, int axis) {
     size_t inner = 1, length = (size_t)a->shape[axis];
     for (int i = axis + 1; i < a->ndim; i++) inner *= (size_t)a->shape[i];
     line l = {.n = length};
-    for (size_t k = 0; length && k < a->size / length; k++) {
+    for (size_t k = 0; wants_oracle(r) && length && k < a->size / length; k++) {
         size_t outer = k / inner, in = k % inner, m = c->away ? 1 : length;
         l.x = take_memory(r, length * 8), l.y = take_memory(r, length * 8);
         for (size_t i = 0; i < length; i++) l.x[i] = a->x[(outer * length + i) * inner + in];
@@ -150,10 +150,10 @@ static void check_axis(rig *r, const axis_case *c, value *a, layout how, int axi
     else expect_near(r, c->away(r->s, x, named, true), &want, slack);
 }
 
-static const shape axis_shapes[] = {{1, {1}}, {1, {0}}, {1, {11}}, {3, {3, 0, 2}}, {3, {2, 3, 5}}, {4, {5, 1, 4, 3}}, {2, {130, 257}}, {2, {3, 5000}}};
+static const shape axis_shapes[] = {{1, {1}}, {1, {0}}, {1, {11}}, {3, {3, 0, 2}}, {3, {2, 3, 5}}, {4, {5, 1, 4, 3}}, {2, {130, 257}}, {2, {3, 700}}};
 
 static void check_axes(rig *r, const axis_case *c) {
-    EACH_DTYPE(t, c->kinds) EACH(k, axis_shapes) EACH_LAYOUT(how) for (int axis = 0; axis < axis_shapes[k].ndim; axis++) {
+    EACH_DTYPE(t, c->kinds) EACH(k, axis_shapes) EACH_LAYOUT(how) if (is_worth(t, &axis_shapes[k])) for (int axis = 0; axis < axis_shapes[k].ndim; axis++) {
         const shape *s = &axis_shapes[k];
         value a = randoms(r, t, s->ndim, s->n, -9, 9);
         if (a.size == 11 && how != REPEATED) put_specials(&a);

@@ -261,6 +261,13 @@ static inline void expect_refusal(rig *r, const mica_array *a, const char *op) {
     mica_arena_reset(&r->arena);
 }
 
+/** Results of more threads are compared with those of one: no need to compute what they should be. */
+static inline bool wants_oracle(const rig *r) { return r->threads == 1; }
+/** The one large shape is not worth its time for every integer type. */
+static inline bool is_worth(mica_dtype t, const shape *s) {
+    return mica_dtype_is_float(t) || t == MICA_I32 || t == MICA_U8 || s->ndim == 0 || s->n[0] < 100;
+}
+
 #define EACH_DTYPE(t, kinds) \
     for (mica_dtype t = 0; t < MICA_DTYPE_COUNT; t++) \
         if (is_kind(t, kinds))
