@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
     struct CMUnitTest tests[MICA_COUNT(ops)];
     size_t count = 0;
     for (size_t i = 0; i < MICA_COUNT(ops); i++) {
-        bool wanted = argc < 2; // test_ops OP…: only these
+        bool wanted = argc < 2; // test_op_table OP…: only these
         for (int k = 1; k < argc; k++) wanted |= !strcmp(argv[k], ops[i].name);
         if (wanted && !ops[i].flags) tests[count++] = (struct CMUnitTest){ops[i].name, every_level, NULL, NULL, (void *)(uintptr_t)ops[i].name};
     }
