@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 import torch
-from common import TORCH_DTYPES, dequantised_folder, load, read_json
+from common import TORCH_DTYPES, dequantised_folder, load, load_file, prompt, read_json
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForConditionalGeneration
 from transformers.utils import logging
 
@@ -87,13 +87,12 @@ class Reference:
         return AutoTokenizer.from_pretrained(self.path)
 
     def prompts(self):
-        """Token ids of real text, or random ids when the folder is one of the tiny golden ones."""
-        expected = os.path.join(self.path, "expected.safetensors")
+        """Token ids of real text; for the tiny golden models the golden ids and enough random ones to average over."""
+        expected = self.path + ".safetensors" if self.kind == "gguf" else os.path.join(self.path, "expected.safetensors")
         if os.path.exists(expected):
-            from safetensors.torch import load_file
-
             tensors = load_file(expected)
-            return [tensors[k].tolist() for k in ("input_ids", "short_input_ids") if k in tensors]
+            golden = [tensors[k].tolist() for k in ("input_ids", "short_input_ids") if k in tensors]
+            return golden + [prompt(40, 1000 + i) for i in range(8)]
         tok = self.tokenizer()
         out = [tok(p)["input_ids"] for p in PROMPTS + [LONG]]
         if getattr(tok, "chat_template", None):
