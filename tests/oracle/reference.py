@@ -106,8 +106,25 @@ class Reference:
 
 def logprobs(model, ids):
     """[T, V] f32, in one pass without a cache."""
+    model(input_ids=torch.tensor([[0]]))  # see continued()
     out = model(input_ids=torch.tensor([ids]), use_cache=False)
     return torch.log_softmax(out.logits[0].float(), dim=-1)
+
+
+def continued(model, ids, following):
+    """[len(following), V]: the distribution before each of the following tokens, in one pass, or with a cache token by
+    token where the RoPE of early positions depends on how long the text was when they were computed."""
+    config = getattr(model.config, "text_config", model.config)
+    rope = (config.rope_parameters or {}).get("rope_type")
+    if rope not in ("dynamic", "longrope"):
+        return logprobs(model, ids + following)[len(ids) - 1 : -1]
+    model(input_ids=torch.tensor([[0]]))  # a short text resets the lengths that transformers remembers between calls
+    rows, past, step = [], None, list(ids)
+    for token in following:
+        out = model(input_ids=torch.tensor([step]), past_key_values=past, use_cache=True)
+        past, step = out.past_key_values, [token]
+        rows.append(torch.log_softmax(out.logits[0, -1].float(), dim=-1))
+    return torch.stack(rows)
 
 
 def run_mica(binary, arguments, env=None):
