@@ -96,11 +96,19 @@ static bool respell_spaces(tok *t, mica_gguf_string s, mica_gguf_string *out) {
     return true;
 }
 
-static bool spell_tokens(tok *t, mica_error *err) {
+static bool is_utf8(mica_gguf_string s) {
+    uint32_t cp;
+    for (size_t i = 0, n; i < s.size; i += n)
+        if (!(n = mica_utf8_decode(s.data + i, s.size - i, &cp))) return false;
+    return true;
+}
+
+static bool spell_tokens(tok *t, const char *path, mica_error *err) {
     t->spelled = mica_arena_alloc(&t->arena, t->v->count * sizeof *t->spelled);
     bool ok = t->spelled != NULL;
     for (size_t i = 0; ok && i < t->v->count; i++) {
         mica_gguf_string s = t->v->tokens[i], *out = &t->spelled[i];
+        if (!is_utf8(s)) return mica_fail(err, MICA_ERR_FORMAT, "%s: \"tokenizer.ggml.tokens\"[%zu] is not UTF-8", path, i);
         *out = s;
         if (t->bytes && !is_byte_spelled(s)) ok = respell(t, s, out);
         else if (t->gemma && s.size) ok = respell_spaces(t, s, out);
@@ -138,7 +146,7 @@ static bool add_cuts(tok *t, size_t token, merges *list) {
     mica_gguf_string s = t->spelled[token];
     uint32_t total = char_count(s), left = 0;
     // Gemma's scores do not follow its merge order; the order of the tokens does.
-    float score = t->gemma || !t->v->scores ? -(float)token : t->v->scores[token];
+    float score = t->gemma ? -(float)token : t->v->scores[token];
     for (size_t i = 0; i + 1 < s.size; i++) {
         left += ((unsigned char)s.data[i] & 0xC0) != 0x80;
         if (((unsigned char)s.data[i + 1] & 0xC0) == 0x80) continue; // not between characters
@@ -175,16 +183,20 @@ static bool put_merges(tok *t, mica_error *err) {
     bool ok = true;
     mica_json_key(&t->w, "merges");
     mica_json_begin_array(&t->w);
-    if (t->v->merges) {
+    if (t->v->merge_count || t->bytes) {
         for (size_t i = 0; i < t->v->merge_count; i++) {
             mica_gguf_string m = t->v->merges[i];
-            const char *space = memchr(m.data, ' ', m.size);
-            if (!space) continue;
+            const char *space = m.size ? memchr(m.data, ' ', m.size) : NULL;
+            size_t left = space ? (size_t)(space - m.data) : 0;
+            if (!space || memchr(space + 1, ' ', m.size - left - 1))
+                return mica_fail(err, MICA_ERR_FORMAT, "\"tokenizer.ggml.merges\"[%zu] is not two tokens with a space between", i);
             mica_json_begin_array(&t->w);
-            mica_json_put_string(&t->w, m.data, (size_t)(space - m.data));
-            mica_json_put_string(&t->w, space + 1, m.size - (size_t)(space + 1 - m.data));
+            mica_json_put_string(&t->w, m.data, left);
+            mica_json_put_string(&t->w, space + 1, m.size - left - 1);
             mica_json_end_array(&t->w);
         }
+    } else if (!t->gemma && !t->v->scores) {
+        ok = mica_fail(err, MICA_ERR_FORMAT, "the tokenizer has neither merges nor scores");
     } else {
         ok = put_recovered_merges(t) || mica_fail_memory(err, t->v->count * sizeof(merge), "merges");
     }
@@ -194,35 +206,28 @@ static bool put_merges(tok *t, mica_error *err) {
 
 // ---- pipeline ------------------------------------------------------------------------------------------
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define WORDS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
-#define TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SPACES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define WORDS CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
+#define OTHERS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" SPACES
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define CASED(suffix) "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" suffix
-#define CASED_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-static const char qwen2_split[] = CONTRACTIONS "|" WORDS "|\\p{N}" TAIL;
-static const char llama3_split[] = CONTRACTIONS "|" WORDS "|\\p{N}{1,3}" TAIL;
-static const char tekken_split[] = CASED("") "|\\p{N}" CASED_TAIL;
-static const char gpt4o_split[] = CASED(CONTRACTIONS "?") "|\\p{N}{1,3}" CASED_TAIL;
+#define CASED_OTHERS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES
 
-static const struct { const char *pre, *split; bool ignore_merges; } pre_tokenizers[] = {
-    {"llama3", llama3_split, true}, {"llama-v3", llama3_split, true}, {"llama-bpe", llama3_split, true},
-    {"falcon3", llama3_split, true}, {"falcon-h1", llama3_split, true}, {"pixtral", llama3_split, true},
-    {"midm-2.0", llama3_split, true}, {"lfm2", llama3_split, true}, {"dbrx", llama3_split, false},
-    {"smaug-bpe", llama3_split, false}, {"tekken", tekken_split, true}, {"qwen2", qwen2_split, false},
-    {"deepseek-r1-qwen", qwen2_split, false}, {"kormo", qwen2_split, false}, {"megrez", qwen2_split, false},
-    {"gpt-4o", gpt4o_split, true}, {"llama4", gpt4o_split, true}, {"kanana2", gpt4o_split, true},
-    // GPT-2's own pattern, which the ByteLevel component carries.
-    {"gpt-2", NULL, false}, {"default", NULL, false}, {"smollm", NULL, false}, {"phi-2", NULL, false}, {"jais", NULL, false},
-    {"mpt", NULL, false}, {"olmo", NULL, false}, {"exaone", NULL, false}, {"trillion", NULL, false}, {"granite-docling", NULL, false},
-};
-
-static bool find_pre(const tok *t, const char **split, bool *ignore_merges, const char *path, mica_error *err) {
-    const char *pre = t->v->pre ? t->v->pre : "default";
-    for (size_t i = 0; i < MICA_COUNT(pre_tokenizers); i++)
-        if (!strcmp(pre, pre_tokenizers[i].pre))
-            return *split = pre_tokenizers[i].split, *ignore_merges = pre_tokenizers[i].ignore_merges, true;
-    return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: \"tokenizer.ggml.pre\": unknown pre-tokenizer \"%s\"", path, pre);
+// The split patterns that transformers knows for `pre`; any other name means GPT-2's, which ByteLevel carries.
+static const char *split_pattern(const char *pre) {
+    static const struct { const char *names, *pattern; } known[] = {
+        {" llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano dbrx smaug-bpe ", WORDS "|\\p{N}{1,3}" OTHERS},
+        {" qwen2 deepseek-r1-qwen kormo f2llmv2 megrez ", WORDS "|\\p{N}" OTHERS},
+        {" qwen35 ", CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" SPACES},
+        {" tekken ", CASED("") "|\\p{N}" CASED_OTHERS},
+        {" gpt-4o llama4 kanana2 talkie minimax-m2 ", CASED(CONTRACTIONS "?") "|\\p{N}{1,3}" CASED_OTHERS}};
+    size_t n = pre ? strlen(pre) : 0;
+    for (size_t i = 0; n && i < MICA_COUNT(known); i++) {
+        const char *at = strstr(known[i].names, pre);
+        if (at && at > known[i].names && at[-1] == ' ' && at[n] == ' ') return known[i].pattern;
+    }
+    return NULL;
 }
 
 static void byte_level(tok *t, const char *key, bool prefix_space, bool use_regex) {
@@ -299,15 +304,28 @@ static void put_sentence_pipeline(tok *t) {
 }
 
 // ---- added tokens and template ---------------------------------------------------------------------------
+// The tokens that transformers' class for this kind of vocabulary makes special by default.
+static bool is_default_special(const tok *t, mica_gguf_string s) {
+    static const char *const names[3][5] = {{"<|endoftext|>"}, {"<unk>", "<s>", "</s>"}, {"<unk>", "<bos>", "<eos>", "<pad>", "<mask>"}};
+    const char *const *list = names[t->bytes ? 0 : t->gemma ? 2 : 1];
+    for (int i = 0; i < 5 && list[i]; i++)
+        if (s.size == strlen(list[i]) && !memcmp(s.data, list[i], s.size)) return true;
+    return false;
+}
+
 static void put_added_tokens(tok *t) {
+    const mica_gguf_vocab *v = t->v;
     mica_json_key(&t->w, "added_tokens");
     mica_json_begin_array(&t->w);
-    for (size_t i = 0; t->v->types && i < t->v->count; i++) {
-        bool control = t->v->types[i] == 3, user = t->v->types[i] == 4;
-        mica_gguf_string s = t->spelled[i];
-        if ((!control && !user) || !s.size || (t->bytes && !is_byte_spelled(t->v->tokens[i]))) continue;
+    for (size_t i = 0; i < v->count; i++) {
+        int64_t id = (int64_t)i;
+        bool named = id == v->bos_id || id == v->eos_id || id == v->unk_id || id == v->pad_id;
+        bool user = v->types && v->types[i] == 4, control = (v->types && v->types[i] == 3) || named || is_default_special(t, v->tokens[i]);
+        mica_gguf_string s = v->tokens[i];
+        uintptr_t spelled; // only under the very spelling of the file, and only the last of equals
+        if ((!control && !user) || !s.size || !mica_strmap_get(&t->ids, s.data, s.size, &spelled) || spelled != i) continue;
         mica_json_begin_object(&t->w);
-        mica_json_key(&t->w, "id"), mica_json_put_int(&t->w, (int64_t)i);
+        mica_json_key(&t->w, "id"), mica_json_put_int(&t->w, id);
         mica_json_key(&t->w, "content"), put_token(t, s);
         key_bool(t, "single_word", false), key_bool(t, "lstrip", false), key_bool(t, "rstrip", false);
         key_bool(t, "normalized", false), key_bool(t, "special", control);
@@ -374,15 +392,13 @@ static void put_template(tok *t) {
 }
 
 // ---- files -----------------------------------------------------------------------------------------------
-static bool put_model(tok *t, bool ignore_merges, mica_error *err) {
+static bool put_model(tok *t, mica_error *err) {
     begin(t, "model", "BPE");
     key_string(t, "dropout", NULL);
-    mica_json_key(&t->w, "unk_token");
-    if (!t->bytes && t->v->unk_id >= 0) put_token(t, t->spelled[t->v->unk_id]);
-    else mica_json_put_null(&t->w);
+    key_string(t, "unk_token", t->gemma && mica_strmap_get(&t->ids, "<unk>", 5, NULL) ? "<unk>" : NULL);
     key_string(t, "continuing_subword_prefix", t->bytes ? "" : NULL);
     key_string(t, "end_of_word_suffix", t->bytes ? "" : NULL);
-    key_bool(t, "fuse_unk", !t->bytes), key_bool(t, "byte_fallback", !t->bytes), key_bool(t, "ignore_merges", ignore_merges);
+    key_bool(t, "fuse_unk", !t->bytes), key_bool(t, "byte_fallback", !t->bytes), key_bool(t, "ignore_merges", false);
     mica_json_key(&t->w, "vocab");
     mica_json_begin_object(&t->w);
     for (size_t i = 0; i < t->v->count; i++) {
@@ -395,17 +411,14 @@ static bool put_model(tok *t, bool ignore_merges, mica_error *err) {
     return ok;
 }
 
-static bool put_tokenizer(tok *t, const char *path, mica_error *err) {
-    const char *split = NULL;
-    bool ignore_merges = false;
-    if (t->bytes && !find_pre(t, &split, &ignore_merges, path, err)) return false;
+static bool put_tokenizer(tok *t, mica_error *err) {
     mica_json_begin_object(&t->w);
     key_string(t, "version", "1.0"), key_string(t, "truncation", NULL), key_string(t, "padding", NULL);
     put_added_tokens(t);
-    if (t->bytes) put_byte_pipeline(t, split);
+    if (t->bytes) put_byte_pipeline(t, split_pattern(t->v->pre));
     else put_sentence_pipeline(t);
     put_template(t);
-    if (!put_model(t, ignore_merges, err)) return false;
+    if (!put_model(t, err)) return false;
     mica_json_end_object(&t->w);
     return true;
 }
@@ -437,7 +450,7 @@ static bool flush(tok *t, const char *folder, const char *name, mica_error *err)
 
 static bool write_files(tok *t, const mica_gguf *g, const mica_config *c, const char *folder, mica_error *err) {
     const char *template = t->v->chat_template;
-    if (!spell_tokens(t, err) || !put_tokenizer(t, mica_gguf_path(g), err) || !flush(t, folder, "tokenizer.json", err)) return false;
+    if (!spell_tokens(t, mica_gguf_path(g), err) || !put_tokenizer(t, err) || !flush(t, folder, "tokenizer.json", err)) return false;
     put_tokenizer_config(t, c);
     if (!flush(t, folder, "tokenizer_config.json", err)) return false;
     return !template || mica_convert_write(folder, "chat_template.jinja", template, strlen(template), err);
