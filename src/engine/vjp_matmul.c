@@ -22,3 +22,11 @@ bool mica_vjp_quantized_matmul(mica_scope *s, mica_array *node, mica_array *g, m
     grads[0] = mica_quantized_matmul(s, g, node->in[1], node->in[2], node->in[3], !p->quant.transpose, spec);
     return true;
 }
+
+// The packed form serves x Wᵀ only: for ḡ W the rows are unpacked once, which many tokens share.
+bool mica_vjp_linear_packed(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    mica_array *rows = mica_arange(s, 0, node->params.packed.out, 1, MICA_I32);
+    mica_array *w = mica_take_packed(s, B, rows, &node->params, A->dtype); // [out, in]
+    grads[0] = mica_matmul(s, mica_narrow(s, g, A), w);
+    return true;
+}
