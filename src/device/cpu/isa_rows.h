@@ -105,5 +105,6 @@ typedef struct mica_cpu_rows_isa {
 // The attention part of a level, called by its mica_cpu_<level>_rows (isa.h).
 void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa);
+void mica_cpu_amx_attention(mica_cpu_rows_isa *isa);
 #endif
 #endif

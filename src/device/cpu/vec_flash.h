@@ -3,52 +3,12 @@
 // 32 bits along the summed axis, one f32 or two bf16, so that one small matrix product serves both:
 //   q [R][Dp / per]   k [Dp / per][KEYS]   weights [R][KEYS / per]   v [KEYS / per][Dp]     (per = values in a unit)
 // Included with
-//   FLASH(f)              name of the instance,  FLASH_PER  values in a unit,
-//   FLASH_ADD(c, a, b)    c + a * b over the values of the units,
-//   FLASH_STORE(s, p)     stores KEYS weights p as units at s and returns their sum as stored.
+//   FLASH(f), FLASH_PER   name of the instance; values in a unit
+//   FLASH_STORE(s, p)     stores KEYS weights p as units at s and returns their sum as stored
+//   FLASH_GROUP           rows that are taken together
+//   FLASH(product)        c [rows, vectors * LANES] = c * rescale (or 0) + a [rows, units] · b (vec_product.h);
+//                         the number of units is a multiple of FLASH_UNITS, that of vectors is even
 // A row's arithmetic does not depend on the other rows: keys it does not see weigh exactly 0. No include guard.
-
-typedef float FLASH(unit) __attribute__((may_alias));
-
-// c [rows, columns * LANES] = c * rescale (or 0) + a [rows, units] · b [units, …]; rows and columns are constants.
-static inline __attribute__((always_inline)) void FLASH(tile)(float *c, size_t ldc, const FLASH(unit) *a, size_t lda,
-                                                              const FLASH(unit) *b, size_t ldb, size_t units,
-                                                              const float *rescale, int rows, int columns) {
-    vf t[FLASH_ROWS][FLASH_COLUMNS];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++)
-            t[i][j] = rescale ? v_mul(load_f32(c + (size_t)i * ldc + (size_t)j * LANES), v_set(rescale[i])) : v_zero();
-    for (size_t u = 0; u < units; u++) {
-        vf y[FLASH_COLUMNS];
-        for (int j = 0; j < columns; j++) y[j] = load_f32((const float *)b + u * ldb + (size_t)j * LANES);
-        for (int i = 0; i < rows; i++) {
-            vf x = v_set(a[(size_t)i * lda + u]);
-            for (int j = 0; j < columns; j++) t[i][j] = FLASH_ADD(t[i][j], x, y[j]);
-        }
-    }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) store_f32(c + (size_t)i * ldc + (size_t)j * LANES, t[i][j]);
-}
-
-static inline __attribute__((always_inline)) void FLASH(strip)(float *c, size_t ldc, const FLASH(unit) *a, size_t lda,
-                                                               const FLASH(unit) *b, size_t ldb, size_t units,
-                                                               const float *rescale, size_t rows, int columns) {
-    size_t r = 0;
-    for (; r + FLASH_ROWS <= rows; r += FLASH_ROWS)
-        FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, FLASH_ROWS, columns);
-    for (; r + 2 <= rows; r += 2)
-        FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, 2, columns);
-    if (r < rows) FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, 1, columns);
-}
-
-// As tile, for any number of rows and an even number of vectors.
-static void FLASH(product)(float *c, size_t ldc, const FLASH(unit) *a, size_t lda, const FLASH(unit) *b, size_t ldb, size_t units,
-                           const float *rescale, size_t rows, size_t vectors) {
-    size_t v = 0;
-    for (; v + FLASH_COLUMNS <= vectors; v += FLASH_COLUMNS)
-        FLASH(strip)(c + v * LANES, ldc, a, lda, b + v * LANES, ldb, units, rescale, rows, FLASH_COLUMNS);
-    for (; v < vectors; v += 2) FLASH(strip)(c + v * LANES, ldc, a, lda, b + v * LANES, ldb, units, rescale, rows, 2);
-}
 
 // Scores of row r to weights in place; returns the factor for what the row has summed so far.
 static float FLASH(weigh)(const mica_cpu_flash *b, size_t r) {
@@ -88,11 +48,12 @@ static void FLASH(group)(const mica_cpu_flash *b, size_t r0, size_t n) {
     if (lo >= hi) return;
     enum { STEP = 2 * LANES };
     size_t first = (size_t)lo / STEP * STEP, end = ((size_t)hi + STEP - 1) / STEP * STEP, ldq = b->Dp / FLASH_PER;
-    const FLASH(unit) *q = b->q, *k = b->k, *v = b->v;
+    const float *q = b->q, *k = b->k, *v = b->v;
     float *s = b->scores + r0 * MICA_CPU_KEYS;
     FLASH(product)(s + first, MICA_CPU_KEYS, q + r0 * ldq, ldq, k + first, MICA_CPU_KEYS, ldq, NULL, n, (end - first) / LANES);
     for (size_t r = 0; r < n; r++) rescale[r] = FLASH(weigh)(b, r0 + r);
-    size_t u = (size_t)lo / FLASH_PER, units = ((size_t)hi + FLASH_PER - 1) / FLASH_PER - u;
+    enum { KEYS = FLASH_PER * FLASH_UNITS };
+    size_t u = (size_t)lo / KEYS * FLASH_UNITS, units = ((size_t)hi + KEYS - 1) / KEYS * FLASH_UNITS - u;
     FLASH(product)(b->acc + r0 * b->Dp, b->Dp, s + u, MICA_CPU_KEYS, v + u * b->Dp, b->Dp, units, rescale, n, b->Dp / LANES);
 }
 

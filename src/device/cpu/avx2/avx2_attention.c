@@ -9,11 +9,12 @@
 #include <string.h>
 #include "device/cpu/vec_weights.h"
 
-enum { FLASH_ROWS = 6, FLASH_COLUMNS = 2, FLASH_GROUP = 48, DECODE_ROWS = 4, DECODE_COLUMNS = 2 };
+enum { FLASH_ROWS = 6, FLASH_COLUMNS = 2, FLASH_GROUP = 48, FLASH_UNITS = 1, DECODE_ROWS = 4, DECODE_COLUMNS = 2 };
 #define FLASH(f) f##_f32
 #define FLASH_PER 1
 #define FLASH_ADD(c, a, b) v_fma(a, b, c)
 #define FLASH_STORE(s, p) store_weights_f32(s, p)
+#include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
 
 #define VEC_TEMPLATE "device/cpu/vec_attention.h"

@@ -9,37 +9,26 @@
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
+#include "device/cpu/avx512/pairs.h"
 #include "device/cpu/vec_weights.h"
 
-enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, DECODE_ROWS = 4, DECODE_COLUMNS = 4 };
+enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DECODE_ROWS = 4, DECODE_COLUMNS = 4 };
 #define FLASH(f) f##_f32
 #define FLASH_PER 1
 #define FLASH_ADD(c, a, b) v_fma(a, b, c)
 #define FLASH_STORE(s, p) store_weights_f32(s, p)
+#include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
 #undef FLASH
 #undef FLASH_PER
 #undef FLASH_ADD
 #undef FLASH_STORE
 
-static inline vf add_pairs(vf c, vf a, vf b) {
-    return _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
-}
-
-static inline float store_weights_bf16(float *s, const vf *p) {
-    vf sum = v_zero(), one = _mm512_castsi512_ps(_mm512_set1_epi32(0x3F803F80));
-    for (int i = 0; i < MICA_CPU_KEYS / LANES; i += 2) {
-        vf pair = _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(p[i + 1], p[i]));
-        store_f32(s + i * LANES / 2, pair);
-        sum = add_pairs(sum, pair, one);
-    }
-    return v_sum(sum);
-}
-
 #define FLASH(f) f##_pairs
 #define FLASH_PER 2
 #define FLASH_ADD(c, a, b) add_pairs(c, a, b)
 #define FLASH_STORE(s, p) store_weights_bf16(s, p)
+#include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
 
 #define VEC_TEMPLATE "device/cpu/vec_attention.h"

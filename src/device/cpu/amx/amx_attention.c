@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention kernels, level amx: prefill in bf16 as at level avx512, its two products on tiles of 16 x 16 sums, four at a
+// time. The packed form of that level is already the one that tiles want: a tile of b is 16 units of 16 columns.
+#if defined(__x86_64__)
+#include "device/cpu/amx/tile.h"
+#include "device/cpu/avx512/vec512.h"
+#include "device/cpu/isa.h"
+#include "device/cpu/vec_math.h"
+#include <math.h>
+#include <stdbool.h>
+#include "device/cpu/avx512/pairs.h"
+
+enum { FLASH_GROUP = 32, FLASH_UNITS = 16, TILE = 16 };
+
+// Tiles 0–3: sums (upper left, upper right, lower left, lower right); 4, 5: rows of a; 6, 7: columns of b.
+static void configure(size_t upper, size_t lower) {
+    tile_config c = {.palette = 1};
+    const size_t rows[8] = {upper, upper, lower, lower, upper, lower, TILE, TILE};
+    for (int t = 0; t < 8; t++) c.rows[t] = (uint8_t)rows[t], c.row_bytes[t] = rows[t] ? 64 : 0;
+    tile_configure(&c);
+}
+
+// Two columns of tiles: c [up to 32 rows, 32] = c * keep + a · b over `units` units, a multiple of 16. Distances in f32.
+static void tile_columns(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units, bool keep, bool both) {
+    float *lower = c + TILE * ldc;
+    const float *a_lower = a + TILE * lda;
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    if (keep) {
+        TILE_LOAD(0, c, ldc * 4);
+        TILE_LOAD(1, c + TILE, ldc * 4);
+    }
+    if (both) {
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        if (keep) {
+            TILE_LOAD(2, lower, ldc * 4);
+            TILE_LOAD(3, lower + TILE, ldc * 4);
+        }
+    }
+    for (size_t u = 0; u < units; u += TILE) {
+        TILE_LOAD(6, b + u * ldb, ldb * 4);
+        TILE_LOAD(4, a + u, lda * 4);
+        TILE_MULTIPLY(0, 4, 6);
+        TILE_LOAD(7, b + u * ldb + TILE, ldb * 4);
+        TILE_MULTIPLY(1, 4, 7);
+        if (!both) continue;
+        TILE_LOAD(5, a_lower + u, lda * 4);
+        TILE_MULTIPLY(2, 5, 6);
+        TILE_MULTIPLY(3, 5, 7);
+    }
+    TILE_STORE(0, c, ldc * 4);
+    TILE_STORE(1, c + TILE, ldc * 4);
+    if (!both) return;
+    TILE_STORE(2, lower, ldc * 4);
+    TILE_STORE(3, lower + TILE, ldc * 4);
+}
+
+static void product_tiles(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units,
+                          const float *rescale, size_t rows, size_t vectors) {
+    size_t upper = rows < TILE ? rows : TILE;
+    for (size_t r = 0; rescale && r < rows; r++)
+        for (size_t v = 0; rescale[r] < 1.0f && v < vectors; v++)
+            store_f32(c + r * ldc + v * LANES, v_mul(load_f32(c + r * ldc + v * LANES), v_set(rescale[r])));
+    configure(upper, rows - upper);
+    for (size_t v = 0; v < vectors; v += 2)
+        tile_columns(c + v * LANES, ldc, a, lda, b + v * LANES, ldb, units, rescale != NULL, rows > TILE);
+}
+
+#define FLASH(f) f##_tiles
+#define FLASH_PER 2
+#define FLASH_STORE(s, p) store_weights_bf16(s, p)
+#include "device/cpu/vec_flash.h"
+
+static void flash_released(const mica_cpu_flash *b) {
+    flash_tiles(b);
+    tile_release();
+}
+
+void mica_cpu_amx_attention(mica_cpu_rows_isa *isa) { isa->flash[MICA_BF16] = flash_released; }
+#endif
