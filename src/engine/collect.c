@@ -54,6 +54,7 @@ bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_c
     s->pass++;
     size_t pending = 0, first = 0, end = 0;
     for (size_t i = 0; i < count; i++) {
+        if (!arrays[i]->scope) continue; // kept: evaluated already
         mark(s, arrays[i]->base, &pending);
         end = MICA_MAX(end, (size_t)arrays[i]->base->id + 1);
     }
@@ -68,6 +69,7 @@ bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_c
     for (size_t id = first; ok && id < end; id++)
         if (s->nodes[id]->mark == s->pass) ok = add_item(c, s->nodes[id]);
     for (size_t i = 0; ok && i < count; i++) {
+        if (!arrays[i]->scope) continue;
         mica_plan_item *item = &c->items[arrays[i]->base->slot];
         if (item->op != MICA_OP_leaf) item->root = 1;
         c->hash = mica_hash_mix(c->hash, (uint64_t)arrays[i]->base->slot);
