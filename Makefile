@@ -3,6 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 CMAKE_FLAGS ?=
+MAKEFLAGS += --no-print-directory
 # Everything about the build that another folder must not share goes through this one recipe.
 GENERATOR = $(if $(wildcard $(1)/CMakeCache.txt),,$(if $(shell command -v ninja),-G Ninja))
 configure = cmake -S . -B $(1) $(call GENERATOR,$(1)) $(CMAKE_FLAGS) $(2) >$(1).log 2>&1 || { cat $(1).log; exit 1; }; rm -f $(1).log
@@ -15,12 +16,12 @@ all: ## build build/mica, libmica.a and libmica.so
 	@cmake --build $(BUILD) -j $(JOBS) --target mica mica_static mica_shared
 
 install: ## install command, libraries, headers, mica.pc, CMake package and man page under PREFIX=/usr/local
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) all
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 demo: ## fetch a small real model (once) and let it answer a question
 	@scripts/setup.sh build demo
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) all
 	@BUILD=$(BUILD) scripts/demo.sh
 
 test: ## build and run the tests
@@ -32,9 +33,8 @@ test: ## build and run the tests
 test-full: ## all of CI: slow tests too, GCC and clang with warnings as errors, sanitizers
 	@CI=true .ci/run
 
-bench: ## time the kernels of this CPU
-	@scripts/setup.sh build test
-	@$(call configure,$(BUILD),-DMICA_TESTS=ON)
+bench: ## time the kernels of this CPU, and a 1B model of random weights
+	@$(MAKE) all
 	@cmake --build $(BUILD) -j $(JOBS) --target mica_benches
 	@BUILD=$(BUILD) scripts/bench.sh
 

@@ -4,6 +4,7 @@
 #include "base/base.h"
 #include "base/file.h"
 #include "base/json.h"
+#include <pty.h>
 #include <sys/stat.h>
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
@@ -35,6 +36,37 @@ static void help_everywhere(void **state) {
         spawn_free(&by_option), spawn_free(&by_name);
     }
     spawn_free(&all), spawn_free(&version);
+}
+
+/** What `mica help` shows on a terminal. */
+static void help_on_a_terminal(const char *env, char *out, size_t size) {
+    int terminal;
+    pid_t pid = forkpty(&terminal, NULL, NULL, NULL);
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        setenv("TERM", "xterm", 1);
+        unsetenv("NO_COLOR");
+        if (env) putenv((char *)(uintptr_t)env);
+        execl(MICA_BINARY_DIR "/mica", "mica", "help", (char *)NULL);
+        _exit(127);
+    }
+    size_t n = 0;
+    for (ssize_t k; n + 1 < size && (k = read(terminal, out + n, size - n - 1)) > 0;) n += (size_t)k;
+    out[n] = 0;
+    close(terminal);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void colours_only_where_wanted(void **state) {
+    (void)state;
+    char text[1 << 13];
+    help_on_a_terminal(NULL, text, sizeof text);
+    assert_non_null(strchr(text, '\033'));
+    help_on_a_terminal("NO_COLOR=1", text, sizeof text);
+    assert_non_null(strstr(text, "Usage"));
+    assert_null(strchr(text, '\033'));
+    help_on_a_terminal("TERM=dumb", text, sizeof text);
+    assert_null(strchr(text, '\033'));
 }
 
 static void no_arguments(void **state) {
@@ -248,6 +280,7 @@ static void tokenize_bad_lines(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(help_everywhere),
+        cmocka_unit_test(colours_only_where_wanted),
         cmocka_unit_test(no_arguments),
         cmocka_unit_test(wrong_usage_names_the_nearest),
         cmocka_unit_test(wrong_values),

@@ -145,8 +145,10 @@ static int lines(job *t, const mica_cli_args *args) {
     struct stat st;
     bool from_file = fstat(STDIN_FILENO, &st) == 0 && S_ISREG(st.st_mode); // else someone may wait for each answer
     int status = MICA_EXIT_DONE;
+    if (from_file) mica_cli_watch_flag(); // then no read can block: Ctrl-C may wait for the end of a line
     for (size_t number = 1; status == MICA_EXIT_DONE && !mica_cli_output_lost() && mica_cli_read_line(&line); number++) {
-        if (!convert_line(t, args, &line, &scratch, &ids, &err)) status = mica_cli_fail("stdin, line %zu: %s", number, err.msg);
+        if (mica_cli_stopped()) status = MICA_EXIT_STOPPED;
+        else if (!convert_line(t, args, &line, &scratch, &ids, &err)) status = mica_cli_fail("stdin, line %zu: %s", number, err.msg);
         if (!from_file) fflush(stdout);
     }
     if (ferror(stdin)) status = mica_cli_fail("stdin: cannot read");

@@ -51,6 +51,7 @@ static int run(const mica_cli_command *command, int argc, char **argv) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); // a closed pipe is an error of the write, reported like any other
+    mica_cli_watch(NULL);     // Ctrl-C: status 130, whatever the command does
     if (argc < 2) {
         mica_cli_help(stderr);
         return MICA_EXIT_USAGE;
