@@ -30,7 +30,8 @@ def compare(binary, path, options):
     runs = []
     for ids in prompts:
         got = run_mica(
-            binary, ["generate", path, "--json", "--ids", comma(ids), "-n", str(options.n), "--ignore-eos", "--temp", "0"], env
+            binary, ["generate", path, "--json", "--ids", comma(ids), "-n", str(options.n), "--ignore-eos", "--temp", "0",
+                     "--threads", str(options.threads)], env
         )
         assert got["prompt_ids"] == list(ids), "prompt_ids differ"
         assert len(got["ids"]) == options.n, f"{len(got['ids'])} tokens for -n {options.n}: {got['finish_reason']}"
@@ -67,6 +68,7 @@ def main():
     parser.add_argument("models", nargs="+")
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("--level", default="")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", type=int, default=40)
     options = parser.parse_args()
     bad = sum(compare(options.mica, m, options) for m in options.models)

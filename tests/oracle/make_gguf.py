@@ -89,6 +89,7 @@ def byte_level(pre):
         write_tokenizer("/tmp")
         data = read_json("/tmp/tokenizer.json")
         by_id = {i: t for t, i in data["model"]["vocab"].items()}
+        by_id[2] = "<|endoftext|>"  # transformers would add it behind the vocabulary if it were missing
         tokens = [by_id.get(i, f"[PAD{i}]") for i in range(vocab_size)]
         kinds = [gguf.TokenType.CONTROL if i < 3 else gguf.TokenType.NORMAL if i in by_id else gguf.TokenType.UNUSED
                  for i in range(vocab_size)]
@@ -106,7 +107,7 @@ def byte_level(pre):
 
 def sentencepiece(w, vocab_size):
     pieces = ["▁", "e", "t", "a", "h", "n", "o", "▁t", "he", "▁the", "in", "an", "and", "▁a", "on", "▁▁"]
-    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<turn>", "[tool]"] + [f"<0x{b:02X}>" for b in range(256)] + pieces
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "[tool]"] + [f"<0x{b:02X}>" for b in range(256)] + pieces
     types = [gguf.TokenType.CONTROL] * 5 + [gguf.TokenType.USER_DEFINED] + [gguf.TokenType.BYTE] * 256
     types += [gguf.TokenType.NORMAL] * len(pieces)
     types[3] = gguf.TokenType.UNKNOWN
