@@ -52,9 +52,10 @@ typedef struct scratch {
 static int repack(const mica_gguf_tensor *t, int64_t heads, mica_dtype dtype, const scratch *s, mica_weight *w) {
     size_t rows = (size_t)w->out, in = (size_t)w->in, words = mica_quant_words(w->spec, in), groups = mica_quant_groups(w->spec, in);
     size_t size = mica_dtype_size(dtype), code_bytes = rows * words * 4, scale_row = groups * size;
-    unsigned char *p = mica_alloc_aligned(code_bytes + 2 * rows * scale_row, 64), *scales = p + code_bytes, *biases = scales + rows * scale_row;
-    bool exact = true;
+    unsigned char *p = mica_alloc_aligned(code_bytes + 2 * rows * scale_row, 64);
     if (!p) return -1;
+    unsigned char *scales = p + code_bytes, *biases = scales + rows * scale_row;
+    bool exact = true;
     for (size_t r = 0; exact && r < rows; r++) {
         size_t from = (size_t)stored_row((int64_t)r, heads, w->out);
         mica_ggml_unpack_row(t->type, t->data + from * mica_ggml_row_bytes(t->type, in), in, s->codes, s->scales, s->biases);
