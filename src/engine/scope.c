@@ -120,7 +120,6 @@ bool mica_scope_hold(mica_scope *s, mica_array *node, mica_buffer *buffer) {
 static mica_array *new_node(mica_scope *s, mica_op op, int n_in) {
     const char *name = mica_op_table[op].name;
     if (s->failed) return NULL;
-    if (!mica_grow(&s->nodes, &s->capacity, s->count + 1, sizeof *s->nodes)) return fail_memory(s, name);
     mica_array *a = mica_arena_calloc(&s->arena, sizeof *a + (size_t)n_in * sizeof(mica_array *));
     if (!a) return fail_memory(s, name);
     a->scope = s;
@@ -131,7 +130,9 @@ static mica_array *new_node(mica_scope *s, mica_op op, int n_in) {
     return a;
 }
 
+// Enters a finished node into the record. The place is made here: importing a node's inputs records leaves before it.
 static mica_array *publish(mica_scope *s, mica_array *a) {
+    if (!mica_grow(&s->nodes, &s->capacity, s->count + 1, sizeof *s->nodes)) return fail_memory(s, mica_op_table[a->op].name);
     a->id = (uint32_t)s->count;
     s->nodes[s->count++] = a;
     return a;
