@@ -147,7 +147,7 @@ static bool normalize_token(mica_added_token *t, const mica_normalizer *norm, mi
     const char *s;
     size_t n;
     if (!t->is_normalized) return true;
-    if (!mica_normalizer_run(norm, t->content, t->size, buffers, &s, &n, err)) return false;
+    if (!mica_normalizer_run(norm, t->content, t->size, buffers, &s, &n, NULL, err)) return false;
     if (n == t->size && !memcmp(s, t->content, n)) return true;
     t->normalized_size = n;
     return (t->normalized = mica_strndup(s, n)) || mica_fail_memory(err, n, "added token");
@@ -159,12 +159,10 @@ static bool build_tries(mica_added *a, const char *what, mica_error *err) {
         const char *s = t->normalized ? t->normalized : t->content;
         size_t n = t->normalized ? t->normalized_size : t->size;
         mica_trie *trie = t->is_normalized ? &a->normalized : &a->raw;
-        if (!n) return mica_fail(err, MICA_ERR_FORMAT, "%s: added token \"%.60s\" is empty once normalised", what, t->content);
+        if (!n) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: added token \"%.60s\" is empty once normalised", what, t->content);
         uint32_t node = insert(trie, s, n);
         if (!node) return mica_fail_memory(err, n, "added tokens");
-        if (trie->nodes[node].token1)
-            return mica_fail(err, MICA_ERR_FORMAT, "%s: added token \"%.60s\" and another are the same once normalised", what, t->content);
-        trie->nodes[node].token1 = (uint32_t)i + 1;
+        if (!trie->nodes[node].token1) trie->nodes[node].token1 = (uint32_t)i + 1; // of equals, the first in the file
     }
     return true;
 }

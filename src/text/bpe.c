@@ -270,8 +270,9 @@ static bool encode_part(const mica_bpe *b, mica_bpe_work *w, const char *word, s
 // ---- cutting ---------------------------------------------------------------------------------------
 /** Whether BPE gives the same on both sides of a|b as it gives for the whole. */
 static bool may_cut(const mica_bpe *b, uint32_t a, bool known_a, uint32_t c, bool known_c) {
-    // Unknown neighbours may fuse; with all byte tokens there, none are.
+    // With all byte tokens there, nothing is unknown. Else unknown neighbours may fuse, or all of them vanish.
     if (!known_a && !known_c && !b->fallback_all) return false;
+    if (!(known_a && known_c) && !b->fallback_all && b->unk < 0) return false;
     return !mica_tables_join(b->tables, a, c);
 }
 

@@ -52,7 +52,7 @@ static bool split_added(const encoding *c, const mica_trie *trie, const char *s,
     if (!trie->count) return !n || between(c, s, n, at_start);
     for (const mica_added_token *token; (token = mica_added_next(&c->t->added, trie, s, n, c->plain, taken, &from, &start, &end));) {
         if (taken < start && !between(c, s + taken, start - taken, at_start && taken == 0)) return false;
-        if (!put_token(c, token)) return false;
+        if (start < end && !put_token(c, token)) return false; // spaces that an earlier token took leave nothing of it
         taken = end;
     }
     return taken >= n || between(c, s + taken, n - taken, at_start && taken == 0);
@@ -61,7 +61,7 @@ static bool split_added(const encoding *c, const mica_trie *trie, const char *s,
 static bool encode_raw_part(const encoding *c, const char *s, size_t n, bool at_start) {
     const char *normal;
     size_t size;
-    if (!mica_normalizer_run(&c->t->normalizer, s, n, c->e->normal, &normal, &size, c->err)) return false;
+    if (!mica_normalizer_run(&c->t->normalizer, s, n, c->e->normal, &normal, &size, &at_start, c->err)) return false;
     return split_added(c, &c->t->added.normalized, normal, size, at_start, encode_words);
 }
 

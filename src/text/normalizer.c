@@ -134,7 +134,7 @@ static bool ascii_only(const char *s, size_t n) {
 }
 
 bool mica_normalizer_run(const mica_normalizer *norm, const char *s, size_t n, mica_buf buffers[2], const char **out, size_t *out_size,
-                         mica_error *err) {
+                         bool *at_start, mica_error *err) {
     for (size_t i = 0; i < norm->count; i++) {
         const mica_norm_step *step = &norm->steps[i];
         if (step->type == MICA_NORM_FORM && ascii_only(s, n)) continue;
@@ -143,6 +143,7 @@ bool mica_normalizer_run(const mica_normalizer *norm, const char *s, size_t n, m
         // Reserving first gives even an empty result an address.
         bool ok = mica_buf_reserve(to, n) || mica_fail_memory(err, n, "text");
         if (!ok || !run_step(step, s, n, to, err)) return mica_buf_free(to), false;
+        if (step->type == MICA_NORM_STRIP && step->left && n && at_start && (!to->len || to->data[0] != s[0])) *at_start = false;
         s = to->data, n = to->len;
     }
     return *out = s, *out_size = n, true;

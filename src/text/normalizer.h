@@ -25,9 +25,10 @@ typedef struct mica_normalizer {
 
 bool mica_normalizer_read(mica_normalizer *n, const mica_json *v, const char *what, mica_error *err);
 void mica_normalizer_free(mica_normalizer *n);
-/** Normalises s[0…n); *out (borrowed: s itself or one of the buffers) receives the result. */
+/** Normalises s[0…n); *out (borrowed: s itself or one of the buffers) receives the result. *at_start (may be NULL) turns
+ * false if characters were stripped off the beginning. */
 bool mica_normalizer_run(const mica_normalizer *n, const char *s, size_t size, mica_buf buffers[2], const char **out,
-                         size_t *out_size, mica_error *err);
+                         size_t *out_size, bool *at_start, mica_error *err);
 /** Appends s with every match of the pattern replaced by content. Also what the Replace decoder does. */
 bool mica_replace_all(const mica_norm_step *step, const char *s, size_t n, mica_buf *out, mica_error *err);
 /** Reads {"pattern":…,"content":…}. */

@@ -22,6 +22,7 @@ typedef struct translator {
     mica_buf out;
     const char *refused;
     bool in_class;
+    const char *excluded; // in brackets: the set that \W, \H or \S excludes
 } translator;
 
 static bool refuse(translator *t, const char *construct) {
@@ -29,17 +30,18 @@ static bool refuse(translator *t, const char *construct) {
     return false;
 }
 
-// \w is Alphabetic, marks, Nd, Nl, Pc and, in Oniguruma, superscript and vulgar-fraction digits of Latin-1.
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}" \
-             "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+// \w is Alphabetic, marks, Nd, Nl and Pc; in Oniguruma, outside of brackets, Latin-1's superscripts and fractions too.
+#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+#define WORD_ALONE WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 #define HEX "0-9a-fA-F"
 #define SPACE "\\t-\\r\\x{85}\\p{Z}"
 
-/** A set of characters, inside or outside of a bracket expression. */
+/** A set of characters, inside or outside of a bracket expression; there a negated set is noted, to be joined behind. */
 static bool put_set(translator *t, const char *set, bool negated) {
-    if (t->in_class && negated) return refuse(t, "a negated \\W, \\H or \\S beside others in [...]");
-    if (t->in_class) return mica_buf_puts(&t->out, set);
-    return mica_buf_printf(&t->out, "[%s%s]", negated ? "^" : "", set);
+    if (!t->in_class) return mica_buf_printf(&t->out, "[%s%s]", negated ? "^" : "", set);
+    if (!negated) return mica_buf_puts(&t->out, set);
+    if (t->excluded && strcmp(t->excluded, set)) return refuse(t, "two of \\W, \\H and \\S in one [...]");
+    return t->excluded = set, true;
 }
 
 static bool property(translator *t, char letter) {
@@ -58,10 +60,8 @@ static bool escape(translator *t) {
     switch (c) {
     case 'p': case 'P': return property(t, c);
     case 's': return put_set(t, SPACE, false);
-    // Inside brackets [^\S…] and [\s\S] are known idioms: PCRE2's own \S differs for U+180E only, which the text never shows it.
-    case 'S': return t->in_class ? mica_buf_puts(&t->out, "\\S") : put_set(t, SPACE, true);
-    case 'w': return put_set(t, WORD, false);
-    case 'W': return put_set(t, WORD, true);
+    case 'S': return put_set(t, SPACE, true);
+    case 'w': case 'W': return put_set(t, t->in_class ? WORD : WORD_ALONE, c == 'W');
     case 'h': return put_set(t, HEX, false);
     case 'H': return put_set(t, HEX, true);
     case 'b': if (t->in_class) return mica_buf_puts(&t->out, "\\b"); return refuse(t, "\\b, a word boundary");
@@ -81,10 +81,26 @@ static bool starts(const translator *t, const char *s) {
     return (size_t)(t->end - t->p) >= n && !memcmp(t->p, s, n);
 }
 
+/** [items\W] is (?:[items]|[^w]), and [^items\W] is (?:(?=[w])[^items]), where w are the characters of \w. */
+static bool close_bracket(translator *t, size_t start, bool negated) {
+    if (!t->excluded) return mica_buf_putc(&t->out, ']');
+    bool empty = t->out.len == start + (negated ? 2 : 1);
+    char *items = mica_strndup(t->out.data + start, t->out.len - start);
+    if (!items) return false;
+    t->out.len = start;
+    bool ok = empty     ? mica_buf_printf(&t->out, "[%s%s]", negated ? "" : "^", t->excluded)
+              : negated ? mica_buf_printf(&t->out, "(?:(?=[%s])%s])", t->excluded, items)
+                        : mica_buf_printf(&t->out, "(?:%s]|[^%s])", items, t->excluded);
+    mica_free(items);
+    return ok;
+}
+
 static bool bracket(translator *t) {
-    t->in_class = true;
+    size_t start = t->out.len;
+    bool negated = t->p < t->end && *t->p == '^';
+    t->in_class = true, t->excluded = NULL;
     mica_buf_putc(&t->out, '[');
-    if (t->p < t->end && *t->p == '^') mica_buf_putc(&t->out, *t->p++);
+    if (negated) mica_buf_putc(&t->out, *t->p++);
     if (t->p < t->end && *t->p == ']') return refuse(t, "[] or [^]");
     while (t->p < t->end && *t->p != ']') {
         if (*t->p == '[') return refuse(t, starts(t, "[:") ? "[[:…:]]" : "a [ inside [...]");
@@ -95,7 +111,7 @@ static bool bracket(translator *t) {
     if (t->p == t->end) return refuse(t, "[ without ]");
     t->p++;
     t->in_class = false;
-    return mica_buf_putc(&t->out, ']');
+    return close_bracket(t, start, negated);
 }
 
 static bool group(translator *t) {
