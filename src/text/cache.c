@@ -139,8 +139,14 @@ bool mica_cache_load(mica_tables *t, const mica_cache_key *key) {
 // ---- writing ---------------------------------------------------------------------------------------
 static uint64_t aligned(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
+void mica_cache_seal(unsigned char *image, size_t n) {
+    size_t from = offsetof(header, key);
+    uint64_t checksum = fast_hash(image + from, n - from, 0);
+    memcpy(image + offsetof(header, checksum), &checksum, sizeof checksum);
+}
+
 /** The whole file in memory: 25 MB for the largest vocabulary known. */
-static unsigned char *build_image(const mica_tables *t, const mica_cache_key *key, size_t *size) {
+unsigned char *mica_cache_image(const mica_tables *t, const mica_cache_key *key, size_t *size) {
     const void *data[SECTIONS] = {t->strings, t->tokens, t->vocab, t->merges, t->joins, t->config};
     const uint64_t sizes[SECTIONS] = {t->strings_size, t->token_count * sizeof *t->tokens, t->vocab_size * sizeof *t->vocab,
                                       t->merge_size * sizeof *t->merges, t->join_size * sizeof *t->joins, t->config_size};
@@ -157,9 +163,7 @@ static unsigned char *build_image(const mica_tables *t, const mica_cache_key *ke
     for (int i = 0; i < SECTIONS; i++)
         if (sizes[i]) memcpy(image + h.section[i].offset, data[i], (size_t)sizes[i]);
     memcpy(image, &h, sizeof h);
-    size_t from = offsetof(header, key);
-    h.checksum = fast_hash(image + from, (size_t)at - from, 0);
-    memcpy(image, &h, sizeof h);
+    mica_cache_seal(image, (size_t)at);
     return *size = (size_t)at, image;
 }
 
@@ -169,7 +173,7 @@ void mica_cache_save(const mica_tables *t, const mica_cache_key *key) {
     mica_writer w = {0};
     if (t->strings_size + t->merge_size * sizeof *t->merges < WORTH_IT) return;
     char *path = cache_path(key, true);
-    unsigned char *image = path ? build_image(t, key, &size) : NULL;
+    unsigned char *image = path ? mica_cache_image(t, key, &size) : NULL;
     if (image && mica_writer_open(&w, path, NULL)) {
         if (!mica_writer_write(&w, image, size, NULL)) mica_writer_abandon(&w);
         else mica_writer_commit(&w, NULL);

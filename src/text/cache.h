@@ -18,6 +18,11 @@ mica_cache_key mica_cache_key_add(mica_cache_key key, const void *bytes, size_t 
 bool mica_cache_load(mica_tables *t, const mica_cache_key *key);
 void mica_cache_save(const mica_tables *t, const mica_cache_key *key);
 
-/** Checks a cache image and points t into it (t->map is not set). For mica_cache_load and the fuzzer. */
+// What a file holds, for the functions above and for tests.
+/** The image of a cache file; NULL when out of memory. The caller frees it. */
+unsigned char *mica_cache_image(const mica_tables *t, const mica_cache_key *key, size_t *size);
+/** Writes the checksum of an image of at least a header's size. */
+void mica_cache_seal(unsigned char *image, size_t n);
+/** Checks an image and points t into it (t->map is not set). */
 bool mica_cache_open(mica_tables *t, const unsigned char *image, size_t n, const mica_cache_key *key);
 #endif

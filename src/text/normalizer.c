@@ -6,6 +6,8 @@
 #include "text/unicode.h"
 #include <string.h>
 
+enum { MAX_GROWTH = 64, MAX_CONTENT = 256 }; // real tokenizers stay far below; a hostile one could fill the memory
+
 // ---- Replace ---------------------------------------------------------------------------------------
 typedef struct replace_sink {
     const mica_norm_step *step;
@@ -135,6 +137,7 @@ static bool ascii_only(const char *s, size_t n) {
 
 bool mica_normalizer_run(const mica_normalizer *norm, const char *s, size_t n, mica_buf buffers[2], const char **out, size_t *out_size,
                          bool *at_start, mica_error *err) {
+    size_t most = n > SIZE_MAX / MAX_GROWTH - 65536 ? SIZE_MAX : (n + 65536) * MAX_GROWTH;
     for (size_t i = 0; i < norm->count; i++) {
         const mica_norm_step *step = &norm->steps[i];
         if (step->type == MICA_NORM_FORM && ascii_only(s, n)) continue;
@@ -143,6 +146,7 @@ bool mica_normalizer_run(const mica_normalizer *norm, const char *s, size_t n, m
         // Reserving first gives even an empty result an address.
         bool ok = mica_buf_reserve(to, n) || mica_fail_memory(err, n, "text");
         if (!ok || !run_step(step, s, n, to, err)) return mica_buf_free(to), false;
+        if (to->len > most) return mica_fail(err, MICA_ERR_UNSUPPORTED, "tokenizer: normalising makes the text more than %d times as long", MAX_GROWTH);
         if (step->type == MICA_NORM_STRIP && step->left && n && at_start && (!to->len || to->data[0] != s[0])) *at_start = false;
         s = to->data, n = to->len;
     }
@@ -153,6 +157,7 @@ bool mica_normalizer_run(const mica_normalizer *norm, const char *s, size_t n, m
 static bool keep_string(const mica_json *v, const char *key, char **s, size_t *n, const char *what, mica_error *err) {
     const char *text;
     if (!mica_component_string(v, key, &text, n, what, err)) return false;
+    if (*n > MAX_CONTENT) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: \"%s\" is longer than %d bytes", what, key, MAX_CONTENT);
     return (*s = mica_strndup(text, *n)) || mica_fail_memory(err, *n, key);
 }
 

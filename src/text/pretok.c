@@ -264,12 +264,16 @@ static bool run_step(const mica_pretok_step *s, bool last_raw, bool at_start, mi
 }
 
 bool mica_pretok_run(const mica_pretok *p, const char *text, size_t n, bool at_start, mica_pieces *w, mica_error *err) {
+    enum { MAX_GROWTH = 64 }; // as in the normaliser
+    size_t most = n > SIZE_MAX / MAX_GROWTH - 65536 ? SIZE_MAX : (n + 65536) * MAX_GROWTH;
     w->base = text;
     w->next_count = 0;
     if (!push(w, 0, n)) return mica_fail_memory(err, sizeof(mica_piece), "text");
     swap_pieces(w);
-    for (size_t i = 0; i < p->count; i++)
+    for (size_t i = 0; i < p->count; i++) {
         if (!run_step(&p->steps[i], p->raw_bytes && i + 1 == p->count, at_start, w, err)) return false;
+        if (w->text.len > most) return mica_fail(err, MICA_ERR_UNSUPPORTED, "tokenizer: cutting makes the text more than %d times as long", MAX_GROWTH);
+    }
     return true;
 }
 

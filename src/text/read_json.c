@@ -69,7 +69,7 @@ static bool read_merges(reader *r) {
         if (!mica_scan_more(s, first, ']', &more)) return false;
         if (!more) return true;
         if (mica_scan_peek(s) != kind) return mica_scan_fail(s, "merges must all be written the same way");
-        if (kind != '"' && kind != '[') return r->other_model = true, mica_scan_fail(s, "a merge must be a string or a pair of strings");
+        if (kind != '"' && kind != '[') return mica_scan_fail(s, "a merge must be a string or a pair of strings");
         if (!(kind == '"' ? legacy_merge(r) : pair_merge(r))) return false;
     }
 }
@@ -111,7 +111,10 @@ static bool model_member(reader *r, bool *first) {
     if (is(key, n, "merges")) {
         if (r->merges) return mica_scan_fail(&r->scan, "\"merges\" appears twice");
         r->merges = (mica_scan_peek(&r->scan), r->scan.p);
-        return r->has_vocab && !r->other_model ? read_merges(r) : mica_scan_skip(&r->scan);
+        if (!r->has_vocab || r->other_model) return mica_scan_skip(&r->scan);
+        if (read_merges(r) || r->scan.err->code == MICA_ERR_NO_MEMORY) return r->scan.err->code != MICA_ERR_NO_MEMORY;
+        r->scan.p = r->merges, r->merges_read = false; // perhaps for want of the prefix; late_merges tries again
+        return mica_scan_skip(&r->scan);
     }
     if (is(key, n, "continuing_subword_prefix") && !note_prefix(r)) return false;
     if (!keep_member(r, raw, raw_n, *first)) return false;
@@ -123,7 +126,8 @@ static bool model_member(reader *r, bool *first) {
 static bool late_merges(reader *r) {
     if (!r->merges || r->other_model || (r->merges_read && r->used_prefix_size == r->prefix_size)) return true;
     const char *back = r->scan.p;
-    if (r->merges_read) memset(r->tables.merges, 0xFF, r->tables.merge_size * sizeof *r->tables.merges);
+    if (r->tables.merge_size) memset(r->tables.merges, 0xFF, r->tables.merge_size * sizeof *r->tables.merges);
+    r->scan.err->code = MICA_OK;
     r->tables.merge_count = r->tables.rank = 0;
     r->scan.p = r->merges;
     if (!read_merges(r)) return false;

@@ -99,7 +99,7 @@ bool mica_tables_index(mica_tables_builder *b, mica_error *err) {
 static bool add_join(mica_tables_builder *b, uint64_t key, mica_error *err);
 
 static bool grow_joins(mica_tables_builder *b, mica_error *err) {
-    size_t old_size = b->join_size, size = power_of_two(old_size * 4 < 4096 ? 4096 : old_size * 4);
+    size_t old_size = b->join_size, size = power_of_two(old_size ? old_size * 4 : 64);
     uint64_t *old = b->joins, *slots = mica_calloc(size, sizeof *slots);
     if (!slots) return mica_fail_memory(err, size * sizeof *slots, "merge joins");
     b->joins = slots, b->join_size = size, b->join_count = 0;
@@ -141,7 +141,7 @@ static void place_merge(mica_merge_slot *slots, size_t size, mica_merge_slot m, 
 
 static bool reserve_merges(mica_tables_builder *b, mica_error *err) {
     if ((b->merge_count + 1) * 2 <= b->merge_size) return true;
-    size_t size = power_of_two(b->merge_size ? b->merge_size * 4 : 1024);
+    size_t size = power_of_two(b->merge_size ? b->merge_size * 4 : 64);
     mica_merge_slot *slots = mica_alloc(size * sizeof *slots);
     if (!slots) return mica_fail_memory(err, size * sizeof *slots, "merges");
     memset(slots, 0xFF, size * sizeof *slots);
@@ -205,7 +205,7 @@ static void drop(const void *p) { mica_free((void *)(uintptr_t)p); }
 void mica_tables_free(mica_tables *t) {
     if (t->map.data) {
         mica_map_close(&t->map);
-    } else {
+    } else if (!t->borrowed) {
         drop(t->strings), drop(t->tokens), drop(t->vocab), drop(t->merges), drop(t->joins), drop(t->config);
     }
     memset(t, 0, sizeof *t);

@@ -32,7 +32,8 @@ typedef struct mica_tables {
     size_t strings_size, config_size;
     uint32_t token_count, vocab_size, merge_size, join_size;
     uint32_t entry_count; // strings in the vocabulary
-    mica_map map;         // the cache file, if they live there; else each array is owned
+    mica_map map;         // the cache file, if they live there; else each array is owned,
+    bool borrowed;        // unless they belong to somebody else
 } mica_tables;
 
 static inline uint64_t mica_mul_mix(uint64_t h, uint64_t v) {
