@@ -201,7 +201,7 @@ static void one_tensor(uint32_t ndim, const uint64_t *dims, uint32_t type, uint6
 
 static void crafted(void **state) {
     (void)state;
-    static const uint64_t small[] = {32, 2, 1, 1}, huge[] = {1ull << 40, 1ull << 40, 1, 1}, none[] = {0, 1, 1, 1}, odd[] = {33, 1, 1, 1};
+    static const uint64_t small[] = {32, 2, 1, 1, 1}, huge[] = {1ull << 40, 1ull << 40, 1, 1}, none[] = {0, 1, 1, 1}, odd[] = {33, 1, 1, 1};
     begin(1, 0, 0), refused("version 1");
     begin(0x03000000, 0, 0), refused("big-endian");
     mica_buf_free(&built), mica_buf_puts(&built, "GGML1234"), refused("not a GGUF file");
