@@ -324,8 +324,9 @@ static bool convert_once(void *ctx, mica_error *err) {
 
 static void allocation_failures(void **state) {
     (void)state;
-    char qwen[] = GOLDEN_DIR "/models/qwen2-f32";
+    char qwen[] = GOLDEN_DIR "/models/qwen2-f32", gemma[] = GOLDEN_DIR "/gguf/gemma3.gguf";
     sweep_allocations(convert_once, qwen);
+    sweep_allocations(convert_once, gemma); // with its tokenizer
 }
 
 int main(void) {
