@@ -16,10 +16,11 @@ extern "C" {
 #define MICA_UNARY_OPS(X) \
     X(neg) X(exp) X(log) X(sigmoid) X(silu) X(tanh) X(gelu) X(gelu_tanh) X(relu) X(sqrt) X(rsqrt) X(reciprocal) X(square) \
     X(abs) X(sin) X(cos) X(erf)
-// ---- elementwise, two inputs of one dtype ------------------------------------------------------------------
+// ---- elementwise, two inputs of one dtype (numbers; div and power floats) ---------------------------------------
+// Integers wrap around. A NaN on either side makes maximum and minimum NaN.
 #define MICA_BINARY_OPS(X) X(add) X(sub) X(mul) X(div) X(power) X(maximum) X(minimum)
 // ---- comparisons and logic: result bool ----------------------------------------------------------------------
-#define MICA_COMPARE_OPS(X) X(equal) X(not_equal) X(less) X(less_equal) X(greater) X(greater_equal) X(logical_and) X(logical_or)
+#define MICA_COMPARE_OPS(X) X(equal) X(not_equal) X(less) X(less_equal) X(greater) X(greater_equal) X(logical_and) X(logical_or) // logical: bool
 
 #define MICA_DECLARE_UNARY(name) MICA_API mica_array *mica_##name(mica_scope *s, mica_array *a);
 #define MICA_DECLARE_BINARY(name) MICA_API mica_array *mica_##name(mica_scope *s, mica_array *a, mica_array *b);
@@ -103,8 +104,10 @@ MICA_API mica_array *mica_triu(mica_scope *s, mica_array *a, int k);
 /** Slices of a along axis: shape a[:axis] + indices + a[axis+1:]. */
 MICA_API mica_array *mica_take(mica_scope *s, mica_array *a, mica_array *indices, int axis);
 MICA_API mica_array *mica_take_along_axis(mica_scope *s, mica_array *a, mica_array *indices, int axis);
+/** Of repeated indices the last wins. */
 MICA_API mica_array *mica_put_along_axis(mica_scope *s, mica_array *a, mica_array *indices, mica_array *values, int axis);
-/** a with values added at rows: out[indices[i]] += values[i]; values: indices' shape + a[1:]. */
+/** a with values added at rows: out[indices[i]] += values[i]; values: indices' shape + a[1:]. Each sum is taken in the order of the
+ * indices and rounded once. */
 MICA_API mica_array *mica_scatter_add(mica_scope *s, mica_array *a, mica_array *indices, mica_array *values);
 
 #ifdef __cplusplus

@@ -139,10 +139,10 @@ static void run_arithmetic(const mica_call *c, mica_cpu_binary_fn *const *table,
         static mica_cpu_binary_fn *const table[MICA_DTYPE_COUNT] = {__VA_ARGS__}; \
         run_binary(c, table, costly);                                           \
     }
-#define ARITHMETIC_OP(name, op)                                                                     \
-    static void run_##name(const mica_call *c) {                                                    \
-        static mica_cpu_binary_fn *const table[MICA_DTYPE_COUNT] = {[MICA_F64] = name##_f64, INTS(name)}; \
-        run_arithmetic(c, table, op);                                                               \
+#define ARITHMETIC_OP(name, op, ...)                                                                     \
+    static void run_##name(const mica_call *c) {                                                         \
+        static mica_cpu_binary_fn *const table[MICA_DTYPE_COUNT] = {[MICA_F64] = name##_f64, __VA_ARGS__}; \
+        run_arithmetic(c, table, op);                                                                    \
     }
 
 UNARY_OP(neg, false, FLOATS(neg), INTS(neg))
@@ -157,11 +157,11 @@ UNARY_OP(sin, true, FLOATS(sin))
 UNARY_OP(cos, true, FLOATS(cos))
 UNARY_OP(erf, true, FLOATS(erf))
 UNARY_OP(logical_not, false, BOOLEAN(logical_not))
-ARITHMETIC_OP(add, MICA_CPU_ADD)
-ARITHMETIC_OP(sub, MICA_CPU_SUB)
-ARITHMETIC_OP(mul, MICA_CPU_MUL)
-ARITHMETIC_OP(div, MICA_CPU_DIV)
-BINARY_OP(power, true, FLOATS(power), INTS(power))
+ARITHMETIC_OP(add, MICA_CPU_ADD, INTS(add))
+ARITHMETIC_OP(sub, MICA_CPU_SUB, INTS(sub))
+ARITHMETIC_OP(mul, MICA_CPU_MUL, INTS(mul))
+ARITHMETIC_OP(div, MICA_CPU_DIV, [MICA_BOOL] = NULL)
+BINARY_OP(power, true, FLOATS(power))
 BINARY_OP(maximum, false, FLOATS(maximum), INTS(maximum), BOOLEAN(maximum))
 BINARY_OP(minimum, false, FLOATS(minimum), INTS(minimum), BOOLEAN(minimum))
 BINARY_OP(equal, false, FLOATS(equal), INTS(equal), BOOLEAN(equal))
