@@ -159,6 +159,22 @@ def dequantised_folder(folder, out, dtype):
     save_file(dense, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
 
 
+def with_old_rope_fields(folder):
+    """mlx-lm reads rope_theta, rope_scaling and sliding_window_pattern where transformers 5 writes rope_parameters."""
+    path = os.path.join(folder, "config.json")
+    config = read_json(path)
+    rope = config.get("rope_parameters") or {}
+    full = rope.get("full_attention", rope)
+    if full:
+        config.setdefault("rope_theta", full.get("rope_theta", 10000.0))
+    if full.get("rope_type", "default") != "default":
+        config.setdefault("rope_scaling", {k: v for k, v in full.items() if k != "rope_theta"})
+    if "sliding_attention" in rope:
+        config.setdefault("rope_local_base_freq", rope["sliding_attention"]["rope_theta"])
+        config.setdefault("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    write_json(path, config)
+
+
 def mean_abs(a, b):
     return float((a - b).abs().mean())
 

@@ -11,7 +11,7 @@ import os
 import shutil
 
 import torch
-from common import read_json, write_json
+from common import with_old_rope_fields
 from mlx_lm.convert import convert
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -23,19 +23,6 @@ def bf16_folder(path, out):
     model.config.__dict__.pop("quantization_config", None)
     model.to(torch.bfloat16).save_pretrained(out)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)
-
-
-def with_old_rope_fields(folder):
-    """mlx-lm reads rope_theta and sliding_window_pattern where transformers 5 writes rope_parameters."""
-    path = os.path.join(folder, "config.json")
-    config = read_json(path)
-    rope = config.get("rope_parameters") or {}
-    full = rope.get("full_attention", rope)
-    config.setdefault("rope_theta", full.get("rope_theta", 10000.0))
-    if "sliding_attention" in rope:
-        config.setdefault("rope_local_base_freq", rope["sliding_attention"]["rope_theta"])
-        config.setdefault("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
-    write_json(path, config)
 
 
 def main():
