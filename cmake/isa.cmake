@@ -8,8 +8,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   foreach(isa avx2 avx512 amx)
     file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/device/cpu/${isa}/*.c)
     if(files)
-      # Instrumented and unrolled, these files take GCC minutes at -O2, seconds at -O1.
-      set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${MICA_ISA_${isa}};$<$<BOOL:${MICA_SANITIZE}>:-O1>")
+      if(MICA_SANITIZE) # instrumented and unrolled, these files take GCC minutes at -O2, seconds at -O1
+        list(APPEND MICA_ISA_${isa} -O1)
+      endif()
+      set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${MICA_ISA_${isa}}")
     endif()
   endforeach()
 endif()
