@@ -120,6 +120,19 @@ static void pack_block(const sdpa *k, const task *t, const mica_tensor *x, pack_
     }
 }
 
+// The mask of query i for keys [first, first + n) as a bias; other slots of the block are hidden anyway.
+static void mask_row(const sdpa *k, size_t b, size_t h, size_t i, size_t first, size_t n, float *bias) {
+    const int64_t *s = k->mask_stride;
+    int64_t at = (int64_t)b * s[0] + (int64_t)h * s[1] + (int64_t)i * s[2] + (int64_t)first * s[3];
+    memset(bias + n, 0, (MICA_CPU_KEYS - n) * sizeof(float));
+    if (s[3] == 1 && k->mask->dtype == MICA_BOOL)
+        for (size_t j = 0; j < n; j++) bias[j] = k->mask->data[at + (int64_t)j] ? 0.0f : -INFINITY;
+    else if (s[3] == 1 && mica_cpu_is_short(k->mask->dtype))
+        k->isa->to_f32[k->mask->dtype](bias, k->mask->data + at * (int64_t)mica_dtype_size(k->mask->dtype), n);
+    else
+        for (size_t j = 0; j < n; j++) bias[j] = mask_value(k, b, h, i, first + j);
+}
+
 static int32_t within(int64_t x, size_t n) { return (int32_t)MICA_MAX(MICA_MIN(x, (int64_t)n), (int64_t)0); }
 
 // Sets each row's visible part of the block [first, first + n) and its mask; false if no row sees any of it.
@@ -133,10 +146,11 @@ static bool mask_block(const sdpa *k, const task *t, size_t first, size_t n) {
         any = any || t->w.lo[r] < t->w.hi[r];
     }
     if (!any || !k->mask) return any;
-    for (size_t r = 0; r < t->tokens * k->G; r++)
-        for (size_t j = 0; j < MICA_CPU_KEYS; j++)
-            t->w.bias[r * MICA_CPU_KEYS + j] =
-                j < n ? mask_value(k, t->b, t->kv * k->G + r % k->G, t->first + r / k->G, first + j) : -INFINITY;
+    for (size_t r = 0; r < t->tokens * k->G; r++) {
+        float *bias = t->w.bias + r * MICA_CPU_KEYS;
+        if (r % k->G && !k->mask_stride[1]) memcpy(bias, bias - MICA_CPU_KEYS, MICA_CPU_KEYS * sizeof(float)); // same query
+        else mask_row(k, t->b, t->kv * k->G + r % k->G, t->first + r / k->G, first, n, bias);
+    }
     return true;
 }
 

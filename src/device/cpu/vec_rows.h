@@ -31,6 +31,7 @@ static void NAME(from_f32)(void *y, const float *x, size_t n) {
 UNARY(exp)
 UNARY(sigmoid)
 UNARY(silu)
+UNARY(gelu)
 UNARY(gelu_tanh)
 UNARY(tanh)
 #undef UNARY
@@ -222,6 +223,7 @@ static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->unary[MICA_CPU_EXP][TYPE] = NAME(exp);
     isa->unary[MICA_CPU_SIGMOID][TYPE] = NAME(sigmoid);
     isa->unary[MICA_CPU_SILU][TYPE] = NAME(silu);
+    isa->unary[MICA_CPU_GELU][TYPE] = NAME(gelu);
     isa->unary[MICA_CPU_GELU_TANH][TYPE] = NAME(gelu_tanh);
     isa->unary[MICA_CPU_TANH][TYPE] = NAME(tanh);
     isa->binary[MICA_CPU_ADD][TYPE] = NAME(add);
