@@ -200,7 +200,7 @@ static inline void codes_case(check *c, mica_quant_spec spec, mica_dtype scales,
     weight w = weight_random(c, spec, scales, rows, in);
     unsigned char *x = guarded_place(&c->x, m * k * size, end), *out = guarded_place(&c->out, m * n * size, end);
     fill_random(&c->random, type, x, m * k);
-    mica_params params = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, transpose}};
+    mica_params params = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, transpose, 0}};
     mica_call call = {.device = &c->device.device, .params = &params, .inputs = spec.mode == MICA_AFFINE ? 4 : 3};
     int64_t R = (int64_t)rows, G = (int64_t)mica_quant_groups(spec, in);
     mica_dtype st = mica_quant_scale_dtype(spec, scales);
@@ -264,7 +264,7 @@ static inline void decode_case(check *c, mica_quant_spec spec, mica_dtype scales
         if (memcmp(out + i * in * size, expected + row * in * size, in * size) && c->wrong++ < 10)
             printf("  take_packed: %d bits, group %d: row %zu differs\n", spec.bits, spec.group_size, row);
     }
-    mica_params quant = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, 0}};
+    mica_params quant = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, 0, 0}};
     call = (mica_call){.device = &c->device.device, .params = &quant, .inputs = 3};
     int64_t G = (int64_t)mica_quant_groups(spec, in);
     call.in[0] = TENSOR(MICA_U32, w.words, ROWS_OF, (int64_t)mica_quant_words(spec, in));
