@@ -21,6 +21,7 @@ static const struct { const char *json, *message; } malformed[] = {
     {"{" MODEL "} x", "text after the end"},
     {"{" MODEL ",}", "string expected"},
     {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "\"merges\""},
+    {"{\"model\":{\"merges\":[\"a b\"]}}", "\"vocab\""},
     {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0.5]]}}", "\"Unigram\" is not supported"},
     {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", "\"WordPiece\" is not supported"},
     {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0},\"merges\":[]}}", "\"WordPiece\" is not supported"},

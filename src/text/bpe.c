@@ -263,7 +263,7 @@ static bool encode_part(const mica_bpe *b, mica_bpe_work *w, const char *word, s
     if (count > SLOT_IDS) return true;
     slot->size = (unsigned char)n, slot->count = (unsigned char)count;
     memcpy(slot->key, word, n);
-    memcpy(slot->ids, ids->data + before, count * sizeof *slot->ids);
+    if (count) memcpy(slot->ids, ids->data + before, count * sizeof *slot->ids);
     return true;
 }
 

@@ -124,7 +124,7 @@ static bool model_member(reader *r, bool *first) {
 
 /** Merges that came before the vocabulary or the prefix are read (again) now. */
 static bool late_merges(reader *r) {
-    if (!r->merges || r->other_model || (r->merges_read && r->used_prefix_size == r->prefix_size)) return true;
+    if (!r->merges || !r->has_vocab || r->other_model || (r->merges_read && r->used_prefix_size == r->prefix_size)) return true;
     const char *back = r->scan.p;
     if (r->tables.merge_size) memset(r->tables.merges, 0xFF, r->tables.merge_size * sizeof *r->tables.merges);
     r->scan.err->code = MICA_OK;
