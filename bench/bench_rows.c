@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Speed of the row and attention kernels: each op at shapes of 1B-parameter models, at every level this CPU has, as CSV.
+// Speed of the row and attention kernels: each op at shapes of 1B-parameter models, at every level this CPU has, as
+// CSV.
 //   bench_rows [threads] [op]     threads 0 = all; op = only that one
-// GB/s counts every input and output byte once (attention: the keys and values of the cache that are seen); GFLOP/s counts
-// 4 * Dh per query and key for attention, nothing elsewhere. The best of several runs within about 0.2 s; with one thread
-// in processor time, which other programs disturb less than wall time.
+// GB/s counts every input and output byte once (attention: the keys and values of the cache that are seen); GFLOP/s
+// counts 4 * Dh per query and key for attention, nothing elsewhere. The best of several runs within about 0.2 s; with
+// one thread in processor time, which other programs disturb less than wall time.
 #include "base/half.h"
 #include "device/cpu/cpu.h"
 #include "device/cpu/isa.h"
@@ -36,13 +37,17 @@ static mica_tensor tensor(mica_dtype dtype, int ndim, const int64_t *shape) {
     for (size_t i = 0; i < n; i++) {
         float v = (float)((i * 2654435761u >> 7) % 2001) / 1000.0f - 1.0f;
         uint16_t h = dtype == MICA_BF16 ? mica_f32_to_bf16(v) : mica_f32_to_f16(v);
-        if (dtype == MICA_F32) memcpy(t.data + 4 * i, &v, 4);
-        else if (mica_dtype_size(dtype) == 2) memcpy(t.data + 2 * i, &h, 2);
-        else memset(t.data + i * mica_dtype_size(dtype), 0, mica_dtype_size(dtype));
+        if (dtype == MICA_F32)
+            memcpy(t.data + 4 * i, &v, 4);
+        else if (mica_dtype_size(dtype) == 2)
+            memcpy(t.data + 2 * i, &h, 2);
+        else
+            memset(t.data + i * mica_dtype_size(dtype), 0, mica_dtype_size(dtype));
     }
     return t;
 }
-#define SHAPE(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__}
+#define SHAPE(...)                                                                                                     \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) { __VA_ARGS__ }
 
 static double bytes_of(const mica_tensor *t) {
     double n = (double)mica_dtype_size(t->dtype);
@@ -70,8 +75,8 @@ static void measure(const char *op, const char *what, mica_call *c, double bytes
         bytes = bytes_of(&c->out);
         for (int i = 0; i < c->inputs; i++) bytes += bytes_of(&c->in[i]);
     }
-    printf("%s,%s,%s,%s,%.2f,%.1f,%.1f\n", op, device.isa->name, mica_dtype_name(c->in[0].dtype), what, best * 1e6, bytes / best * 1e-9,
-           flops / best * 1e-9);
+    printf("%s,%s,%s,%s,%.2f,%.1f,%.1f\n", op, device.isa->name, mica_dtype_name(c->in[0].dtype), what, best * 1e6,
+           bytes / best * 1e-9, flops / best * 1e-9);
     fflush(stdout);
 }
 
@@ -114,7 +119,11 @@ static void bench_last_axis(const char *op, mica_dtype t, int64_t rows, int64_t 
 
 static void bench_convert(mica_dtype from, mica_dtype to, int64_t n) {
     static const mica_params none;
-    mica_call c = {.device = &device.device, .params = &none, .inputs = 1, .in[0] = tensor(from, SHAPE(n)), .out = tensor(to, SHAPE(n))};
+    mica_call c = {.device = &device.device,
+                   .params = &none,
+                   .inputs = 1,
+                   .in[0] = tensor(from, SHAPE(n)),
+                   .out = tensor(to, SHAPE(n))};
     char what[64];
     snprintf(what, sizeof what, "to %s %lld", mica_dtype_name(to), (long long)n);
     measure("astype", what, &c, 0, 0);
@@ -135,11 +144,13 @@ typedef struct heads {
     const char *model;
     int64_t H, Hkv, Dh;
 } heads;
-static const heads models[] = {{"gemma3-1b", 4, 1, 256}, {"qwen3-0.6b", 16, 8, 128}, {"llama-3.2-1b", 32, 8, 64}, {"smollm2-135m", 9, 3, 64}};
+static const heads models[] = {
+    {"gemma3-1b", 4, 1, 256}, {"qwen3-0.6b", 16, 8, 128}, {"llama-3.2-1b", 32, 8, 64}, {"smollm2-135m", 9, 3, 64}};
 
 static void bench_sdpa(mica_dtype t, const heads *m, int64_t T) {
     mica_params params = {.sdpa = {.scale = 0.1f, .causal = 1}};
-    mica_call c = {.device = &device.device, .params = &params, .inputs = 3, .out = tensor(t, SHAPE(1, m->H, T, m->Dh))};
+    mica_call c = {
+        .device = &device.device, .params = &params, .inputs = 3, .out = tensor(t, SHAPE(1, m->H, T, m->Dh))};
     c.in[0] = tensor(t, SHAPE(1, m->H, T, m->Dh));
     c.in[1] = tensor(t, SHAPE(1, m->Hkv, T, m->Dh)), c.in[2] = tensor(t, SHAPE(1, m->Hkv, T, m->Dh));
     char what[64];
@@ -154,12 +165,14 @@ static void bench_paged(mica_dtype t, const heads *m, int64_t B, int64_t n, int6
     int64_t pages = (kv + P - 1) / P, layers = 1;
     while (layers * B * pages * P * m->Hkv * m->Dh * 4 < 100 << 20) layers++;
     mica_params params = {.paged = {.scale = 0.1f}};
-    mica_call c = {.device = &device.device, .params = &params, .inputs = 4, .out = tensor(t, SHAPE(B * n, m->H, m->Dh))};
+    mica_call c = {
+        .device = &device.device, .params = &params, .inputs = 4, .out = tensor(t, SHAPE(B * n, m->H, m->Dh))};
     c.in[0] = tensor(t, SHAPE(B * n, m->H, m->Dh)), c.in[1] = tensor(t, SHAPE(B * pages, layers, 2, m->Hkv, P, m->Dh));
     c.in[2] = tensor(MICA_I32, SHAPE(B, 4)), c.in[3] = tensor(MICA_I32, SHAPE(B, pages));
     int32_t *meta = (int32_t *)(void *)c.in[2].data, *table = (int32_t *)(void *)c.in[3].data;
     for (int64_t b = 0; b < B; b++) {
-        meta[4 * b] = (int32_t)(b * n), meta[4 * b + 1] = (int32_t)n, meta[4 * b + 2] = (int32_t)kv, meta[4 * b + 3] = 0;
+        meta[4 * b] = (int32_t)(b * n), meta[4 * b + 1] = (int32_t)n, meta[4 * b + 2] = (int32_t)kv,
+                 meta[4 * b + 3] = 0;
         for (int64_t p = 0; p < pages; p++) table[b * pages + p] = (int32_t)(b * pages + p);
     }
     char what[64];
@@ -179,8 +192,8 @@ static void bench_paged(mica_dtype t, const heads *m, int64_t B, int64_t n, int6
         best = MICA_MIN(best, now() - s);
     }
     double bytes = (double)(B * kv * 2 * m->Hkv * m->Dh) * (double)mica_dtype_size(t);
-    printf("paged_attention,%s,%s,%s,%.2f,%.1f,%.1f\n", device.isa->name, mica_dtype_name(t), what, best * 1e6, bytes / best * 1e-9,
-           4.0 * (double)m->Dh * pairs / best * 1e-9);
+    printf("paged_attention,%s,%s,%s,%.2f,%.1f,%.1f\n", device.isa->name, mica_dtype_name(t), what, best * 1e6,
+           bytes / best * 1e-9, 4.0 * (double)m->Dh * pairs / best * 1e-9);
     fflush(stdout);
     mica_free(c.scratch), release(&c);
 }
@@ -193,13 +206,15 @@ static void bench_rows_of(mica_dtype t, const char *only) {
         if (wanted(only, unary[i])) bench_elementwise(unary[i], t, 1, 128, 6912);
     for (int i = 0; i < 2; i++)
         if (wanted(only, i ? "geglu" : "swiglu"))
-            bench_elementwise(i ? "geglu" : "swiglu", t, 2, 1, 6912), bench_elementwise(i ? "geglu" : "swiglu", t, 2, 512, 6912);
+            bench_elementwise(i ? "geglu" : "swiglu", t, 2, 1, 6912),
+                bench_elementwise(i ? "geglu" : "swiglu", t, 2, 512, 6912);
     if (wanted(only, "rms_norm")) bench_norm(t, 1, 1152), bench_norm(t, 512, 1152), bench_norm(t, 8192, 128);
     if (wanted(only, "softmax")) bench_last_axis("softmax", t, 512, 512);
     if (wanted(only, "logsumexp")) bench_last_axis("logsumexp", t, 8, 262144);
     if (wanted(only, "argmax")) bench_last_axis("argmax", t, 1, 262144);
     if (wanted(only, "rope")) bench_rope(t, 1, 32, 64), bench_rope(t, 512, 16, 128);
-    if (wanted(only, "astype") && t != MICA_F32) bench_convert(t, MICA_F32, 1 << 20), bench_convert(MICA_F32, t, 1 << 20);
+    if (wanted(only, "astype") && t != MICA_F32)
+        bench_convert(t, MICA_F32, 1 << 20), bench_convert(MICA_F32, t, 1 << 20);
 }
 
 static void bench_attention_of(mica_dtype t, const char *only) {

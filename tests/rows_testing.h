@@ -37,7 +37,12 @@ static inline guarded guarded_new(size_t bytes, bool at_start) {
 static inline void guarded_free(guarded *g) { munmap(g->base, g->total); }
 
 // ---- tensors ----
-typedef enum layout { CONTIGUOUS, PADDED, REVERSED, LAYOUTS } layout; // PADDED: gaps between rows; REVERSED: first axis fastest
+typedef enum layout {
+    CONTIGUOUS,
+    PADDED,
+    REVERSED,
+    LAYOUTS
+} layout; // PADDED: gaps between rows; REVERSED: first axis fastest
 
 typedef struct array {
     mica_tensor t;
@@ -52,7 +57,8 @@ static inline double value_get(mica_dtype dtype, const void *p) {
     case MICA_F16: return (double)mica_f16_to_f32(*(const uint16_t *)p);
     case MICA_BF16: return (double)mica_bf16_to_f32(*(const uint16_t *)p);
     case MICA_F64: return *(const double *)p;
-    case MICA_BOOL: case MICA_U8: return *(const uint8_t *)p;
+    case MICA_BOOL:
+    case MICA_U8: return *(const uint8_t *)p;
     case MICA_U16: return *(const uint16_t *)p;
     case MICA_U32: return *(const uint32_t *)p;
     case MICA_U64: return (double)*(const uint64_t *)p;
@@ -129,7 +135,8 @@ static inline double random_normal(uint64_t seed, uint64_t i) {
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static inline array array_random(mica_dtype dtype, layout how, int ndim, const int64_t *shape, uint64_t seed, double sigma) {
+static inline array array_random(mica_dtype dtype, layout how, int ndim, const int64_t *shape, uint64_t seed,
+                                 double sigma) {
     array a = array_new(dtype, how, ndim, shape);
     for (size_t i = 0; i < a.count; i++) array_put(&a, i, sigma * random_normal(seed, i));
     return a;
@@ -139,7 +146,8 @@ static inline void array_read(array *a) {
     for (size_t i = 0; i < a->count; i++) a->values[i] = value_get(a->t.dtype, a->t.data + array_offset(a, i));
 }
 
-#define SHAPE(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__}
+#define SHAPE(...)                                                                                                     \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) { __VA_ARGS__ }
 
 // ---- devices and calls ----
 enum { MOST_THREADS = 4 };
@@ -178,15 +186,16 @@ static inline void kernel_run(const char *op, const mica_params *params, array *
 }
 
 /** Runs the op with 1 to 4 threads; the results must be equal bit for bit. `out` holds that of the last run. */
-static inline void kernel_run_all_threads(const mica_cpu_isa *isa, const char *op, const mica_params *params, array *out,
-                                          int inputs, array *const *in) {
+static inline void kernel_run_all_threads(const mica_cpu_isa *isa, const char *op, const mica_params *params,
+                                          array *out, int inputs, array *const *in) {
     size_t bytes = out->count * mica_dtype_size(out->t.dtype);
     unsigned char *first = malloc(bytes + 1);
     for (size_t threads = 1; threads <= MOST_THREADS; threads++) {
         device_use(isa, threads);
         memset(out->t.data, 0xA5, bytes);
         kernel_run(op, params, out, inputs, in);
-        if (threads == 1) memcpy(first, out->t.data, bytes);
+        if (threads == 1)
+            memcpy(first, out->t.data, bytes);
         else if (memcmp(first, out->t.data, bytes)) {
             fprintf(stderr, "%s at level %s: %zu threads differ from 1\n", op, isa->name, threads);
             abort();
@@ -198,9 +207,12 @@ static inline void kernel_run_all_threads(const mica_cpu_isa *isa, const char *o
 // ---- comparison ----
 // rounding: half a unit in the last place of the output type; sums: what f32 accumulation may add, relative to the
 // magnitude of what is summed (`scale` of the comparison).
-static const struct { double rounding, sums, tiny; } tolerance[] = {
-    [MICA_F32] = {0x1p-24, 4e-6, 1.2e-38}, [MICA_F16] = {0x1p-11, 4e-6, 6e-8}, [MICA_BF16] = {0x1p-8, 4e-6, 1.2e-38},
-    [MICA_F64] = {0x1p-53, 1e-14, 1e-300}};
+static const struct {
+    double rounding, sums, tiny;
+} tolerance[] = {[MICA_F32] = {0x1p-24, 4e-6, 1.2e-38},
+                 [MICA_F16] = {0x1p-11, 4e-6, 6e-8},
+                 [MICA_BF16] = {0x1p-8, 4e-6, 1.2e-38},
+                 [MICA_F64] = {0x1p-53, 1e-14, 1e-300}};
 
 static inline bool value_close(mica_dtype dtype, double got, double want, double scale) {
     if (isnan(want) || isnan(got)) return isnan(want) && isnan(got);
@@ -208,22 +220,23 @@ static inline bool value_close(mica_dtype dtype, double got, double want, double
         double most = dtype == MICA_F16 ? 65519 : dtype == MICA_F64 ? 1e308 : 3.38e38; // rounds to infinity from here
         return got == want || (fabs(want) >= most && got * want > 0);
     }
-    return fabs(got - want) <= tolerance[dtype].rounding * 1.001 * fabs(want) + tolerance[dtype].sums * scale + tolerance[dtype].tiny;
+    return fabs(got - want) <=
+           tolerance[dtype].rounding * 1.001 * fabs(want) + tolerance[dtype].sums * scale + tolerance[dtype].tiny;
 }
 
-static inline void values_equal(const char *what, const char *level, mica_dtype dtype, const double *got, const double *want,
-                                size_t n, double scale) {
+static inline void values_equal(const char *what, const char *level, mica_dtype dtype, const double *got,
+                                const double *want, size_t n, double scale) {
     for (size_t i = 0; i < n; i++)
         if (!value_close(dtype, got[i], want[i], scale)) {
-            fprintf(stderr, "%s, %s, level %s: element %zu of %zu is %.9g, not %.9g\n", what, mica_dtype_name(dtype), level, i, n,
-                    got[i], want[i]);
+            fprintf(stderr, "%s, %s, level %s: element %zu of %zu is %.9g, not %.9g\n", what, mica_dtype_name(dtype),
+                    level, i, n, got[i], want[i]);
             fail();
         }
 }
 
 /** For each level this CPU has, slowest first; declares `isa`. */
-#define EACH_LEVEL \
-    for (size_t level_i = 0; level_i < levels_count(); level_i++) \
+#define EACH_LEVEL                                                                                                     \
+    for (size_t level_i = 0; level_i < levels_count(); level_i++)                                                      \
         for (const mica_cpu_isa *isa = mica_cpu_isa_at(level_i); isa; isa = NULL)
 static inline size_t levels_count(void) {
     size_t n = 0;

@@ -8,8 +8,8 @@
 static double attention_scale(mica_dtype t) { return t == MICA_BF16 ? 0x1p-9 * 2 / tolerance[t].sums : 2; }
 
 /** out[Dh] = attention of one query over n keys; rows `step` apart; bias NULL = 0; seen NULL = all. */
-static void want_row(double *out, const double *q, const double *k, const double *v, size_t step, size_t n, size_t Dh, double scale,
-                     const double *bias) {
+static void want_row(double *out, const double *q, const double *k, const double *v, size_t step, size_t n, size_t Dh,
+                     double scale, const double *bias) {
     double max = -(double)INFINITY, sum = 0, *s = calloc(n + 1, sizeof *s);
     for (size_t j = 0; j < n; j++) {
         for (size_t d = 0; d < Dh; d++) s[j] += q[d] * k[j * step + d];
@@ -46,7 +46,8 @@ static array make_mask(const sdpa_case *s, mica_dtype t, layout how) {
     int64_t shape[4] = {full ? s->B : 1, full ? s->H : 1, s->Tq, s->Tk};
     array m = s->mask == 3 ? array_new(type, how, 2, shape + 2) : array_new(type, how, 4, shape);
     for (size_t i = 0; i < m.count; i++) {
-        size_t j = i % (size_t)s->Tk, q = i / (size_t)s->Tk % (size_t)s->Tq, h = i / (size_t)(s->Tk * s->Tq) % (size_t)shape[1];
+        size_t j = i % (size_t)s->Tk, q = i / (size_t)s->Tk % (size_t)s->Tq,
+               h = i / (size_t)(s->Tk * s->Tq) % (size_t)shape[1];
         double v = mask_of(s, i / (size_t)(s->Tk * s->Tq * shape[1]), h, q, j);
         array_put(&m, i, s->mask == 1 ? v >= 0 : v);
     }
@@ -59,7 +60,8 @@ static void want_sdpa(double *out, const sdpa_case *s, const array *q, const arr
     size_t Dh = (size_t)s->Dh, Tk = (size_t)s->Tk, Tq = (size_t)s->Tq, H = (size_t)s->H;
     double *bias = calloc(Tk + 1, sizeof *bias);
     for (size_t r = 0; r < (size_t)s->B * H * Tq; r++) {
-        size_t i = r % Tq, h = r / Tq % H, b = r / Tq / H, kv = (b * (size_t)s->Hkv + h / (H / (size_t)s->Hkv)) * Tk * Dh;
+        size_t i = r % Tq, h = r / Tq % H, b = r / Tq / H,
+               kv = (b * (size_t)s->Hkv + h / (H / (size_t)s->Hkv)) * Tk * Dh;
         for (int64_t j = 0; j < s->Tk; j++) {
             int64_t position = s->Tk - s->Tq + (int64_t)i;
             bool hidden = (s->causal && j > position) || (s->window && j <= position - s->window);
@@ -71,11 +73,15 @@ static void want_sdpa(double *out, const sdpa_case *s, const array *q, const arr
 }
 
 static void run_sdpa(const mica_cpu_isa *isa, mica_dtype t, const sdpa_case *s, layout how) {
-    array q = array_random(t, how, SHAPE(s->B, s->H, s->Tq, s->Dh), 1, 1), k = array_random(t, how, SHAPE(s->B, s->Hkv, s->Tk, s->Dh), 2, 1);
-    array v = array_random(t, how, SHAPE(s->B, s->Hkv, s->Tk, s->Dh), 3, 1), out = array_new(t, CONTIGUOUS, SHAPE(s->B, s->H, s->Tq, s->Dh));
+    array q = array_random(t, how, SHAPE(s->B, s->H, s->Tq, s->Dh), 1, 1),
+          k = array_random(t, how, SHAPE(s->B, s->Hkv, s->Tk, s->Dh), 2, 1);
+    array v = array_random(t, how, SHAPE(s->B, s->Hkv, s->Tk, s->Dh), 3, 1),
+          out = array_new(t, CONTIGUOUS, SHAPE(s->B, s->H, s->Tq, s->Dh));
     array mask = make_mask(s, t, how);
-    mica_params params = {.sdpa = {.scale = (float)(1.5 / sqrt((double)s->Dh + 1e-9)), .causal = s->causal, .window = s->window}};
-    kernel_run_all_threads(isa, "sdpa", &params, &out, s->mask ? 4 : 3, (array *[]){&q, &k, &v, s->mask ? &mask : NULL});
+    mica_params params = {
+        .sdpa = {.scale = (float)(1.5 / sqrt((double)s->Dh + 1e-9)), .causal = s->causal, .window = s->window}};
+    kernel_run_all_threads(isa, "sdpa", &params, &out, s->mask ? 4 : 3,
+                           (array *[]){&q, &k, &v, s->mask ? &mask : NULL});
     double *want = calloc(out.count + 1, sizeof *want);
     want_sdpa(want, s, &q, &k, &v, (double)params.sdpa.scale);
     values_equal("sdpa", isa->name, t, out.values, want, out.count, attention_scale(t));
@@ -85,11 +91,11 @@ static void run_sdpa(const mica_cpu_isa *isa, mica_dtype t, const sdpa_case *s, 
 static void sdpa_matches(void **state) {
     (void)state;
     static const sdpa_case cases[] = {
-        {1, 1, 1, 1, 1, 32, false, 0, 0},   {2, 2, 2, 5, 5, 64, true, 0, 0},    {1, 4, 2, 70, 70, 80, true, 0, 0},
+        {1, 1, 1, 1, 1, 32, false, 0, 0},    {2, 2, 2, 5, 5, 64, true, 0, 0},    {1, 4, 2, 70, 70, 80, true, 0, 0},
         {1, 3, 1, 67, 131, 96, true, 20, 0}, {2, 8, 1, 9, 200, 128, true, 0, 1}, {1, 4, 4, 17, 65, 256, false, 0, 2},
-        {1, 6, 3, 33, 64, 40, false, 0, 3}, {1, 2, 1, 12, 7, 16, true, 0, 0},   {1, 5, 1, 1, 300, 72, true, 100, 0},
-        {1, 7, 7, 130, 130, 10, true, 3, 1}, {1, 2, 2, 20, 0, 32, false, 0, 0}, {1, 2, 2, 0, 20, 32, true, 0, 0},
-        {0, 2, 2, 4, 4, 32, true, 0, 0},    {1, 1, 1, 4, 70, 1, false, 9, 2},   {1, 130, 1, 2, 66, 33, true, 0, 3},
+        {1, 6, 3, 33, 64, 40, false, 0, 3},  {1, 2, 1, 12, 7, 16, true, 0, 0},   {1, 5, 1, 1, 300, 72, true, 100, 0},
+        {1, 7, 7, 130, 130, 10, true, 3, 1}, {1, 2, 2, 20, 0, 32, false, 0, 0},  {1, 2, 2, 0, 20, 32, true, 0, 0},
+        {0, 2, 2, 4, 4, 32, true, 0, 0},     {1, 1, 1, 4, 70, 1, false, 9, 2},   {1, 130, 1, 2, 66, 33, true, 0, 3},
         {1, 2, 2, 30, 30, 0, true, 0, 0}};
     static const mica_dtype types[] = {MICA_F32, MICA_F16, MICA_BF16, MICA_F64};
     EACH_LEVEL
@@ -103,9 +109,12 @@ static void sdpa_large_scores(void **state) { // the running maximum moves by hu
     for (int direction = -1; direction <= 1; direction += 2) {
         enum { T = 300, Dh = 32 };
         sdpa_case s = {1, 1, 1, T, T, Dh, true, 0, 0};
-        array q = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh)), k = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh));
-        array v = array_random(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1), out = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh));
-        for (size_t i = 0; i < q.count; i++) array_put(&q, i, i % Dh ? 0 : 8), array_put(&k, i, i % Dh ? 1 : direction * (double)(i / Dh));
+        array q = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh)),
+              k = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh));
+        array v = array_random(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1),
+              out = array_new(MICA_F32, CONTIGUOUS, SHAPE(1, 1, T, Dh));
+        for (size_t i = 0; i < q.count; i++)
+            array_put(&q, i, i % Dh ? 0 : 8), array_put(&k, i, i % Dh ? 1 : direction * (double)(i / Dh));
         mica_params params = {.sdpa = {.scale = 1, .causal = 1}};
         kernel_run_all_threads(isa, "sdpa", &params, &out, 3, (array *[]){&q, &k, &v});
         double *want = calloc(out.count, sizeof *want);
@@ -121,7 +130,7 @@ typedef struct paged_case {
     int B;
     int64_t H, Hkv, Dh, P, L, layer, window;
     int lengths[MOST_SEQUENCES], appended[MOST_SEQUENCES]; // positions after the append; tokens of the append
-    bool release; // pages that every query's window has left are given up
+    bool release;                                          // pages that every query's window has left are given up
 } paged_case;
 
 // The cache and, per sequence, what was put into it.
@@ -139,7 +148,8 @@ static void append(cache *c, const mica_cpu_isa *isa, const int *from, const int
     const paged_case *s = c->s;
     int64_t N = 0;
     for (int b = 0; b < s->B; b++) N += to[b] - from[b];
-    array k = array_new(c->t, PADDED, SHAPE(N + 2, s->Hkv, s->Dh)), v = array_new(c->t, REVERSED, SHAPE(N + 2, s->Hkv, s->Dh));
+    array k = array_new(c->t, PADDED, SHAPE(N + 2, s->Hkv, s->Dh)),
+          v = array_new(c->t, REVERSED, SHAPE(N + 2, s->Hkv, s->Dh));
     size_t row = (size_t)(s->Hkv * s->Dh), at = 1; // rows 0 and N + 1 belong to no sequence
     for (size_t i = 0; i < k.count; i++) array_put(&k, i, 1e30), array_put(&v, i, 1e30);
     for (int b = 0; b < s->B; b++) {
@@ -182,7 +192,8 @@ static cache cache_new(const paged_case *s, mica_dtype t, const mica_cpu_isa *is
     append(&c, isa, from, middle);
     if (s->release)
         for (int b = 0; b < s->B; b++)
-            for (int64_t i = 0; (i + 1) * s->P <= middle[b] + 1 - s->window; i++) array_put(&c.table, (size_t)(b * c.max_pages + i), -1);
+            for (int64_t i = 0; (i + 1) * s->P <= middle[b] + 1 - s->window; i++)
+                array_put(&c.table, (size_t)(b * c.max_pages + i), -1);
     append(&c, isa, middle, to);
     c.q = array_random(t, PADDED, SHAPE(c.N, s->H, s->Dh), 5, 1);
     return c;
@@ -194,7 +205,8 @@ static void cache_free(cache *c) {
 }
 
 static mica_params paged_params(const paged_case *s) {
-    return (mica_params){.paged = {.scale = (float)(1 / sqrt((double)s->Dh)), .layer = (int32_t)s->layer, .window = (int32_t)s->window}};
+    return (mica_params){
+        .paged = {.scale = (float)(1 / sqrt((double)s->Dh)), .layer = (int32_t)s->layer, .window = (int32_t)s->window}};
 }
 
 static void want_paged(double *want, const cache *c) {
@@ -207,7 +219,8 @@ static void want_paged(double *want, const cache *c) {
                 size_t position = (size_t)(s->lengths[b] - s->appended[b] + i), n = position + 1, first = 0;
                 if (s->window && n > (size_t)s->window) first = n - (size_t)s->window;
                 size_t at = ((c->start[b] + (size_t)i) * (size_t)s->H + h) * Dh, kv = first * row + h / G * Dh;
-                want_row(want + at, c->q.values + at, c->k[b].values + kv, c->v[b].values + kv, row, n - first, Dh, scale, NULL);
+                want_row(want + at, c->q.values + at, c->k[b].values + kv, c->v[b].values + kv, row, n - first, Dh,
+                         scale, NULL);
             }
 }
 
@@ -236,7 +249,8 @@ static void paged_matches(void **state) {
             cache c = cache_new(s, t, isa);
             mica_params params = paged_params(s);
             array out = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
-            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4,
+                                   (array *[]){&c.q, &c.pool, &c.meta, &c.table});
             double *want = calloc(out.count, sizeof *want);
             want_paged(want, &c);
             char what[40];
@@ -266,7 +280,8 @@ static void append_writes_only_its_slots(void **state) {
 
 static void append_converts(void **state) { // an f32 model with a bf16 cache
     (void)state;
-    array pool = array_new(MICA_BF16, CONTIGUOUS, SHAPE(2, 1, 2, 1, 4, 8)), k = array_random(MICA_F32, REVERSED, SHAPE(1, 1, 8), 1, 1);
+    array pool = array_new(MICA_BF16, CONTIGUOUS, SHAPE(2, 1, 2, 1, 4, 8)),
+          k = array_random(MICA_F32, REVERSED, SHAPE(1, 1, 8), 1, 1);
     array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)), table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 2));
     array_put(&meta, 0, 0), array_put(&meta, 1, 1), array_put(&meta, 2, 6), array_put(&meta, 3, 0);
     array_put(&table, 0, 0), array_put(&table, 1, 1);
@@ -290,7 +305,8 @@ static void rows_do_not_depend_on_the_batch(void **state) {
         device_use(isa, 2);
         kernel_run("paged_attention", &params, &all, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
         for (size_t b = 0; b < 4; b++) {
-            array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)), table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, c.max_pages));
+            array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)),
+                  table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, c.max_pages));
             array one = array_new(t, CONTIGUOUS, SHAPE(c.N, s.H, s.Dh));
             for (size_t i = 0; i < 4; i++) array_put(&meta, i, c.meta.values[b * 4 + i]);
             for (size_t i = 0; i < table.count; i++) array_put(&table, i, c.table.values[b * table.count + i]);
@@ -321,7 +337,8 @@ static void absent_pages_are_hidden(void **state) {
             for (size_t i = 0; i < (size_t)s.appended[b]; i++)
                 for (size_t h = 0; h < 4; h++) {
                     size_t at = ((c.start[b] + i) * 4 + h) * 64, n = (size_t)(s.lengths[b] - s.appended[b]) + i + 1;
-                    want_row(want + at, c.q.values + at, c.k[b].values + h / 2 * 64, c.v[b].values + h / 2 * 64, 128, n, 64, 0.125, bias);
+                    want_row(want + at, c.q.values + at, c.k[b].values + h / 2 * 64, c.v[b].values + h / 2 * 64, 128, n,
+                             64, 0.125, bias);
                 }
         values_equal("paged_attention, holes", isa->name, MICA_F32, out.values, want, out.count, 2);
         free(want), array_free(&out), cache_free(&c);
@@ -337,15 +354,21 @@ static void paged_equals_sdpa(void **state) {
             enum { T = 150, H = 4, Hkv = 2, Dh = 64 };
             const paged_case s = {1, H, Hkv, Dh, 16, 1, 0, window, {T}, {T}, false};
             cache c = cache_new(&s, t, isa);
-            mica_params params = paged_params(&s), dense = {.sdpa = {.scale = params.paged.scale, .causal = 1, .window = window}};
-            array out = array_new(t, CONTIGUOUS, SHAPE(T + 2, H, Dh)), want = array_new(t, CONTIGUOUS, SHAPE(1, H, T, Dh));
-            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+            mica_params params = paged_params(&s),
+                        dense = {.sdpa = {.scale = params.paged.scale, .causal = 1, .window = window}};
+            array out = array_new(t, CONTIGUOUS, SHAPE(T + 2, H, Dh)),
+                  want = array_new(t, CONTIGUOUS, SHAPE(1, H, T, Dh));
+            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4,
+                                   (array *[]){&c.q, &c.pool, &c.meta, &c.table});
             array q = c.q, k = c.k[0], v = c.v[0]; // [T, H, Dh] seen as [1, H, T, Dh]
             array *views[] = {&q, &k, &v};
             q.t.data += q.t.stride[0] * (int64_t)mica_dtype_size(t);
             for (size_t i = 0; i < 3; i++) {
                 mica_tensor x = views[i]->t;
-                views[i]->t = (mica_tensor){.data = x.data, .dtype = t, .ndim = 4, .shape = {1, x.shape[1], T, Dh},
+                views[i]->t = (mica_tensor){.data = x.data,
+                                            .dtype = t,
+                                            .ndim = 4,
+                                            .shape = {1, x.shape[1], T, Dh},
                                             .stride = {0, x.stride[1], x.stride[0], x.stride[2]}};
             }
             kernel_run_all_threads(isa, "sdpa", &dense, &want, 3, views);
@@ -362,12 +385,14 @@ static void bf16_loses_no_precision(void **state) {
     (void)state;
     enum { T = 400, Dh = 128 };
     const sdpa_case s = {1, 2, 1, T, T, Dh, true, 0, 0};
-    array q = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 2, T, Dh), 1, 1), k = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 1, T, Dh), 2, 1);
+    array q = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 2, T, Dh), 1, 1),
+          k = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 1, T, Dh), 2, 1);
     array v = array_random(MICA_F64, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1);
     double *exact = calloc(q.count, sizeof *exact), *rounded = calloc(q.count, sizeof *rounded);
     mica_params params = {.sdpa = {.scale = 0.15f, .causal = 1}};
     want_sdpa(exact, &s, &q, &k, &v, (double)params.sdpa.scale);
-    array x[3] = {array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 2, T, Dh), 1, 1), array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 1, T, Dh), 2, 1),
+    array x[3] = {array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 2, T, Dh), 1, 1),
+                  array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 1, T, Dh), 2, 1),
                   array_random(MICA_BF16, CONTIGUOUS, SHAPE(1, 1, T, Dh), 3, 1)};
     want_sdpa(rounded, &s, &x[0], &x[1], &x[2], (double)params.sdpa.scale);
     double unavoidable = 0;
@@ -378,7 +403,8 @@ static void bf16_loses_no_precision(void **state) {
         kernel_run_all_threads(isa, "sdpa", &params, &out, 3, (array *[]){&x[0], &x[1], &x[2]});
         double error = 0;
         for (size_t i = 0; i < q.count; i++) error += pow(out.values[i] - exact[i], 2);
-        printf("  %-6s root mean square error %.3f times that of rounding q, k, v and the result to bf16\n", isa->name, sqrt(error / unavoidable));
+        printf("  %-6s root mean square error %.3f times that of rounding q, k, v and the result to bf16\n", isa->name,
+               sqrt(error / unavoidable));
         assert_true(error <= unavoidable * 1.05 * 1.05);
         array_free(&out);
     }
@@ -388,10 +414,15 @@ static void bf16_loses_no_precision(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sdpa_matches), cmocka_unit_test(sdpa_large_scores), cmocka_unit_test(paged_matches),
-        cmocka_unit_test(append_writes_only_its_slots), cmocka_unit_test(append_converts),
-        cmocka_unit_test(rows_do_not_depend_on_the_batch), cmocka_unit_test(absent_pages_are_hidden),
-        cmocka_unit_test(paged_equals_sdpa), cmocka_unit_test(bf16_loses_no_precision),
+        cmocka_unit_test(sdpa_matches),
+        cmocka_unit_test(sdpa_large_scores),
+        cmocka_unit_test(paged_matches),
+        cmocka_unit_test(append_writes_only_its_slots),
+        cmocka_unit_test(append_converts),
+        cmocka_unit_test(rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(absent_pages_are_hidden),
+        cmocka_unit_test(paged_equals_sdpa),
+        cmocka_unit_test(bf16_loses_no_precision),
     };
     return cmocka_run_group_tests_name("attention kernels", tests, levels_print, NULL);
 }

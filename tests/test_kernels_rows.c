@@ -33,7 +33,9 @@ static double converted(mica_dtype from, mica_dtype to, double v) {
 
 static void astype_all_pairs(void **state) {
     (void)state;
-    static const double special[] = {0, 1, -1, 2.5, -2.5, 300, -300, 70000, -70000, 1e10, -1e10, (double)NAN, (double)INFINITY, -(double)INFINITY, 0.5, 127};
+    static const double special[] = {
+        0,   1,  -1, 2.5, -2.5, 300, -300, 70000, -70000, 1e10, -1e10, (double)NAN, (double)INFINITY, -(double)INFINITY,
+        0.5, 127};
     EACH_LEVEL
     for (int from = 0; from < MICA_DTYPE_COUNT; from++)
         for (int to = 0; to < MICA_DTYPE_COUNT; to++)
@@ -42,7 +44,8 @@ static void astype_all_pairs(void **state) {
                 array y = array_new((mica_dtype)to, CONTIGUOUS, SHAPE(3, n));
                 for (size_t i = 0; i < x.count; i++) {
                     double v = i < 16 ? special[i] : 90 * random_normal(3, i);
-                    if (!mica_dtype_is_float((mica_dtype)from)) v = isnan(v) || isinf(v) ? 5 : fabs(trunc(fmod(v, 100)));
+                    if (!mica_dtype_is_float((mica_dtype)from))
+                        v = isnan(v) || isinf(v) ? 5 : fabs(trunc(fmod(v, 100)));
                     array_put(&x, i, v);
                 }
                 kernel_run_all_threads(isa, "astype", NULL, &y, 1, (array *[]){&x});
@@ -59,11 +62,17 @@ static void astype_all_pairs(void **state) {
 static void astype_rounds_once(void **state) {
     (void)state;
     device_use(mica_cpu_isa_at(0), 1);
-    static const struct { mica_dtype from, to; double v, want; } cases[] = {
-        {MICA_F64, MICA_F16, 1 + 0x1p-11 + 0x1p-40, 1 + 0x1p-10},  {MICA_F64, MICA_BF16, 1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-7},
-        {MICA_F64, MICA_BF16, -1 - 0x1p-8 - 0x1p-40, -1 - 0x1p-7}, {MICA_F64, MICA_F16, 1 + 0x1p-11 - 0x1p-40, 1},
-        {MICA_I64, MICA_BF16, 0x1p40 + 0x1p32 + 1, 0x1p40 + 0x1p33}, {MICA_I64, MICA_BF16, -0x1p40 - 0x1p32 - 1, -0x1p40 - 0x1p33},
-        {MICA_U64, MICA_F32, 0x1p63 + 0x1p39 + 0x1p12, 0x1p63 + 0x1p40}, {MICA_F64, MICA_BF16, 1e300, (double)INFINITY}};
+    static const struct {
+        mica_dtype from, to;
+        double v, want;
+    } cases[] = {{MICA_F64, MICA_F16, 1 + 0x1p-11 + 0x1p-40, 1 + 0x1p-10},
+                 {MICA_F64, MICA_BF16, 1 + 0x1p-8 + 0x1p-40, 1 + 0x1p-7},
+                 {MICA_F64, MICA_BF16, -1 - 0x1p-8 - 0x1p-40, -1 - 0x1p-7},
+                 {MICA_F64, MICA_F16, 1 + 0x1p-11 - 0x1p-40, 1},
+                 {MICA_I64, MICA_BF16, 0x1p40 + 0x1p32 + 1, 0x1p40 + 0x1p33},
+                 {MICA_I64, MICA_BF16, -0x1p40 - 0x1p32 - 1, -0x1p40 - 0x1p33},
+                 {MICA_U64, MICA_F32, 0x1p63 + 0x1p39 + 0x1p12, 0x1p63 + 0x1p40},
+                 {MICA_F64, MICA_BF16, 1e300, (double)INFINITY}};
     for (size_t i = 0; i < MICA_COUNT(cases); i++) {
         array x = array_new(cases[i].from, CONTIGUOUS, SHAPE(1)), y = array_new(cases[i].to, CONTIGUOUS, SHAPE(1));
         array_put(&x, 0, cases[i].v);
@@ -90,12 +99,14 @@ static void halves_are_exact(void **state) {
         }
         for (uint32_t round = 0; round < 32; round++) {
             for (uint32_t i = 0; i < N; i++) // all exponents, the bits that decide about rounding
-                f[i] = mica_f32_from_bits(i << 16 | (round < 8 ? (round & 1) + (round >> 1 & 3) * 0x4000 : (uint32_t)rand() & 0xFFFF));
+                f[i] = mica_f32_from_bits(
+                    i << 16 | (round < 8 ? (round & 1) + (round >> 1 & 3) * 0x4000 : (uint32_t)rand() & 0xFFFF));
             isa->rows.from_f32[t](h, f, N);
             for (uint32_t i = 0; i < N; i++) {
                 uint16_t want = t == MICA_F16 ? mica_f32_to_f16(f[i]) : mica_f32_to_bf16(f[i]);
                 if (h[i] != want && !isnan(f[i]))
-                    fail_msg("%s from %a, level %s: %04x, not %04x", mica_dtype_name(t), (double)f[i], isa->name, h[i], want);
+                    fail_msg("%s from %a, level %s: %04x, not %04x", mica_dtype_name(t), (double)f[i], isa->name, h[i],
+                             want);
                 if (isnan(f[i])) assert_true(isnan(t == MICA_F16 ? mica_f16_to_f32(h[i]) : mica_bf16_to_f32(h[i])));
             }
         }
@@ -108,7 +119,8 @@ static void contiguous_copies_views(void **state) {
     for (int t = 0; t < MICA_DTYPE_COUNT; t++)
         for (layout how = 0; how < LAYOUTS; how++)
             for (int64_t n = 0; n < 70; n = n * 3 + 1) {
-                array x = array_new((mica_dtype)t, how, SHAPE(2, 3, n)), y = array_new((mica_dtype)t, CONTIGUOUS, SHAPE(2, 3, n));
+                array x = array_new((mica_dtype)t, how, SHAPE(2, 3, n)),
+                      y = array_new((mica_dtype)t, CONTIGUOUS, SHAPE(2, 3, n));
                 for (size_t i = 0; i < x.count; i++) array_put(&x, i, (double)(i % 100));
                 kernel_run_all_threads(mica_cpu_isa_at(0), "contiguous", NULL, &y, 1, (array *[]){&x});
                 assert_memory_equal(x.values, y.values, x.count * sizeof(double));
@@ -127,16 +139,20 @@ static double want_gelu_tanh(double x) {
 static const struct {
     const char *op;
     double (*want)(double);
-    // Relative error in units of 2^-24: `flat`, and what the exponent's own rounding is magnified to, `linear` * |argument
-    // of exp|; gelu's argument is x²/2, gelu_tanh's 2u.
+    // Relative error in units of 2^-24: `flat`, and what the exponent's own rounding is magnified to, `linear` *
+    // |argument of exp|; gelu's argument is x²/2, gelu_tanh's 2u.
     double flat, linear;
-} unary[MICA_CPU_UNARIES] = {
-    [MICA_CPU_EXP] = {"exp", exp, 3, 0},        [MICA_CPU_SIGMOID] = {"sigmoid", want_sigmoid, 5, 0},
-    [MICA_CPU_SILU] = {"silu", want_silu, 6, 0}, [MICA_CPU_GELU] = {"gelu", want_gelu, 8, 4},
-    [MICA_CPU_GELU_TANH] = {"gelu_tanh", want_gelu_tanh, 8, 5}, [MICA_CPU_TANH] = {"tanh", tanh, 5, 0}};
+} unary[MICA_CPU_UNARIES] = {[MICA_CPU_EXP] = {"exp", exp, 3, 0},
+                             [MICA_CPU_SIGMOID] = {"sigmoid", want_sigmoid, 5, 0},
+                             [MICA_CPU_SILU] = {"silu", want_silu, 6, 0},
+                             [MICA_CPU_GELU] = {"gelu", want_gelu, 8, 4},
+                             [MICA_CPU_GELU_TANH] = {"gelu_tanh", want_gelu_tanh, 8, 5},
+                             [MICA_CPU_TANH] = {"tanh", tanh, 5, 0}};
 
 static double unary_bound(int f, double x, double want) {
-    double argument = f == MICA_CPU_GELU ? x * x / 2 : f == MICA_CPU_GELU_TANH ? 1.6 * fabs(x + 0.044715 * x * x * x) : 0;
+    double argument = f == MICA_CPU_GELU        ? x * x / 2
+                      : f == MICA_CPU_GELU_TANH ? 1.6 * fabs(x + 0.044715 * x * x * x)
+                                                : 0;
     return 0x1p-24 * (unary[f].flat + unary[f].linear * fmin(argument, 110)) * fabs(want);
 }
 
@@ -154,11 +170,13 @@ static void unary_whole_range_f32(void **state) {
             for (uint64_t i = 0; i < N; i++) {
                 double want = unary[f].want((double)x[i]), got = (double)y[i];
                 if (isnan(want) || fabs(want) > 3.4028235e38) {
-                    if (isnan(want) ? !isnan(got) : !(got >= 3.4028e38)) fail_msg("%s(%a), level %s: %a", unary[f].op, (double)x[i], isa->name, got);
+                    if (isnan(want) ? !isnan(got) : !(got >= 3.4028e38))
+                        fail_msg("%s(%a), level %s: %a", unary[f].op, (double)x[i], isa->name, got);
                     continue;
                 }
                 double bound = unary_bound(f, (double)x[i], want), error = fabs(got - want);
-                if (!(error <= bound + 1.2e-38)) fail_msg("%s(%a), level %s: %a, not %a", unary[f].op, (double)x[i], isa->name, got, want);
+                if (!(error <= bound + 1.2e-38))
+                    fail_msg("%s(%a), level %s: %a, not %a", unary[f].op, (double)x[i], isa->name, got, want);
                 if (fabs(want) > 1e-37 && error / fabs(want) > worst) worst = error / fabs(want);
             }
         }
@@ -178,7 +196,8 @@ static void unary_every_half(void **state) {
             for (size_t i = 0; i < 65536; i++) {
                 double v = value_get(t, &x[i]), want = unary[f].want(v), got = value_get(t, &y[i]);
                 if (!value_close(t, got, want, unary_bound(f, v, want) / tolerance[t].sums))
-                    fail_msg("%s(%g), %s, level %s: %g, not %g", unary[f].op, v, mica_dtype_name(t), isa->name, got, want);
+                    fail_msg("%s(%g), %s, level %s: %g, not %g", unary[f].op, v, mica_dtype_name(t), isa->name, got,
+                             want);
             }
         }
 }
@@ -190,10 +209,12 @@ static void unary_views(void **state) {
         for (size_t l = 0; l < MICA_COUNT(lengths); l++)
             for (int f = 0; f < MICA_CPU_UNARIES; f++) {
                 layout how = (layout)((l + (size_t)f) % LAYOUTS);
-                array x = array_random(float_types[t], how, SHAPE(2, 5, lengths[l]), l, 3), y = array_new(x.t.dtype, CONTIGUOUS, SHAPE(2, 5, lengths[l]));
+                array x = array_random(float_types[t], how, SHAPE(2, 5, lengths[l]), l, 3),
+                      y = array_new(x.t.dtype, CONTIGUOUS, SHAPE(2, 5, lengths[l]));
                 kernel_run_all_threads(isa, unary[f].op, NULL, &y, 1, (array *[]){&x});
                 for (size_t i = 0; i < x.count; i++) x.values[i] = unary[f].want(x.values[i]);
-                values_equal(unary[f].op, isa->name, x.t.dtype, y.values, x.values, x.count, f == MICA_CPU_EXP ? 100 : 1);
+                values_equal(unary[f].op, isa->name, x.t.dtype, y.values, x.values, x.count,
+                             f == MICA_CPU_EXP ? 100 : 1);
                 array_free(&x), array_free(&y);
             }
 }
@@ -209,7 +230,8 @@ static void gated_views(void **state) {
                 array b = array_random(float_types[t], (layout)(l / 2 % LAYOUTS), SHAPE(7, lengths[l]), l + 50, 2);
                 array y = array_new(float_types[t], CONTIGUOUS, SHAPE(7, lengths[l]));
                 kernel_run_all_threads(isa, op, NULL, &y, 2, (array *[]){&a, &b});
-                for (size_t i = 0; i < a.count; i++) a.values[i] = (which ? want_gelu_tanh : want_silu)(a.values[i]) * b.values[i];
+                for (size_t i = 0; i < a.count; i++)
+                    a.values[i] = (which ? want_gelu_tanh : want_silu)(a.values[i]) * b.values[i];
                 values_equal(op, isa->name, float_types[t], y.values, a.values, a.count, 3);
                 array_free(&a), array_free(&b), array_free(&y);
             }
@@ -225,7 +247,8 @@ static void raw_binary_rows(void **state) {
     for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
         for (size_t l = 0; l < MICA_COUNT(lengths); l++) {
             size_t n = (size_t)lengths[l];
-            array a = array_random(t, CONTIGUOUS, SHAPE(lengths[l]), 1, 4), b = array_random(t, CONTIGUOUS, SHAPE(lengths[l]), 2, 4);
+            array a = array_random(t, CONTIGUOUS, SHAPE(lengths[l]), 1, 4),
+                  b = array_random(t, CONTIGUOUS, SHAPE(lengths[l]), 2, 4);
             array y = array_new(t, CONTIGUOUS, SHAPE(lengths[l]));
             double *want = calloc(n + 1, sizeof *want);
             for (int f = MICA_CPU_ADD; f <= MICA_CPU_DIV; f++) {
@@ -257,21 +280,28 @@ static void norms(void **state) {
     EACH_LEVEL
     for (size_t t = 0; t < MICA_COUNT(float_types); t++)
         for (size_t l = 0; l < MICA_COUNT(lengths); l++)
-            for (int variant = 0; variant < 6; variant++) { // bit 0: layer_norm; variant / 2: how many weights are absent
+            for (int variant = 0; variant < 6;
+                 variant++) { // bit 0: layer_norm; variant / 2: how many weights are absent
                 bool center = variant & 1;
                 mica_dtype wt = float_types[(t + l) % MICA_COUNT(float_types)];
                 int64_t D = lengths[l];
-                array x = array_random(float_types[t], (layout)(l % LAYOUTS), SHAPE(2, 3, D), l, variant == 3 ? 1e-3 : 2);
+                array x =
+                    array_random(float_types[t], (layout)(l % LAYOUTS), SHAPE(2, 3, D), l, variant == 3 ? 1e-3 : 2);
                 if (variant == 4 && D)
                     for (size_t i = 0; i < x.count; i++) array_put(&x, i, 0);
-                array w = array_random(wt, l % 5 == 4 ? PADDED : CONTIGUOUS, SHAPE(D), l + 1, 1), b = array_random(wt, CONTIGUOUS, SHAPE(D), l + 2, 1);
+                array w = array_random(wt, l % 5 == 4 ? PADDED : CONTIGUOUS, SHAPE(D), l + 1, 1),
+                      b = array_random(wt, CONTIGUOUS, SHAPE(D), l + 2, 1);
                 array y = array_new(float_types[t], CONTIGUOUS, SHAPE(2, 3, D));
                 array *in[3] = {&x, variant / 2 < 2 ? &w : NULL, variant / 2 < 1 ? &b : NULL};
-                kernel_run_all_threads(isa, center ? "layer_norm" : "rms_norm", &params, &y, center ? 3 : variant / 2 < 2 ? 2 : 1, in);
+                kernel_run_all_threads(isa, center ? "layer_norm" : "rms_norm", &params, &y,
+                                       center            ? 3
+                                       : variant / 2 < 2 ? 2
+                                                         : 1,
+                                       in);
                 double *want = calloc(x.count + 1, sizeof *want);
                 for (size_t r = 0; r < 6; r++)
-                    want_norm(want + r * (size_t)D, x.values + r * (size_t)D, in[1] ? w.values : NULL, in[2] && center ? b.values : NULL,
-                              (size_t)D, (double)params.norm.eps, center);
+                    want_norm(want + r * (size_t)D, x.values + r * (size_t)D, in[1] ? w.values : NULL,
+                              in[2] && center ? b.values : NULL, (size_t)D, (double)params.norm.eps, center);
                 values_equal(center ? "layer_norm" : "rms_norm", isa->name, float_types[t], y.values, want, x.count, 4);
                 free(want), array_free(&x), array_free(&w), array_free(&b), array_free(&y);
             }
@@ -316,13 +346,15 @@ static void softmax_family(void **state) {
                 int64_t D = lengths[l];
                 array x = array_random(float_types[t], (layout)((l + (size_t)variant) % LAYOUTS), SHAPE(5, D), l, 5);
                 fill_extremes(&x, (size_t)D, variant);
-                array y = array_new(float_types[t], CONTIGUOUS, SHAPE(5, D)), e = array_new(float_types[t], CONTIGUOUS, SHAPE(5));
+                array y = array_new(float_types[t], CONTIGUOUS, SHAPE(5, D)),
+                      e = array_new(float_types[t], CONTIGUOUS, SHAPE(5));
                 array a = array_new(MICA_U32, CONTIGUOUS, SHAPE(5));
                 kernel_run_all_threads(isa, "softmax", NULL, &y, 1, (array *[]){&x});
                 kernel_run_all_threads(isa, "logsumexp", NULL, &e, 1, (array *[]){&x});
                 kernel_run_all_threads(isa, "argmax", NULL, &a, 1, (array *[]){&x});
                 double *want = calloc(x.count, sizeof *want), lse[5], arg[5];
-                for (size_t r = 0; r < 5; r++) want_softmax(want + r * (size_t)D, &lse[r], &arg[r], x.values + r * (size_t)D, (size_t)D);
+                for (size_t r = 0; r < 5; r++)
+                    want_softmax(want + r * (size_t)D, &lse[r], &arg[r], x.values + r * (size_t)D, (size_t)D);
                 values_equal("softmax", isa->name, float_types[t], y.values, want, x.count, 1);
                 values_equal("logsumexp", isa->name, float_types[t], e.values, lse, 5, variant == 5 ? 20000 : 10);
                 values_equal("argmax", isa->name, MICA_F64, a.values, arg, 5, 0);
@@ -355,7 +387,8 @@ static void rope_table_is_accurate(void **state) {
     mica_params params = {.rope = {.scale = 1.25f}};
     for (int64_t d = 0; d <= 80; d += 16)
         for (layout how = 0; how < LAYOUTS; how++) {
-            array p = array_new(MICA_I32, how, SHAPE(2, 4)), f = array_new(MICA_F32, how == PADDED ? CONTIGUOUS : how, SHAPE(d / 2));
+            array p = array_new(MICA_I32, how, SHAPE(2, 4)),
+                  f = array_new(MICA_F32, how == PADDED ? CONTIGUOUS : how, SHAPE(d / 2));
             array y = array_new(MICA_F32, CONTIGUOUS, SHAPE(2, 4, d));
             for (size_t i = 0; i < 8; i++) array_put(&p, i, positions[i]);
             for (size_t i = 0; i < f.count; i++) array_put(&f, i, pow(10000, -2 * (double)i / (double)d));
@@ -382,7 +415,8 @@ static void want_rope(double *y, const double *x, const double *table, size_t Dh
 
 static void rope_rotates(void **state) {
     (void)state;
-    static const int64_t sizes[][2] = {{64, 64}, {80, 80}, {96, 32}, {128, 128}, {256, 256}, {10, 6}, {33, 2}, {48, 0}, {72, 70}};
+    static const int64_t sizes[][2] = {{64, 64}, {80, 80}, {96, 32}, {128, 128}, {256, 256},
+                                       {10, 6},  {33, 2},  {48, 0},  {72, 70}};
     enum { B = 2, T = 3, H = 3 };
     EACH_LEVEL
     for (size_t t = 0; t < MICA_COUNT(float_types); t++)
@@ -397,7 +431,8 @@ static void rope_rotates(void **state) {
                 double *want = calloc(x.count, sizeof *want);
                 for (size_t r = 0; r < B * T * H; r++) {
                     size_t row = (tables > 1 ? r / (T * H) : 0) * T + r / H % T;
-                    want_rope(want + r * (size_t)Dh, x.values + r * (size_t)Dh, f.values + row * (size_t)dims, (size_t)Dh, (size_t)dims, variant & 1);
+                    want_rope(want + r * (size_t)Dh, x.values + r * (size_t)Dh, f.values + row * (size_t)dims,
+                              (size_t)Dh, (size_t)dims, variant & 1);
                 }
                 values_equal("rope", isa->name, float_types[t], y.values, want, x.count, 1);
                 free(want), array_free(&x), array_free(&f), array_free(&y);
@@ -414,15 +449,20 @@ static void take_rows(void **state) {
         for (size_t it = 0; it < 5; it++)
             for (layout how = 0; how < LAYOUTS; how++)
                 for (int64_t D = 0; D < 40; D = D * 3 + 1) {
-                    array table = array_new((mica_dtype)t, how, SHAPE(V, 2, D)), id = array_new(id_types[it], how, SHAPE(2, 3));
+                    array table = array_new((mica_dtype)t, how, SHAPE(V, 2, D)),
+                          id = array_new(id_types[it], how, SHAPE(2, 3));
                     array y = array_new((mica_dtype)t, CONTIGUOUS, SHAPE(2, 3, 2, D));
                     for (size_t i = 0; i < table.count; i++) array_put(&table, i, (double)(i % 101));
-                    for (size_t i = 0; i < IDS; i++) array_put(&id, i, (double)(id_types[it] < MICA_I8 && ids[i] < 0 ? 65536 + ids[i] : ids[i]));
+                    for (size_t i = 0; i < IDS; i++)
+                        array_put(&id, i, (double)(id_types[it] < MICA_I8 && ids[i] < 0 ? 65536 + ids[i] : ids[i]));
                     kernel_run_all_threads(mica_cpu_isa_at(0), "take", NULL, &y, 2, (array *[]){&table, &id});
                     for (size_t i = 0; i < y.count; i++) {
                         size_t row = i / (2 * (size_t)D), at = i % (2 * (size_t)D);
                         bool valid = ids[row] >= (id_types[it] < MICA_I8 ? 0 : -V) && ids[row] < V;
-                        double want = valid ? table.values[(size_t)(ids[row] < 0 ? ids[row] + V : ids[row]) * 2 * (size_t)D + at] : mica_dtype_is_float((mica_dtype)t) ? (double)NAN : 0;
+                        double want =
+                            valid ? table.values[(size_t)(ids[row] < 0 ? ids[row] + V : ids[row]) * 2 * (size_t)D + at]
+                            : mica_dtype_is_float((mica_dtype)t) ? (double)NAN
+                                                                 : 0;
                         assert_true(isnan(want) ? isnan(y.values[i]) : y.values[i] == want);
                     }
                     array_free(&table), array_free(&id), array_free(&y);
@@ -431,11 +471,21 @@ static void take_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(astype_all_pairs), cmocka_unit_test(astype_rounds_once), cmocka_unit_test(halves_are_exact),
-        cmocka_unit_test(contiguous_copies_views), cmocka_unit_test(unary_whole_range_f32), cmocka_unit_test(unary_every_half),
-        cmocka_unit_test(unary_views), cmocka_unit_test(gated_views), cmocka_unit_test(raw_binary_rows), cmocka_unit_test(norms),
-        cmocka_unit_test(softmax_family), cmocka_unit_test(argmax_lowest_index_wins), cmocka_unit_test(rope_table_is_accurate),
-        cmocka_unit_test(rope_rotates), cmocka_unit_test(take_rows),
+        cmocka_unit_test(astype_all_pairs),
+        cmocka_unit_test(astype_rounds_once),
+        cmocka_unit_test(halves_are_exact),
+        cmocka_unit_test(contiguous_copies_views),
+        cmocka_unit_test(unary_whole_range_f32),
+        cmocka_unit_test(unary_every_half),
+        cmocka_unit_test(unary_views),
+        cmocka_unit_test(gated_views),
+        cmocka_unit_test(raw_binary_rows),
+        cmocka_unit_test(norms),
+        cmocka_unit_test(softmax_family),
+        cmocka_unit_test(argmax_lowest_index_wins),
+        cmocka_unit_test(rope_table_is_accurate),
+        cmocka_unit_test(rope_rotates),
+        cmocka_unit_test(take_rows),
     };
     return cmocka_run_group_tests_name("row kernels", tests, levels_print, NULL);
 }

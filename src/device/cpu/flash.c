@@ -44,9 +44,19 @@ void mica_flash_start(const mica_flash_work *w, size_t R, size_t Dh) {
 
 void mica_flash_add(const mica_cpu_rows_isa *isa, mica_dtype dtype, const mica_flash_work *w, size_t R, size_t Dh,
                     float scale, bool bias) {
-    isa->flash[dtype](&(mica_cpu_flash){.R = R, .Dp = mica_cpu_head_pad(Dh), .q = w->q, .k = w->k, .v = w->v, .lo = w->lo,
-                                        .hi = w->hi, .bias = bias ? w->bias : NULL, .scale = scale, .scores = w->scores,
-                                        .m = w->m, .l = w->l, .acc = w->acc});
+    isa->flash[dtype](&(mica_cpu_flash){.R = R,
+                                        .Dp = mica_cpu_head_pad(Dh),
+                                        .q = w->q,
+                                        .k = w->k,
+                                        .v = w->v,
+                                        .lo = w->lo,
+                                        .hi = w->hi,
+                                        .bias = bias ? w->bias : NULL,
+                                        .scale = scale,
+                                        .scores = w->scores,
+                                        .m = w->m,
+                                        .l = w->l,
+                                        .acc = w->acc});
 }
 
 void mica_flash_finish(const mica_cpu_rows_isa *isa, mica_dtype dtype, const mica_flash_work *w, size_t r, size_t Dh,

@@ -54,9 +54,9 @@ typedef struct mica_cpu_flash {
     const int32_t *lo, *hi; // [R] row r sees keys lo[r] <= j < hi[r] of the block
     const float *bias;      // [R, MICA_CPU_KEYS] added to the scaled scores; NULL = none
     float scale;
-    float *scores;          // [R, MICA_CPU_KEYS] workspace, 64-byte aligned
-    float *m, *l;           // [R] running maximum (start: -inf) and sum of weights (start: 0)
-    float *acc;             // [R, Dp] running sum of weighted values (start: 0), 64-byte aligned
+    float *scores; // [R, MICA_CPU_KEYS] workspace, 64-byte aligned
+    float *m, *l;  // [R] running maximum (start: -inf) and sum of weights (start: 0)
+    float *acc;    // [R, Dp] running sum of weighted values (start: 0), 64-byte aligned
 } mica_cpu_flash;
 
 typedef struct mica_cpu_rows_isa {
@@ -78,8 +78,9 @@ typedef struct mica_cpu_rows_isa {
     float (*logsumexp[MICA_CPU_FLOATS])(const void *x, size_t D);
     /** Lowest index of the greatest element; the first NaN, if there is one, counts as the greatest. D > 0. */
     size_t (*argmax[MICA_CPU_FLOATS])(const void *x, size_t D);
-    /** One token: H heads of Dh elements, xs elements apart in x and contiguous in y. table: cos [dims/2], sin [dims/2].
-     * The pair (i, i + dims/2), or (2i, 2i + 1) if traditional, is rotated; elements from dims on are copied. */
+    /** One token: H heads of Dh elements, xs elements apart in x and contiguous in y. table: cos [dims/2], sin
+     * [dims/2]. The pair (i, i + dims/2), or (2i, 2i + 1) if traditional, is rotated; elements from dims on are copied.
+     */
     void (*rope[MICA_CPU_FLOATS])(void *y, const void *x, const float *table, size_t H, ptrdiff_t xs, size_t Dh,
                                   size_t dims, int traditional);
 
@@ -95,9 +96,11 @@ typedef struct mica_cpu_rows_isa {
     void (*scores[MICA_CPU_FLOATS])(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
                                     float scale);
     /** acc[g * Dh + d] += sum over j of p[g * ps + j] * v[j * Dh + d]. */
-    void (*values[MICA_CPU_FLOATS])(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh);
+    void (*values[MICA_CPU_FLOATS])(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n,
+                                    size_t Dh);
     /** Raises *max to the greatest of s if that is more, then s = exp(s - *max) in place; returns the sum. *max = -inf
-     * afterwards means that all were: zeros, sum 0. A level may round the weights to the type, and sums them rounded. */
+     * afterwards means that all were: zeros, sum 0. A level may round the weights to the type, and sums them rounded.
+     */
     float (*weights[MICA_CPU_FLOATS])(float *s, size_t n, float *max);
 } mica_cpu_rows_isa;
 

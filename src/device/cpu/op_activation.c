@@ -37,7 +37,8 @@ typedef struct activation {
 static void unary_row(void *ctx, void *y, const void *const *x, size_t n, size_t row) {
     (void)row;
     const activation *k = ctx;
-    if (k->dtype != MICA_F64) k->isa->unary[k->f][k->dtype](y, x[0], n);
+    if (k->dtype != MICA_F64)
+        k->isa->unary[k->f][k->dtype](y, x[0], n);
     else
         for (size_t i = 0; i < n; i++) ((double *)y)[i] = unary_f64((mica_cpu_unary)k->f, ((const double *)x[0])[i]);
 }
@@ -50,7 +51,8 @@ static void gated_row(void *ctx, void *y, const void *const *x, size_t n, size_t
         return;
     }
     mica_cpu_unary f = k->f == MICA_CPU_SWIGLU ? MICA_CPU_SILU : MICA_CPU_GELU_TANH;
-    for (size_t i = 0; i < n; i++) ((double *)y)[i] = unary_f64(f, ((const double *)x[0])[i]) * ((const double *)x[1])[i];
+    for (size_t i = 0; i < n; i++)
+        ((double *)y)[i] = unary_f64(f, ((const double *)x[0])[i]) * ((const double *)x[1])[i];
 }
 
 static void run(const mica_call *c, int inputs, int f, mica_walk_fn *fn) {

@@ -28,7 +28,8 @@ static void visible(const sdpa *k, size_t i, int64_t *first, int64_t *end) {
 }
 
 static const unsigned char *row_at(const sdpa *k, const mica_tensor *t, size_t b, size_t h, size_t i) {
-    return t->data + ((int64_t)b * t->stride[0] + (int64_t)h * t->stride[1] + (int64_t)i * t->stride[2]) * (int64_t)k->size;
+    return t->data +
+           ((int64_t)b * t->stride[0] + (int64_t)h * t->stride[1] + (int64_t)i * t->stride[2]) * (int64_t)k->size;
 }
 
 static bool has_gaps(const mica_tensor *t) { return t->shape[3] > 1 && t->stride[3] != 1; }
@@ -56,9 +57,10 @@ static double score_f64(const sdpa *k, size_t b, size_t h, size_t i, size_t j) {
     for (size_t d = 0; d < k->Dh; d++) dot += x[(int64_t)d * q->stride[3]] * y[(int64_t)d * key->stride[3]];
     if (k->mask && k->mask->dtype == MICA_F64) {
         const int64_t *s = k->mask_stride;
-        bias = ((const double *)(const void *)k->mask->data)[(int64_t)b * s[0] + (int64_t)h * s[1] + (int64_t)i * s[2] +
-                                                             (int64_t)j * s[3]];
-    } else if (k->mask) bias = (double)mask_value(k, b, h, i, j);
+        bias = ((const double *)(const void *)
+                    k->mask->data)[(int64_t)b * s[0] + (int64_t)h * s[1] + (int64_t)i * s[2] + (int64_t)j * s[3]];
+    } else if (k->mask)
+        bias = (double)mask_value(k, b, h, i, j);
     return dot * (double)k->scale + bias;
 }
 
@@ -108,7 +110,8 @@ static void pack_queries(const sdpa *k, const task *t) {
 typedef void pack_fn(void *packed, const void *x, ptrdiff_t stride, size_t at, size_t n, size_t Dh);
 
 // Keys or values at positions [first, first + n) into a packed block.
-static void pack_block(const sdpa *k, const task *t, const mica_tensor *x, pack_fn *pack, void *packed, size_t first, size_t n) {
+static void pack_block(const sdpa *k, const task *t, const mica_tensor *x, pack_fn *pack, void *packed, size_t first,
+                       size_t n) {
     if (n < MICA_CPU_KEYS) memset(packed, 0, MICA_CPU_KEYS * mica_cpu_head_pad(k->Dh) * k->isa->pack_size[k->dtype]);
     if (!has_gaps(x)) {
         pack(packed, row_at(k, x, t->b, t->kv, first), (ptrdiff_t)x->stride[2], 0, n, k->Dh);
@@ -148,8 +151,10 @@ static bool mask_block(const sdpa *k, const task *t, size_t first, size_t n) {
     if (!any || !k->mask) return any;
     for (size_t r = 0; r < t->tokens * k->G; r++) {
         float *bias = t->w.bias + r * MICA_CPU_KEYS;
-        if (r % k->G && !k->mask_stride[1]) memcpy(bias, bias - MICA_CPU_KEYS, MICA_CPU_KEYS * sizeof(float)); // same query
-        else mask_row(k, t->b, t->kv * k->G + r % k->G, t->first + r / k->G, first, n, bias);
+        if (r % k->G && !k->mask_stride[1])
+            memcpy(bias, bias - MICA_CPU_KEYS, MICA_CPU_KEYS * sizeof(float)); // same query
+        else
+            mask_row(k, t->b, t->kv * k->G + r % k->G, t->first + r / k->G, first, n, bias);
     }
     return true;
 }
@@ -189,10 +194,19 @@ static void set_mask(sdpa *k) {
 
 static sdpa sdpa_of(const mica_call *c) {
     const mica_tensor *q = &c->in[0], *key = &c->in[1];
-    assert(q->ndim == 4 && key->ndim == 4 && key->dtype == q->dtype && c->in[2].dtype == q->dtype && c->out.dtype == q->dtype);
-    sdpa k = {.c = c, .isa = &mica_cpu_isa_of(c)->rows, .B = (size_t)q->shape[0], .H = (size_t)q->shape[1],
-              .Hkv = (size_t)key->shape[1], .Tq = (size_t)q->shape[2], .Tk = (size_t)key->shape[2], .Dh = (size_t)q->shape[3],
-              .dtype = q->dtype, .size = mica_dtype_size(q->dtype), .scale = c->params->sdpa.scale};
+    assert(q->ndim == 4 && key->ndim == 4 && key->dtype == q->dtype && c->in[2].dtype == q->dtype &&
+           c->out.dtype == q->dtype);
+    sdpa k = {.c = c,
+              .isa = &mica_cpu_isa_of(c)->rows,
+              .B = (size_t)q->shape[0],
+              .H = (size_t)q->shape[1],
+              .Hkv = (size_t)key->shape[1],
+              .Tq = (size_t)q->shape[2],
+              .Tk = (size_t)key->shape[2],
+              .Dh = (size_t)q->shape[3],
+              .dtype = q->dtype,
+              .size = mica_dtype_size(q->dtype),
+              .scale = c->params->sdpa.scale};
     assert(!k.H || (k.Hkv && k.H % k.Hkv == 0));
     k.G = k.H ? k.H / k.Hkv : 1;
     k.tokens = MICA_MAX(MICA_MIN(mica_flash_tokens(k.G), k.Tq), (size_t)1);
@@ -205,8 +219,12 @@ void mica_cpu_sdpa(const mica_call *c) {
     sdpa k = sdpa_of(c);
     if (!k.B || !k.H || !k.Tq || !k.Dh) return;
     set_mask(&k);
-    if (k.dtype == MICA_F64) mica_walk_range(c, k.B * k.H * k.Tq, 1, sdpa_f64, &k);
-    else mica_pool_run(mica_cpu_pool(c), k.B * k.Hkv * k.blocks, sdpa_task, &k);
+    if (k.dtype == MICA_F64)
+        mica_walk_range(c, k.B * k.H * k.Tq, 1, sdpa_f64, &k);
+    else
+        mica_pool_run(mica_cpu_pool(c), k.B * k.Hkv * k.blocks, sdpa_task, &k);
 }
 
-size_t mica_cpu_sdpa_scratch(const mica_call *c) { return sdpa_of(c).scratch_bytes * mica_pool_threads(mica_cpu_pool(c)); }
+size_t mica_cpu_sdpa_scratch(const mica_call *c) {
+    return sdpa_of(c).scratch_bytes * mica_pool_threads(mica_cpu_pool(c));
+}

@@ -33,7 +33,8 @@ static int64_t to_i64(double x) {
 static uint64_t to_u64(double x) { return !(x > 0) ? 0 : x >= 0x1p64 ? UINT64_MAX : (uint64_t)x; }
 static double clamp(double x, double lo, double hi) { return isnan(x) ? 0 : x < lo ? lo : x > hi ? hi : x; }
 
-#define EACH(expression) for (size_t i = 0; i < n; i++) (expression)
+#define EACH(expression)                                                                                               \
+    for (size_t i = 0; i < n; i++) (expression)
 #define AT(T, p) (((T *)(p))[i])
 #define IN(T) (((const T *)x)[i])
 
@@ -89,32 +90,45 @@ static void from_ints(mica_dtype to, void *y, const int64_t *x, size_t n, bool i
     case MICA_BF16: EACH(AT(uint16_t, y) = mica_f32_to_bf16(narrow_int(x[i], is_unsigned))); break;
     case MICA_F64: EACH(AT(double, y) = is_unsigned ? (double)(uint64_t)x[i] : (double)x[i]); break;
     case MICA_BOOL: EACH(AT(uint8_t, y) = x[i] != 0); break;
-    case MICA_U8: case MICA_I8: EACH(AT(uint8_t, y) = (uint8_t)x[i]); break;
-    case MICA_U16: case MICA_I16: EACH(AT(uint16_t, y) = (uint16_t)x[i]); break;
-    case MICA_U32: case MICA_I32: EACH(AT(uint32_t, y) = (uint32_t)x[i]); break;
+    case MICA_U8:
+    case MICA_I8: EACH(AT(uint8_t, y) = (uint8_t)x[i]); break;
+    case MICA_U16:
+    case MICA_I16: EACH(AT(uint16_t, y) = (uint16_t)x[i]); break;
+    case MICA_U32:
+    case MICA_I32: EACH(AT(uint32_t, y) = (uint32_t)x[i]); break;
     default: EACH(AT(uint64_t, y) = (uint64_t)x[i]); break;
     }
 }
 
 static void convert_chunk(const conversion *k, void *y, const void *x, size_t n) {
-    union { double f[CHUNK]; int64_t i[CHUNK]; float s[CHUNK]; } b;
+    union {
+        double f[CHUNK];
+        int64_t i[CHUNK];
+        float s[CHUNK];
+    } b;
     if (mica_cpu_is_short(k->from) && mica_cpu_is_short(k->to)) {
         k->isa->to_f32[k->from](b.s, x, n);
         k->isa->from_f32[k->to](y, b.s, n);
-    } else if (widen(k->from, x, n, &b)) from_f64(k->to, y, b.f, n);
-    else from_ints(k->to, y, b.i, n, k->from >= MICA_BOOL && k->from <= MICA_U64);
+    } else if (widen(k->from, x, n, &b))
+        from_f64(k->to, y, b.f, n);
+    else
+        from_ints(k->to, y, b.i, n, k->from >= MICA_BOOL && k->from <= MICA_U64);
 }
 
 static void convert_row(void *ctx, void *y, const void *const *x, size_t n, size_t row) {
     (void)row;
     const conversion *k = ctx;
     size_t from = mica_dtype_size(k->from), to = mica_dtype_size(k->to);
-    if (k->from == k->to) memcpy(y, x[0], n * to);
-    else if (k->from == MICA_F32 && mica_cpu_is_short(k->to)) k->isa->from_f32[k->to](y, x[0], n);
-    else if (k->to == MICA_F32 && mica_cpu_is_short(k->from)) k->isa->to_f32[k->from](y, x[0], n);
+    if (k->from == k->to)
+        memcpy(y, x[0], n * to);
+    else if (k->from == MICA_F32 && mica_cpu_is_short(k->to))
+        k->isa->from_f32[k->to](y, x[0], n);
+    else if (k->to == MICA_F32 && mica_cpu_is_short(k->from))
+        k->isa->to_f32[k->from](y, x[0], n);
     else
         for (size_t i = 0; i < n; i += CHUNK)
-            convert_chunk(k, (unsigned char *)y + i * to, (const unsigned char *)x[0] + i * from, MICA_MIN(n - i, (size_t)CHUNK));
+            convert_chunk(k, (unsigned char *)y + i * to, (const unsigned char *)x[0] + i * from,
+                          MICA_MIN(n - i, (size_t)CHUNK));
 }
 
 void mica_cpu_astype(const mica_call *c) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // rms_norm and layer_norm along the last axis: y = (x - mean?) / sqrt(mean of squares + eps) * w + b, statistics in
-// f32 (f64 for f64), one rounding at the end. Weights may have another float type than x; they are converted once a call.
+// f32 (f64 for f64), one rounding at the end. Weights may have another float type than x; they are converted once a
+// call.
 #include "base/half.h"
 #include "device/cpu/rows_kernels.h"
 #include "device/cpu/walk.h"
@@ -33,11 +34,14 @@ static const void *weights(const mica_call *c, int input, unsigned char *to) {
     bool wide = c->out.dtype == MICA_F64, unit = t->shape[0] <= 1 || t->stride[0] == 1;
     size_t D = (size_t)t->shape[0];
     if (unit && t->dtype == (wide ? MICA_F64 : MICA_F32)) return t->data;
-    if (unit && !wide && t->dtype != MICA_F64) mica_cpu_isa_of(c)->rows.to_f32[t->dtype]((float *)(void *)to, t->data, D);
+    if (unit && !wide && t->dtype != MICA_F64)
+        mica_cpu_isa_of(c)->rows.to_f32[t->dtype]((float *)(void *)to, t->data, D);
     else
         for (size_t i = 0; i < D; i++) {
-            if (wide) ((double *)(void *)to)[i] = read_float(t, i);
-            else ((float *)(void *)to)[i] = (float)read_float(t, i);
+            if (wide)
+                ((double *)(void *)to)[i] = read_float(t, i);
+            else
+                ((float *)(void *)to)[i] = (float)read_float(t, i);
         }
     return to;
 }
@@ -54,9 +58,12 @@ static void norm_f64(const norm *k, double *y, const double *x, size_t D) {
 static void norm_row(void *ctx, void *y, const void *const *x, size_t D, size_t row) {
     (void)row;
     const norm *k = ctx;
-    if (k->dtype == MICA_F64) norm_f64(k, y, x[0], D);
-    else if (k->center) k->isa->layer_norm[k->dtype](y, x[0], k->w, k->b, D, k->eps);
-    else k->isa->rms_norm[k->dtype](y, x[0], k->w, D, k->eps);
+    if (k->dtype == MICA_F64)
+        norm_f64(k, y, x[0], D);
+    else if (k->center)
+        k->isa->layer_norm[k->dtype](y, x[0], k->w, k->b, D, k->eps);
+    else
+        k->isa->rms_norm[k->dtype](y, x[0], k->w, D, k->eps);
 }
 
 static size_t weights_bytes(const mica_call *c) {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over a paged cache. pool [n_pages, L, 2, Hkv, P, Dh] holds keys (0) and values (1); a sequence is a row of
-// `table` [B, max_pages] (position p lives in page table[p / P], slot p % P; -1 = released or absent) and of `meta` [B, 4]
-// = {first row of its tokens among the N packed ones, tokens, positions in the cache after this append, 0}.
+// `table` [B, max_pages] (position p lives in page table[p / P], slot p % P; -1 = released or absent) and of `meta` [B,
+// 4] = {first row of its tokens among the N packed ones, tokens, positions in the cache after this append, 0}.
 //   kv_append writes k, v [N, Hkv, Dh] in place; a write to an absent page is skipped.
 //   paged_attention: q [N, H, Dh] -> [N, H, Dh]; a token sees positions max(0, pos - window + 1) … pos of its sequence
 //   (window 0 = all); absent pages count as hidden; rows of no sequence, and queries that see nothing, give zeros.
-// Two ways through it. Up to FEW tokens (decode): work is split along positions into chunks, each chunk leaves (maximum,
-// sum, values), and the last chunk of a head to finish merges them in order of position. More (prefill): blocks of
-// queries against packed blocks of keys (flash.h). Either way a row depends on its own sequence alone.
+// Two ways through it. Up to FEW tokens (decode): work is split along positions into chunks, each chunk leaves
+// (maximum, sum, values), and the last chunk of a head to finish merges them in order of position. More (prefill):
+// blocks of queries against packed blocks of keys (flash.h). Either way a row depends on its own sequence alone.
 #include "device/cpu/flash.h"
 #include "device/cpu/rows_kernels.h"
 #include <assert.h>
@@ -16,11 +16,11 @@
 #include <string.h>
 
 enum {
-    FEW = 8,        // tokens of a sequence up to which the decode way is faster
+    FEW = 8, // tokens of a sequence up to which the decode way is faster
     MOST_CHUNKS = 16,
-    CHUNK = 256,    // least positions in a chunk: about 10 µs of reading
-    STEP = 64,      // positions whose scores are held at once
-    SLICE = 2048,   // bytes of keys or values handed to a kernel at once, between prefetches (best of 1 … 8 KiB)
+    CHUNK = 256,  // least positions in a chunk: about 10 µs of reading
+    STEP = 64,    // positions whose scores are held at once
+    SLICE = 2048, // bytes of keys or values handed to a kernel at once, between prefetches (best of 1 … 8 KiB)
 };
 
 typedef struct paged {
@@ -40,11 +40,11 @@ typedef struct paged {
 } paged;
 
 typedef struct sequence {
-    size_t b;                 // row of meta and table
-    size_t start, n, kv_len;  // rows of q; positions
-    size_t first_task, tasks; // tasks of one KV head: chunks (decode) or blocks of queries (prefill)
+    size_t b;                  // row of meta and table
+    size_t start, n, kv_len;   // rows of q; positions
+    size_t first_task, tasks;  // tasks of one KV head: chunks (decode) or blocks of queries (prefill)
     size_t chunk, first_chunk; // decode: positions of a chunk, number of the first one that is seen
-    size_t token;             // decode: its first row in `partial`
+    size_t token;              // decode: its first row in `partial`
 } sequence;
 
 static const int32_t *meta_row(const mica_tensor *meta, size_t b) {
@@ -55,7 +55,8 @@ static const int32_t *meta_row(const mica_tensor *meta, size_t b) {
 static int32_t page_of(const mica_tensor *table, size_t pages, size_t P, size_t b, size_t position) {
     size_t i = position / P;
     if (i >= (size_t)table->shape[1]) return -1;
-    int32_t page = ((const int32_t *)(const void *)table->data)[(int64_t)b * table->stride[0] + (int64_t)i * table->stride[1]];
+    int32_t page =
+        ((const int32_t *)(const void *)table->data)[(int64_t)b * table->stride[0] + (int64_t)i * table->stride[1]];
     return page >= 0 && (size_t)page < pages ? page : -1;
 }
 
@@ -114,8 +115,13 @@ void mica_cpu_kv_append(const mica_call *c) {
     enum { TASK_ELEMENTS = 16384 };
     const mica_tensor *pool = &c->in[0];
     assert(c->out.data == pool->data && pool->ndim == 6 && mica_cpu_is_short(pool->dtype));
-    append k = {.c = c, .pages = (size_t)pool->shape[0], .layers = (size_t)pool->shape[1], .Hkv = (size_t)pool->shape[3],
-                .P = (size_t)pool->shape[4], .Dh = (size_t)pool->shape[5], .layer = (size_t)c->params->paged.layer,
+    append k = {.c = c,
+                .pages = (size_t)pool->shape[0],
+                .layers = (size_t)pool->shape[1],
+                .Hkv = (size_t)pool->shape[3],
+                .P = (size_t)pool->shape[4],
+                .Dh = (size_t)pool->shape[5],
+                .layer = (size_t)c->params->paged.layer,
                 .N = (size_t)c->in[1].shape[0]};
     assert(k.layer < k.layers && k.P);
     mica_walk_range(c, k.N, TASK_ELEMENTS / MICA_MAX(k.Hkv * k.Dh, (size_t)1), append_some, &k);
@@ -161,7 +167,8 @@ typedef struct decode_work {
 
 static size_t decode_place(const paged *k, unsigned char *base, decode_work *w) {
     size_t R = FEW * k->G, q = mica_walk_round(R * mica_cpu_head_pad(k->Dh) * sizeof(float));
-    size_t row = mica_walk_round(k->Dh * sizeof(float)), s = R * STEP * sizeof(float), m = mica_walk_round(R * sizeof(float));
+    size_t row = mica_walk_round(k->Dh * sizeof(float)), s = R * STEP * sizeof(float),
+           m = mica_walk_round(R * sizeof(float));
     *w = (decode_work){0};
     if (base) {
         *w = (decode_work){.q = base, .row = base + q, .s = (float *)(void *)(base + q + row)};
@@ -176,14 +183,15 @@ static size_t slice_length(const paged *k, size_t p, size_t end) {
     return MICA_MIN(run_length(k, p, end), MICA_MAX(SLICE / (k->Dh * k->size), (size_t)4));
 }
 
-// Keys and values lie in short runs (one head of one page), too short for the processor to foresee: while it works on the
-// keys of some positions their values are fetched, and while it works on values, the keys one step ahead.
+// Keys and values lie in short runs (one head of one page), too short for the processor to foresee: while it works on
+// the keys of some positions their values are fetched, and while it works on values, the keys one step ahead.
 static void fetch_ahead(const paged *k, const unsigned char *rows, size_t n) {
     for (size_t i = 0; i < n * k->Dh * k->size; i += 64) __builtin_prefetch(rows + i, 0, 2);
 }
 
 // Scores of R packed queries with positions [p0, p1); absent pages score -inf.
-static void decode_scores(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t R, const decode_work *w) {
+static void decode_scores(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t R,
+                          const decode_work *w) {
     for (size_t p = p0, n; p < p1; p += n) {
         n = slice_length(k, p, p1);
         int32_t page = page_of(k->table, k->pages, k->P, s->b, p);
@@ -193,19 +201,22 @@ static void decode_scores(const paged *k, const sequence *s, size_t kv, size_t p
             continue;
         }
         fetch_ahead(k, cache_row(k, page, 1, kv, p % k->P), n);
-        k->isa->scores[k->dtype](w->s + (p - p0), STEP, w->q, cache_row(k, page, 0, kv, p % k->P), R, n, k->Dh, k->scale);
+        k->isa->scores[k->dtype](w->s + (p - p0), STEP, w->q, cache_row(k, page, 0, kv, p % k->P), R, n, k->Dh,
+                                 k->scale);
     }
 }
 
 // Adds the values of positions [p0, p1) by their weights; `end` is where the chunk ends.
-static void decode_values(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t end, const decode_work *w) {
+static void decode_values(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t end,
+                          const decode_work *w) {
     for (size_t p = p0, n; p < p1; p += n) {
         n = slice_length(k, p, p1);
         int32_t page = page_of(k->table, k->pages, k->P, s->b, p), next = -1;
         if (p + STEP < end) next = page_of(k->table, k->pages, k->P, s->b, p + STEP);
         if (next >= 0) fetch_ahead(k, cache_row(k, next, 0, kv, (p + STEP) % k->P), slice_length(k, p + STEP, end));
         if (page >= 0)
-            k->isa->values[k->dtype](w->acc, w->s + (p - p0), STEP, cache_row(k, page, 1, kv, p % k->P), s->n * k->G, n, k->Dh);
+            k->isa->values[k->dtype](w->acc, w->s + (p - p0), STEP, cache_row(k, page, 1, kv, p % k->P), s->n * k->G, n,
+                                     k->Dh);
     }
 }
 
@@ -218,7 +229,8 @@ static void decode_mask(const paged *k, const sequence *s, size_t p0, size_t p1,
     }
 }
 
-static void decode_step(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t end, const decode_work *w) {
+static void decode_step(const paged *k, const sequence *s, size_t kv, size_t p0, size_t p1, size_t end,
+                        const decode_work *w) {
     size_t R = s->n * k->G;
     decode_scores(k, s, kv, p0, p1, R, w);
     decode_mask(k, s, p0, p1, w);
@@ -287,8 +299,8 @@ static void decode_task(const paged *k, const sequence *s, size_t kv, size_t chu
 }
 
 // ---- prefill ----
-// Packs keys and values at positions [from, end) of the block that begins at `first` and marks absent pages in the bias;
-// returns whether there are any.
+// Packs keys and values at positions [from, end) of the block that begins at `first` and marks absent pages in the
+// bias; returns whether there are any.
 static bool pack_block(const paged *k, const sequence *s, size_t kv, size_t first, size_t from, size_t end, size_t R,
                        const mica_flash_work *w) {
     bool holes = false;
@@ -341,11 +353,24 @@ static void prefill_task(const paged *k, const sequence *s, size_t kv, size_t bl
 static paged paged_of(const mica_call *c) {
     const mica_tensor *q = &c->in[0], *pool = &c->in[1];
     assert(q->ndim == 3 && pool->ndim == 6 && pool->dtype == q->dtype && mica_cpu_is_short(q->dtype));
-    paged k = {.c = c, .isa = &mica_cpu_isa_of(c)->rows, .q = q, .pool = pool, .table = &c->in[3], .dtype = q->dtype,
-               .size = mica_dtype_size(q->dtype), .N = (size_t)q->shape[0], .H = (size_t)q->shape[1], .Dh = (size_t)q->shape[2],
-               .pages = (size_t)pool->shape[0], .layers = (size_t)pool->shape[1], .Hkv = (size_t)pool->shape[3],
-               .P = (size_t)pool->shape[4], .B = (size_t)c->in[2].shape[0], .max_pages = (size_t)c->in[3].shape[1],
-               .scale = c->params->paged.scale, .layer = (size_t)c->params->paged.layer,
+    paged k = {.c = c,
+               .isa = &mica_cpu_isa_of(c)->rows,
+               .q = q,
+               .pool = pool,
+               .table = &c->in[3],
+               .dtype = q->dtype,
+               .size = mica_dtype_size(q->dtype),
+               .N = (size_t)q->shape[0],
+               .H = (size_t)q->shape[1],
+               .Dh = (size_t)q->shape[2],
+               .pages = (size_t)pool->shape[0],
+               .layers = (size_t)pool->shape[1],
+               .Hkv = (size_t)pool->shape[3],
+               .P = (size_t)pool->shape[4],
+               .B = (size_t)c->in[2].shape[0],
+               .max_pages = (size_t)c->in[3].shape[1],
+               .scale = c->params->paged.scale,
+               .layer = (size_t)c->params->paged.layer,
                .window = (size_t)MICA_MAX(c->params->paged.window, 0)};
     assert(k.Hkv && k.H % k.Hkv == 0 && k.layer < k.layers && pool->shape[5] == q->shape[2] && k.P);
     k.G = k.H / k.Hkv;
@@ -355,7 +380,8 @@ static paged paged_of(const mica_call *c) {
 
 // Places the parts of the scratch memory; returns its size. base NULL: only the size.
 static size_t place(paged *k, unsigned char *base) {
-    size_t sequences = mica_walk_round(k->B * sizeof(sequence)), left = mica_walk_round(k->B * k->Hkv * sizeof(uint32_t));
+    size_t sequences = mica_walk_round(k->B * sizeof(sequence)),
+           left = mica_walk_round(k->B * k->Hkv * sizeof(uint32_t));
     size_t rows = MICA_MIN(k->N, FEW * k->B) * k->H;
     size_t partial = mica_walk_round(rows * (MOST_CHUNKS + 1) * (k->Dh + 2) * sizeof(float));
     decode_work w;
@@ -401,8 +427,10 @@ static size_t plan(const paged *k) {
         plan_sequence(k, s, &token);
         tasks += s->tasks * k->Hkv;
     }
-    if (packed) memset(k->c->out.data + covered * row, 0, (k->N - covered) * row);
-    else memset(k->c->out.data, 0, k->N * row);
+    if (packed)
+        memset(k->c->out.data + covered * row, 0, (k->N - covered) * row);
+    else
+        memset(k->c->out.data, 0, k->N * row);
     return tasks;
 }
 
@@ -411,14 +439,18 @@ static void paged_task(void *ctx, size_t task, size_t thread) {
     size_t lo = 0, hi = k->B; // the last sequence whose first task is not after this one
     while (hi - lo > 1) {
         size_t middle = (lo + hi) / 2;
-        if (k->sequences[middle].first_task <= task) lo = middle;
-        else hi = middle;
+        if (k->sequences[middle].first_task <= task)
+            lo = middle;
+        else
+            hi = middle;
     }
     const sequence *s = &k->sequences[lo];
     size_t index = task - s->first_task;
     unsigned char *scratch = k->thread_scratch + thread * k->thread_bytes;
-    if (s->n > FEW) prefill_task(k, s, index / s->tasks, index % s->tasks, scratch);
-    else decode_task(k, s, index / s->tasks, index % s->tasks, scratch);
+    if (s->n > FEW)
+        prefill_task(k, s, index / s->tasks, index % s->tasks, scratch);
+    else
+        decode_task(k, s, index / s->tasks, index % s->tasks, scratch);
 }
 
 void mica_cpu_paged_attention(const mica_call *c) {

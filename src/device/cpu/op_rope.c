@@ -76,16 +76,22 @@ static void rope_some(void *ctx, size_t first, size_t end, size_t thread) {
         }
         void *y = k->c->out.data + i * k->H * k->Dh * k->size;
         const float *table = table_row(k, i / k->T, i % k->T);
-        if (x->dtype == MICA_F64) rope_f64(y, (const double *)(const void *)a, table, k, xs, traditional);
-        else mica_cpu_isa_of(k->c)->rows.rope[x->dtype](y, a, table, k->H, xs, k->Dh, k->dims, traditional);
+        if (x->dtype == MICA_F64)
+            rope_f64(y, (const double *)(const void *)a, table, k, xs, traditional);
+        else
+            mica_cpu_isa_of(k->c)->rows.rope[x->dtype](y, a, table, k->H, xs, k->Dh, k->dims, traditional);
     }
 }
 
 static roping roping_of(const mica_call *c) {
     const mica_tensor *x = &c->in[0], *table = &c->in[1];
     assert(x->ndim == 4 && table->ndim == 3 && table->dtype == MICA_F32);
-    roping k = {.c = c, .T = (size_t)x->shape[1], .H = (size_t)x->shape[2], .Dh = (size_t)x->shape[3],
-                .dims = (size_t)table->shape[2], .size = mica_dtype_size(x->dtype)};
+    roping k = {.c = c,
+                .T = (size_t)x->shape[1],
+                .H = (size_t)x->shape[2],
+                .Dh = (size_t)x->shape[3],
+                .dims = (size_t)table->shape[2],
+                .size = mica_dtype_size(x->dtype)};
     assert(k.dims <= k.Dh && k.dims % 2 == 0 && (k.dims <= 1 || table->stride[2] == 1));
     k.gather = k.Dh > 1 && x->stride[3] != 1;
     k.scratch_bytes = k.gather ? mica_walk_round(k.H * k.Dh * k.size) : 0;

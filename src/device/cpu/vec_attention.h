@@ -28,16 +28,18 @@ static void NAME(pack_keys)(void *packed, const void *k, ptrdiff_t stride, size_
             }
             v_transpose(x);
             for (size_t i = 0; i < LANES; i++) {
-                if (keys == LANES) store_f32(o + i * MICA_CPU_KEYS, x[i]);
-                else storen_f32(o + i * MICA_CPU_KEYS, x[i], keys);
+                if (keys == LANES)
+                    store_f32(o + i * MICA_CPU_KEYS, x[i]);
+                else
+                    storen_f32(o + i * MICA_CPU_KEYS, x[i], keys);
             }
         }
     }
 }
 
 // s[g, j] for `rows` queries and LANES / rows keys (the last ones repeated where there are fewer): LANES sums at once.
-static inline __attribute__((always_inline)) void NAME(dots)(float *s, size_t ss, const float *q, const T *k, size_t n, size_t Dh,
-                                                             float scale, int rows) {
+static inline __attribute__((always_inline)) void NAME(dots)(float *s, size_t ss, const float *q, const T *k, size_t n,
+                                                             size_t Dh, float scale, int rows) {
     const int keys = LANES / rows;
     size_t Dp = mica_cpu_head_pad(Dh), d = 0;
     const T *row[LANES];
@@ -47,22 +49,27 @@ static inline __attribute__((always_inline)) void NAME(dots)(float *s, size_t ss
     for (; d + LANES <= Dh; d += LANES)
         for (int j = 0; j < keys; j++) {
             vf x = LOAD(row[j] + d);
-            for (int g = 0; g < rows; g++) sum[g * keys + j] = v_fma(load_f32(q + (size_t)g * Dp + d), x, sum[g * keys + j]);
+            for (int g = 0; g < rows; g++)
+                sum[g * keys + j] = v_fma(load_f32(q + (size_t)g * Dp + d), x, sum[g * keys + j]);
         }
     if (d < Dh)
         for (int j = 0; j < keys; j++) {
             vf x = LOADN(row[j] + d, Dh - d, v_zero());
-            for (int g = 0; g < rows; g++) sum[g * keys + j] = v_fma(load_f32(q + (size_t)g * Dp + d), x, sum[g * keys + j]);
+            for (int g = 0; g < rows; g++)
+                sum[g * keys + j] = v_fma(load_f32(q + (size_t)g * Dp + d), x, sum[g * keys + j]);
         }
     float out[LANES];
     store_f32(out, v_mul(v_sums(sum), v_set(scale)));
     for (int g = 0; g < rows; g++) {
-        if (n >= (size_t)keys) memcpy(s + (size_t)g * ss, out + g * keys, (size_t)keys * sizeof(float));
-        else memcpy(s + (size_t)g * ss, out + g * keys, n * sizeof(float));
+        if (n >= (size_t)keys)
+            memcpy(s + (size_t)g * ss, out + g * keys, (size_t)keys * sizeof(float));
+        else
+            memcpy(s + (size_t)g * ss, out + g * keys, n * sizeof(float));
     }
 }
 
-static void NAME(scores)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
+static void NAME(scores)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
+                         float scale) {
     size_t g = 0, Dp = mica_cpu_head_pad(Dh);
     const float *a = q;
     const T *b = k;
@@ -70,13 +77,16 @@ static void NAME(scores)(float *s, size_t ss, const void *q, const void *k, size
         for (size_t j = 0; j < n; j += LANES / DECODE_ROWS)
             NAME(dots)(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, DECODE_ROWS);
     for (; g + 2 <= G; g += 2)
-        for (size_t j = 0; j < n; j += LANES / 2) NAME(dots)(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 2);
-    for (size_t j = 0; g < G && j < n; j += LANES) NAME(dots)(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 1);
+        for (size_t j = 0; j < n; j += LANES / 2)
+            NAME(dots)(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 2);
+    for (size_t j = 0; g < G && j < n; j += LANES)
+        NAME(dots)(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 1);
 }
 
 // acc[rows, columns * LANES] += p [rows, n] · v [n, …]; `last` of the final vector's lanes exist.
-static inline __attribute__((always_inline)) void NAME(mix)(float *acc, size_t lda, const float *p, size_t ps, const T *v, size_t n,
-                                                            size_t Dh, size_t last, int rows, int columns) {
+static inline __attribute__((always_inline)) void NAME(mix)(float *acc, size_t lda, const float *p, size_t ps,
+                                                            const T *v, size_t n, size_t Dh, size_t last, int rows,
+                                                            int columns) {
     vf t[DECODE_ROWS][DECODE_COLUMNS];
     for (int g = 0; g < rows; g++)
         for (int c = 0; c < columns; c++) {
@@ -95,13 +105,15 @@ static inline __attribute__((always_inline)) void NAME(mix)(float *acc, size_t l
     for (int g = 0; g < rows; g++)
         for (int c = 0; c < columns; c++) {
             float *a = acc + (size_t)g * lda + (size_t)c * LANES;
-            if (c < columns - 1 || last == LANES) store_f32(a, t[g][c]);
-            else storen_f32(a, t[g][c], last);
+            if (c < columns - 1 || last == LANES)
+                store_f32(a, t[g][c]);
+            else
+                storen_f32(a, t[g][c], last);
         }
 }
 
-static inline __attribute__((always_inline)) void NAME(mix_rows)(float *acc, const float *p, size_t ps, const T *v, size_t n, size_t Dh,
-                                                                 int rows) {
+static inline __attribute__((always_inline)) void NAME(mix_rows)(float *acc, const float *p, size_t ps, const T *v,
+                                                                 size_t n, size_t Dh, int rows) {
     size_t d = 0;
     for (; d + DECODE_COLUMNS * LANES <= Dh; d += DECODE_COLUMNS * LANES)
         NAME(mix)(acc + d, Dh, p, ps, v + d, n, Dh, LANES, rows, DECODE_COLUMNS);

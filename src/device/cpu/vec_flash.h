@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streaming attention of a block (mica_cpu_flash) over vectors. Queries, keys, values and weights are packed in units of
-// 32 bits along the summed axis, one f32 or two bf16, so that one small matrix product serves both:
+// Streaming attention of a block (mica_cpu_flash) over vectors. Queries, keys, values and weights are packed in units
+// of 32 bits along the summed axis, one f32 or two bf16, so that one small matrix product serves both:
 //   q [R][Dp / per]   k [Dp / per][KEYS]   weights [R][KEYS / per]   v [KEYS / per][Dp]     (per = values in a unit)
 // Included with
 //   FLASH(f), FLASH_PER   name of the instance; values in a unit
@@ -50,11 +50,13 @@ static void FLASH(group)(const mica_cpu_flash *b, size_t r0, size_t n) {
     size_t first = (size_t)lo / STEP * STEP, end = ((size_t)hi + STEP - 1) / STEP * STEP, ldq = b->Dp / FLASH_PER;
     const float *q = b->q, *k = b->k, *v = b->v;
     float *s = b->scores + r0 * MICA_CPU_KEYS;
-    FLASH(product)(s + first, MICA_CPU_KEYS, q + r0 * ldq, ldq, k + first, MICA_CPU_KEYS, ldq, NULL, n, (end - first) / LANES);
+    FLASH(product)
+    (s + first, MICA_CPU_KEYS, q + r0 * ldq, ldq, k + first, MICA_CPU_KEYS, ldq, NULL, n, (end - first) / LANES);
     for (size_t r = 0; r < n; r++) rescale[r] = FLASH(weigh)(b, r0 + r);
     enum { KEYS = FLASH_PER * FLASH_UNITS };
     size_t u = (size_t)lo / KEYS * FLASH_UNITS, units = ((size_t)hi + KEYS - 1) / KEYS * FLASH_UNITS - u;
-    FLASH(product)(b->acc + r0 * b->Dp, b->Dp, s + u, MICA_CPU_KEYS, v + u * b->Dp, b->Dp, units, rescale, n, b->Dp / LANES);
+    FLASH(product)
+    (b->acc + r0 * b->Dp, b->Dp, s + u, MICA_CPU_KEYS, v + u * b->Dp, b->Dp, units, rescale, n, b->Dp / LANES);
 }
 
 static void FLASH(flash)(const mica_cpu_flash *b) {

@@ -36,8 +36,8 @@ static inline vf v_gelu_tanh(vf x) {
     return v_gate(x, v_sigmoid(u));
 }
 
-// x * Phi(x). Phi(-t) = e^(-t²/2) * R(t), R a polynomial in 1 / (1 + 0.3 t) fitted to t = 14, |relative error| < 2^-24; what
-// rounding t² loses is put back, since the exponent magnifies it.
+// x * Phi(x). Phi(-t) = e^(-t²/2) * R(t), R a polynomial in 1 / (1 + 0.3 t) fitted to t = 14, |relative error| < 2^-24;
+// what rounding t² loses is put back, since the exponent magnifies it.
 static inline vf v_gelu(vf x) {
     vf t = v_min(v_set(16.0f), v_abs(x)), s = v_div(v_set(1.0f), v_fma(v_set(0.3f), t, v_set(1.0f)));
     vf p = v_fma(v_set(0x1.3a653ap-5f), s, v_set(-0x1.5a73e8p-3f));

@@ -35,10 +35,12 @@ static inline __attribute__((always_inline)) void FLASH(strip)(float *c, size_t 
                                                                const float *rescale, size_t rows, int columns) {
     size_t r = 0;
     for (; r + FLASH_ROWS <= rows; r += FLASH_ROWS)
-        FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, FLASH_ROWS, columns);
+        FLASH(tile)
+        (c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, FLASH_ROWS, columns);
     for (; r + 2 <= rows; r += 2)
         FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, 2, columns);
-    if (r < rows) FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, 1, columns);
+    if (r < rows)
+        FLASH(tile)(c + r * ldc, ldc, a + r * lda, lda, b, ldb, units, rescale ? rescale + r : NULL, 1, columns);
 }
 
 // As tile, for any number of rows and an even number of vectors.

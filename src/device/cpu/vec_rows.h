@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row kernels over vectors, for one element type. Included once per type, after vec512.h or vec256.h and vec_math.h, with
+// Row kernels over vectors, for one element type. Included once per type, after vec512.h or vec256.h and
+// vec_math.h, with
 //   T, TYPE          element type; its mica_dtype
 //   NAME(f)          name of the instance
 //   LOAD, LOADN, STORE, STOREN   memory functions of the type (see vec512.h)
@@ -20,13 +21,13 @@ static void NAME(from_f32)(void *y, const float *x, size_t n) {
     if (i < n) STOREN(o + i, loadn_f32(x + i, n - i, v_zero()), n - i);
 }
 
-#define UNARY(f)                                                                        \
-    static void NAME(f)(void *y, const void *x, size_t n) {                               \
-        const T *a = x;                                                                 \
-        T *o = y;                                                                       \
-        size_t i = 0;                                                                   \
-        for (; i + LANES <= n; i += LANES) STORE(o + i, v_##f(LOAD(a + i)));            \
-        if (i < n) STOREN(o + i, v_##f(LOADN(a + i, n - i, v_zero())), n - i);          \
+#define UNARY(f)                                                                                                       \
+    static void NAME(f)(void *y, const void *x, size_t n) {                                                            \
+        const T *a = x;                                                                                                \
+        T *o = y;                                                                                                      \
+        size_t i = 0;                                                                                                  \
+        for (; i + LANES <= n; i += LANES) STORE(o + i, v_##f(LOAD(a + i)));                                           \
+        if (i < n) STOREN(o + i, v_##f(LOADN(a + i, n - i, v_zero())), n - i);                                         \
     }
 UNARY(exp)
 UNARY(sigmoid)
@@ -36,13 +37,13 @@ UNARY(gelu_tanh)
 UNARY(tanh)
 #undef UNARY
 
-#define BINARY(f)                                                                                                  \
-    static void NAME(f)(void *y, const void *av, const void *bv, size_t n) {                                         \
-        const T *a = av, *b = bv;                                                                                  \
-        T *o = y;                                                                                                  \
-        size_t i = 0;                                                                                              \
-        for (; i + LANES <= n; i += LANES) STORE(o + i, v_##f(LOAD(a + i), LOAD(b + i)));                          \
-        if (i < n) STOREN(o + i, v_##f(LOADN(a + i, n - i, v_zero()), LOADN(b + i, n - i, v_set(1.0f))), n - i);   \
+#define BINARY(f)                                                                                                      \
+    static void NAME(f)(void *y, const void *av, const void *bv, size_t n) {                                           \
+        const T *a = av, *b = bv;                                                                                      \
+        T *o = y;                                                                                                      \
+        size_t i = 0;                                                                                                  \
+        for (; i + LANES <= n; i += LANES) STORE(o + i, v_##f(LOAD(a + i), LOAD(b + i)));                              \
+        if (i < n) STOREN(o + i, v_##f(LOADN(a + i, n - i, v_zero()), LOADN(b + i, n - i, v_set(1.0f))), n - i);       \
     }
 BINARY(add)
 BINARY(sub)
@@ -95,13 +96,16 @@ static void NAME(layer_norm)(void *y, const void *x, const float *w, const float
     const T *a = x;
     T *o = y;
     float mean = NAME(sum)(a, D) / (float)D;
-    vf m = v_set(mean), r = v_set(1.0f / sqrtf(NAME(sum_squares)(a, D, mean) / (float)D + eps)), one = v_set(1.0f), zero = v_zero();
+    vf m = v_set(mean), r = v_set(1.0f / sqrtf(NAME(sum_squares)(a, D, mean) / (float)D + eps)), one = v_set(1.0f),
+       zero = v_zero();
     size_t i = 0;
     for (; i + LANES <= D; i += LANES)
         STORE(o + i, NAME(norm_one)(LOAD(a + i), m, r, w ? load_f32(w + i) : one, b ? load_f32(b + i) : zero));
     if (i < D)
-        STOREN(o + i, NAME(norm_one)(LOADN(a + i, D - i, zero), m, r, w ? loadn_f32(w + i, D - i, zero) : one,
-                                     b ? loadn_f32(b + i, D - i, zero) : zero), D - i);
+        STOREN(o + i,
+               NAME(norm_one)(LOADN(a + i, D - i, zero), m, r, w ? loadn_f32(w + i, D - i, zero) : one,
+                              b ? loadn_f32(b + i, D - i, zero) : zero),
+               D - i);
 }
 
 static void NAME(rms_norm)(void *y, const void *x, const float *w, size_t D, float eps) {
@@ -189,10 +193,13 @@ static void NAME(rope_halves)(T *o, const T *a, const float *table, size_t half)
         bool whole = n >= LANES;
         vf c = whole ? load_f32(table + i) : loadn_f32(table + i, n, v_zero());
         vf s = whole ? load_f32(table + half + i) : loadn_f32(table + half + i, n, v_zero());
-        vf u = whole ? LOAD(a + i) : LOADN(a + i, n, v_zero()), v = whole ? LOAD(a + half + i) : LOADN(a + half + i, n, v_zero());
+        vf u = whole ? LOAD(a + i) : LOADN(a + i, n, v_zero()),
+           v = whole ? LOAD(a + half + i) : LOADN(a + half + i, n, v_zero());
         vf p = v_fnma(v, s, v_mul(u, c)), q = v_fma(u, s, v_mul(v, c));
-        if (whole) STORE(o + i, p), STORE(o + half + i, q);
-        else STOREN(o + i, p, n), STOREN(o + half + i, q, n);
+        if (whole)
+            STORE(o + i, p), STORE(o + half + i, q);
+        else
+            STOREN(o + i, p, n), STOREN(o + half + i, q, n);
     }
 }
 
@@ -203,17 +210,22 @@ static void NAME(rope_pairs)(T *o, const T *a, const float *table, size_t half) 
         vf c = v_load_twice(table + i, n), s = v_negate_even(v_load_twice(table + half + i, n));
         vf x = whole ? LOAD(a + 2 * i) : LOADN(a + 2 * i, 2 * n, v_zero());
         x = v_fma(v_swap_pairs(x), s, v_mul(x, c));
-        if (whole) STORE(o + 2 * i, x);
-        else STOREN(o + 2 * i, x, 2 * n);
+        if (whole)
+            STORE(o + 2 * i, x);
+        else
+            STOREN(o + 2 * i, x, 2 * n);
     }
 }
 
-static void NAME(rope)(void *y, const void *x, const float *table, size_t H, ptrdiff_t xs, size_t Dh, size_t dims, int traditional) {
+static void NAME(rope)(void *y, const void *x, const float *table, size_t H, ptrdiff_t xs, size_t Dh, size_t dims,
+                       int traditional) {
     for (size_t h = 0; h < H; h++) {
         const T *a = (const T *)x + (ptrdiff_t)h * xs;
         T *o = (T *)y + h * Dh;
-        if (traditional) NAME(rope_pairs)(o, a, table, dims / 2);
-        else NAME(rope_halves)(o, a, table, dims / 2);
+        if (traditional)
+            NAME(rope_pairs)(o, a, table, dims / 2);
+        else
+            NAME(rope_halves)(o, a, table, dims / 2);
         if (dims < Dh && o != a) memcpy(o + dims, a + dims, (Dh - dims) * sizeof(T));
     }
 }

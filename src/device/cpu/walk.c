@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Walking rows (see walk.h). A row whose elements lie apart is first gathered into the thread's scratch; contiguous
-// tensors of an elementwise op are cut into equal runs instead of rows, so that a long or a short last axis costs the same.
+// tensors of an elementwise op are cut into equal runs instead of rows, so that a long or a short last axis costs the
+// same.
 #include "device/cpu/walk.h"
 #include <assert.h>
 #include <string.h>
@@ -12,11 +13,11 @@ enum { TASK_ELEMENTS = 16384, RUN = 8192, MOST_TASKS = 256 };
 typedef struct walk {
     const mica_call *c;
     int inputs;
-    bool flat;            // rows are runs of RUN elements, the last one shorter
-    size_t count, n;      // elements of an input; elements of a row
-    size_t y_bytes;       // from row to row of the output
+    bool flat;                    // rows are runs of RUN elements, the last one shorter
+    size_t count, n;              // elements of an input; elements of a row
+    size_t y_bytes;               // from row to row of the output
     size_t gap[MICA_WALK_INPUTS]; // scratch offset of the input's gathered row + 1; 0 = rows are contiguous
-    size_t scratch_bytes; // of one thread
+    size_t scratch_bytes;         // of one thread
     unsigned char *scratch;
     mica_walk_fn *fn;
     void *ctx;
@@ -38,19 +39,24 @@ ptrdiff_t mica_walk_offset(const mica_tensor *t, int inner, size_t row) {
     return (ptrdiff_t)offset * (ptrdiff_t)mica_dtype_size(t->dtype);
 }
 
-#define GATHER(T)                                        \
-    do {                                                 \
-        const T *a = from;                               \
-        T *o = to;                                       \
-        for (size_t i = 0; i < n; i++) o[i] = a[(ptrdiff_t)i * stride]; \
+#define GATHER(T)                                                                                                      \
+    do {                                                                                                               \
+        const T *a = from;                                                                                             \
+        T *o = to;                                                                                                     \
+        for (size_t i = 0; i < n; i++) o[i] = a[(ptrdiff_t)i * stride];                                                \
     } while (0)
 
 void mica_walk_gather(void *to, const void *from, ptrdiff_t stride, size_t n, size_t size) {
-    if (stride == 1) memcpy(to, from, n * size);
-    else if (size == 1) GATHER(uint8_t);
-    else if (size == 2) GATHER(uint16_t);
-    else if (size == 4) GATHER(uint32_t);
-    else GATHER(uint64_t);
+    if (stride == 1)
+        memcpy(to, from, n * size);
+    else if (size == 1)
+        GATHER(uint8_t);
+    else if (size == 2)
+        GATHER(uint16_t);
+    else if (size == 4)
+        GATHER(uint32_t);
+    else
+        GATHER(uint64_t);
 }
 
 static size_t last_axis(const mica_tensor *t) { return t->ndim ? (size_t)t->shape[t->ndim - 1] : 1; }
@@ -115,8 +121,13 @@ static void run_walk(walk *w) {
 
 void mica_walk_rows(const mica_call *c, int inputs, unsigned char *scratch, mica_walk_fn *fn, void *ctx) {
     assert(inputs <= MICA_WALK_INPUTS);
-    walk w = {.c = c, .inputs = inputs, .count = mica_walk_count(&c->in[0]), .n = last_axis(&c->in[0]), .scratch = scratch,
-              .fn = fn, .ctx = ctx};
+    walk w = {.c = c,
+              .inputs = inputs,
+              .count = mica_walk_count(&c->in[0]),
+              .n = last_axis(&c->in[0]),
+              .scratch = scratch,
+              .fn = fn,
+              .ctx = ctx};
     if (!w.count) return;
     w.y_bytes = mica_walk_count(&c->out) / (w.count / w.n) * mica_dtype_size(c->out.dtype);
     for (int i = 0; i < inputs; i++) {
@@ -133,7 +144,8 @@ void mica_walk_elements(const mica_call *c, int inputs, unsigned char *scratch, 
         mica_walk_rows(c, inputs, scratch, fn, ctx);
         return;
     }
-    walk w = {.c = c, .inputs = inputs, .flat = true, .count = mica_walk_count(&c->out), .n = RUN, .fn = fn, .ctx = ctx};
+    walk w = {
+        .c = c, .inputs = inputs, .flat = true, .count = mica_walk_count(&c->out), .n = RUN, .fn = fn, .ctx = ctx};
     w.y_bytes = w.n * mica_dtype_size(c->out.dtype);
     run_walk(&w);
 }

@@ -16,7 +16,8 @@ typedef void mica_walk_fn(void *ctx, void *y, const void *const *x, size_t n, si
 /** Calls fn for every row along the last axis of in[0 … inputs-1], which have one shape. The output must hold rows × k
  * elements for some k. Needs mica_walk_scratch bytes at `scratch`. */
 void mica_walk_rows(const mica_call *c, int inputs, unsigned char *scratch, mica_walk_fn *fn, void *ctx);
-/** The same where y has the inputs' shape and elements do not depend on each other: rows may be any runs of elements. */
+/** The same where y has the inputs' shape and elements do not depend on each other: rows may be any runs of elements.
+ */
 void mica_walk_elements(const mica_call *c, int inputs, unsigned char *scratch, mica_walk_fn *fn, void *ctx);
 /** Scratch bytes for walking in[0 … inputs-1]: none unless a last axis has gaps. */
 size_t mica_walk_scratch(const mica_call *c, int inputs);
@@ -31,5 +32,7 @@ ptrdiff_t mica_walk_offset(const mica_tensor *t, int inner, size_t row);
 /** Copies n elements, `stride` elements apart, to contiguous memory. */
 void mica_walk_gather(void *to, const void *from, ptrdiff_t stride, size_t n, size_t size);
 
-static inline size_t mica_walk_round(size_t bytes) { return (bytes + MICA_WALK_ALIGN - 1) & ~(size_t)(MICA_WALK_ALIGN - 1); }
+static inline size_t mica_walk_round(size_t bytes) {
+    return (bytes + MICA_WALK_ALIGN - 1) & ~(size_t)(MICA_WALK_ALIGN - 1);
+}
 #endif

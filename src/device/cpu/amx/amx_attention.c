@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention kernels, level amx: prefill in bf16 as at level avx512, its two products on tiles of 16 x 16 sums, four at a
-// time. The packed form of that level is already the one that tiles want: a tile of b is 16 units of 16 columns.
+// Attention kernels, level amx: prefill in bf16 as at level avx512, its two products on tiles of 16 x 16 sums, four at
+// a time. The packed form of that level is already the one that tiles want: a tile of b is 16 units of 16 columns.
 #if defined(__x86_64__)
 #include "device/cpu/amx/tile.h"
 #include "device/cpu/avx512/vec512.h"
@@ -20,8 +20,10 @@ static void configure(size_t upper, size_t lower) {
     tile_configure(&c);
 }
 
-// Two columns of tiles: c [up to 32 rows, 32] = c * keep + a · b over `units` units, a multiple of 16. Distances in f32.
-static void tile_columns(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units, bool keep, bool both) {
+// Two columns of tiles: c [up to 32 rows, 32] = c * keep + a · b over `units` units, a multiple of 16. Distances in
+// f32.
+static void tile_columns(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units,
+                         bool keep, bool both) {
     float *lower = c + TILE * ldc;
     const float *a_lower = a + TILE * lda;
     TILE_ZERO(0);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention kernels, level avx2: everything packed to f32, register blocks of 6 rows x 2 vectors (12 sums, 2 keys, 1 query).
+// Attention kernels, level avx2: everything packed to f32, register blocks of 6 rows x 2 vectors (12 sums, 2 keys, 1
+// query).
 #if defined(__x86_64__)
 #include "device/cpu/avx2/vec256.h"
 #include "device/cpu/isa.h"

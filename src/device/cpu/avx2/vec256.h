@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vector vocabulary of vec_math.h and vec_rows.h for AVX2 + FMA + F16C: 8 lanes of f32. avx512/vec512.h has the same
-// names. Parts of a vector pass through a small buffer on the stack, so that nothing is read beyond the end.
+// The vector vocabulary of vec_math.h and vec_rows.h for AVX2 + FMA + F16C: 8 lanes of f32. avx512/vec512.h has the
+// same names. Parts of a vector pass through a small buffer on the stack, so that nothing is read beyond the end.
 #ifndef MICA_DEVICE_CPU_VEC256_H
 #define MICA_DEVICE_CPU_VEC256_H
 
@@ -25,7 +25,9 @@ static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }              
 static inline vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }              // b if either is NaN
 static inline vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 static inline vf v_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline __m256 power2(__m256i n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
+static inline __m256 power2(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
 /** a * 2^n for whole n in -250 … 250: in two steps, so that neither factor leaves the normal numbers. */
 static inline vf v_scale2(vf a, vf n) {
     __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
@@ -52,9 +54,7 @@ static inline float v_greatest(vf a) {
 }
 
 /** Sign changed in the even lanes; neighbours swapped; each of the LANES / 2 floats at p (n of them there) twice. */
-static inline vf v_negate_even(vf a) {
-    return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000)));
-}
+static inline vf v_negate_even(vf a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000))); }
 static inline vf v_swap_pairs(vf a) { return _mm256_permute_ps(a, 0xB1); }
 static inline vf v_load_twice(const float *p, size_t n) {
     float b[4] = {0};
@@ -76,11 +76,13 @@ static inline vf v_sums(const vf x[LANES]) {
 /** Lane i of vector j <-> lane j of vector i. */
 static inline void v_transpose(vf x[LANES]) {
     vf t[LANES];
-    for (int i = 0; i < 8; i += 2) t[i] = _mm256_unpacklo_ps(x[i], x[i + 1]), t[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    for (int i = 0; i < 8; i += 2)
+        t[i] = _mm256_unpacklo_ps(x[i], x[i + 1]), t[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
     for (int i = 0; i < 8; i += 4)
         for (int j = 0; j < 2; j++) {
             __m256d u = _mm256_castps_pd(t[i + j]), v = _mm256_castps_pd(t[i + j + 2]);
-            x[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(u, v)), x[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(u, v));
+            x[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(u, v)),
+                      x[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(u, v));
         }
     for (int i = 0; i < 4; i++)
         t[i] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20), t[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
@@ -109,11 +111,15 @@ static inline void store_part(uint16_t *p, __m128i a, size_t n) {
     _mm_storeu_si128((void *)b, a);
     memcpy(p, b, n * sizeof *p);
 }
-static inline vf fill_rest(vf a, size_t n, vf fill) { return _mm256_blendv_ps(fill, a, _mm256_castsi256_ps(v_first(n))); }
+static inline vf fill_rest(vf a, size_t n, vf fill) {
+    return _mm256_blendv_ps(fill, a, _mm256_castsi256_ps(v_first(n)));
+}
 
 static inline __m128i to_f16(vf a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vf load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
-static inline vf loadn_f16(const uint16_t *p, size_t n, vf fill) { return fill_rest(_mm256_cvtph_ps(load_part(p, n)), n, fill); }
+static inline vf loadn_f16(const uint16_t *p, size_t n, vf fill) {
+    return fill_rest(_mm256_cvtph_ps(load_part(p, n)), n, fill);
+}
 static inline void store_f16(uint16_t *p, vf a) { _mm_storeu_si128((void *)p, to_f16(a)); }
 static inline void storen_f16(uint16_t *p, vf a, size_t n) { store_part(p, to_f16(a), n); }
 
@@ -126,7 +132,9 @@ static inline __m128i to_bf16(vf a) {
     return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
 static inline vf load_bf16(const uint16_t *p) { return from_bf16(_mm_loadu_si128((const void *)p)); }
-static inline vf loadn_bf16(const uint16_t *p, size_t n, vf fill) { return fill_rest(from_bf16(load_part(p, n)), n, fill); }
+static inline vf loadn_bf16(const uint16_t *p, size_t n, vf fill) {
+    return fill_rest(from_bf16(load_part(p, n)), n, fill);
+}
 static inline void store_bf16(uint16_t *p, vf a) { _mm_storeu_si128((void *)p, to_bf16(a)); }
 static inline void storen_bf16(uint16_t *p, vf a, size_t n) { store_part(p, to_bf16(a), n); }
 #endif

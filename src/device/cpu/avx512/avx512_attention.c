@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention kernels, level avx512. f32 and f16 are packed to f32; bf16 stays bf16: queries, keys and values are exact in
-// vdpbf16ps, and weights are rounded to bf16 (their sum is taken after rounding, so that the average keeps weights that
-// add up to one). Register blocks of 6 rows x 4 vectors: 24 sums, 4 keys, 1 query.
+// Attention kernels, level avx512. f32 and f16 are packed to f32; bf16 stays bf16: queries, keys and values are exact
+// in vdpbf16ps, and weights are rounded to bf16 (their sum is taken after rounding, so that the average keeps weights
+// that add up to one). Register blocks of 6 rows x 4 vectors: 24 sums, 4 keys, 1 query.
 #if defined(__x86_64__)
 #include "device/cpu/avx512/vec512.h"
 #include "device/cpu/isa.h"
@@ -42,7 +42,8 @@ static inline __m512i load_words(const uint16_t *p, size_t n) {
 }
 
 static void pack_query_pairs(void *packed, const void *q, size_t Dh) {
-    for (size_t d = 0; d < Dh; d += WORDS) _mm512_storeu_si512((uint16_t *)packed + d, load_words((const uint16_t *)q + d, Dh - d));
+    for (size_t d = 0; d < Dh; d += WORDS)
+        _mm512_storeu_si512((uint16_t *)packed + d, load_words((const uint16_t *)q + d, Dh - d));
 }
 
 // A pair of dimensions of one key is a unit; units are transposed, 16 keys at a time.
@@ -56,7 +57,8 @@ static void pack_keys_pairs(void *packed, const void *k, ptrdiff_t stride, size_
             for (size_t i = 0; i < LANES; i++)
                 x[i] = i < keys ? _mm512_castsi512_ps(load_words(a + (ptrdiff_t)i * stride + d, Dh - d)) : v_zero();
             v_transpose(x);
-            for (size_t i = 0; i < LANES; i++) _mm512_mask_storeu_ps(o + i * MICA_CPU_KEYS, (__mmask16)((1u << keys) - 1), x[i]);
+            for (size_t i = 0; i < LANES; i++)
+                _mm512_mask_storeu_ps(o + i * MICA_CPU_KEYS, (__mmask16)((1u << keys) - 1), x[i]);
         }
     }
 }
@@ -69,14 +71,15 @@ static void pack_one_value(uint16_t *o, const uint16_t *a, size_t Dh) {
 static void pack_values_pairs(void *packed, const void *v, ptrdiff_t stride, size_t at, size_t n, size_t Dh) {
     size_t Dp = mica_cpu_head_pad(Dh), j = 0;
     const uint16_t *a = v;
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3,
-                                         34, 2, 33, 1, 32, 0);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     if (at % 2 && n) pack_one_value((uint16_t *)packed + at / 2 * Dp * 2 + 1, a, Dh), j = 1;
     for (; j + 2 <= n; j += 2) {
         uint16_t *o = (uint16_t *)packed + (at + j) / 2 * Dp * 2;
         for (size_t d = 0; d < Dh; d += WORDS) {
-            __m512i x = load_words(a + (ptrdiff_t)j * stride + d, Dh - d), y = load_words(a + (ptrdiff_t)(j + 1) * stride + d, Dh - d);
+            __m512i x = load_words(a + (ptrdiff_t)j * stride + d, Dh - d),
+                    y = load_words(a + (ptrdiff_t)(j + 1) * stride + d, Dh - d);
             _mm512_storeu_si512(o + 2 * d, _mm512_permutex2var_epi16(x, low, y));
             _mm512_storeu_si512(o + 2 * d + WORDS, _mm512_permutex2var_epi16(x, high, y));
         }
@@ -85,8 +88,8 @@ static void pack_values_pairs(void *packed, const void *v, ptrdiff_t stride, siz
 }
 
 // ---- bf16 scores of few queries: as dots in vec_attention.h, two dimensions a lane ----
-static inline __attribute__((always_inline)) void dots_pairs(float *s, size_t ss, const uint16_t *q, const uint16_t *k, size_t n, size_t Dh,
-                                                             float scale, int rows) {
+static inline __attribute__((always_inline)) void dots_pairs(float *s, size_t ss, const uint16_t *q, const uint16_t *k,
+                                                             size_t n, size_t Dh, float scale, int rows) {
     const int keys = LANES / rows;
     size_t Dp = mica_cpu_head_pad(Dh);
     const uint16_t *row[LANES];
@@ -98,25 +101,30 @@ static inline __attribute__((always_inline)) void dots_pairs(float *s, size_t ss
         for (int j = 0; j < keys; j++) {
             vf x = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(part, row[j] + d));
             for (int g = 0; g < rows; g++)
-                sum[g * keys + j] = add_pairs(sum[g * keys + j], _mm512_castsi512_ps(_mm512_loadu_si512(q + (size_t)g * Dp + d)), x);
+                sum[g * keys + j] =
+                    add_pairs(sum[g * keys + j], _mm512_castsi512_ps(_mm512_loadu_si512(q + (size_t)g * Dp + d)), x);
         }
     }
     float out[LANES];
     store_f32(out, v_mul(v_sums(sum), v_set(scale)));
     for (int g = 0; g < rows; g++) {
-        if (n >= (size_t)keys) memcpy(s + (size_t)g * ss, out + g * keys, (size_t)keys * sizeof(float));
-        else memcpy(s + (size_t)g * ss, out + g * keys, n * sizeof(float));
+        if (n >= (size_t)keys)
+            memcpy(s + (size_t)g * ss, out + g * keys, (size_t)keys * sizeof(float));
+        else
+            memcpy(s + (size_t)g * ss, out + g * keys, n * sizeof(float));
     }
 }
 
-static void scores_pairs(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
+static void scores_pairs(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
+                         float scale) {
     size_t g = 0, Dp = mica_cpu_head_pad(Dh);
     const uint16_t *a = q, *b = k;
     for (; g + 4 <= G; g += 4)
         for (size_t j = 0; j < n; j += 4) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 4);
     for (; g + 2 <= G; g += 2)
         for (size_t j = 0; j < n; j += 8) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 2);
-    for (size_t j = 0; g < G && j < n; j += 16) dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 1);
+    for (size_t j = 0; g < G && j < n; j += 16)
+        dots_pairs(s + g * ss + j, ss, a + g * Dp, b + j * Dh, n - j, Dh, scale, 1);
 }
 
 // ---- bf16 weights and values: the weights of two keys are a unit, their values are interleaved on the way ----
@@ -124,7 +132,8 @@ static inline vf round_pairs(vf p) { return from_bf16((__m256i)_mm512_cvtneps_pb
 
 static float weights_pairs(float *s, size_t n, float *max) {
     vf low = v_set(-INFINITY), most = low, sum = v_zero();
-    for (size_t i = 0; i < n; i += LANES) most = v_max(n - i >= LANES ? load_f32(s + i) : loadn_f32(s + i, n - i, low), most);
+    for (size_t i = 0; i < n; i += LANES)
+        most = v_max(n - i >= LANES ? load_f32(s + i) : loadn_f32(s + i, n - i, low), most);
     float greatest = v_greatest(most);
     if (greatest > *max) *max = greatest;
     vf m = v_set(*max == -INFINITY ? 0.0f : *max);
@@ -137,12 +146,13 @@ static float weights_pairs(float *s, size_t n, float *max) {
     return v_sum(sum);
 }
 
-// acc[rows, columns * WORDS] += the units p [rows, PAIRS] times n rows of v; `last` of the final column's dimensions exist.
+// acc[rows, columns * WORDS] += the units p [rows, PAIRS] times n rows of v; `last` of the final column's dimensions
+// exist.
 enum { PAIRS = 32, MIX_COLUMNS = 4 };
-static inline __attribute__((always_inline)) void mix_pairs(float *acc, size_t lda, float p[][PAIRS], const uint16_t *v, size_t n, size_t Dh,
-                                                            size_t last, int rows, int columns) {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3,
-                                         34, 2, 33, 1, 32, 0);
+static inline __attribute__((always_inline)) void mix_pairs(float *acc, size_t lda, float p[][PAIRS], const uint16_t *v,
+                                                            size_t n, size_t Dh, size_t last, int rows, int columns) {
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     const __mmask32 part = last >= WORDS ? 0xFFFFFFFF : (__mmask32)((1ull << last) - 1);
     vf t[DECODE_ROWS][2 * MIX_COLUMNS];
@@ -155,11 +165,14 @@ static inline __attribute__((always_inline)) void mix_pairs(float *acc, size_t l
         for (int c = 0; c < columns; c++) {
             const uint16_t *a = v + j * Dh + (size_t)c * WORDS;
             __mmask32 m = c < columns - 1 ? 0xFFFFFFFF : part;
-            __m512i x = _mm512_maskz_loadu_epi16(m, a), y = _mm512_maskz_loadu_epi16(j + 1 < n ? m : 0, j + 1 < n ? a + Dh : a);
-            vf u = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y)), w = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y));
+            __m512i x = _mm512_maskz_loadu_epi16(m, a),
+                    y = _mm512_maskz_loadu_epi16(j + 1 < n ? m : 0, j + 1 < n ? a + Dh : a);
+            vf u = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y)),
+               w = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, high, y));
             for (int g = 0; g < rows; g++) {
                 vf weight = v_set(p[g][j / 2]);
-                t[g][2 * c] = add_pairs(t[g][2 * c], weight, u), t[g][2 * c + 1] = add_pairs(t[g][2 * c + 1], weight, w);
+                t[g][2 * c] = add_pairs(t[g][2 * c], weight, u),
+                         t[g][2 * c + 1] = add_pairs(t[g][2 * c + 1], weight, w);
             }
         }
     for (int g = 0; g < rows; g++)
@@ -169,8 +182,8 @@ static inline __attribute__((always_inline)) void mix_pairs(float *acc, size_t l
         }
 }
 
-static inline __attribute__((always_inline)) void mix_rows_pairs(float *acc, const float *p, size_t ps, const uint16_t *v, size_t n, size_t Dh,
-                                                                 int rows, int columns) {
+static inline __attribute__((always_inline)) void
+mix_rows_pairs(float *acc, const float *p, size_t ps, const uint16_t *v, size_t n, size_t Dh, int rows, int columns) {
     float units[DECODE_ROWS][PAIRS];
     size_t d = 0, step = (size_t)columns * WORDS;
     for (int g = 0; g < rows; g++)
@@ -187,9 +200,12 @@ static void values_pairs(float *acc, const float *p, size_t ps, const void *v, s
     for (size_t j = 0; j < n; j += 2 * PAIRS) {
         size_t g = 0, m = n - j < 2 * PAIRS ? n - j : 2 * PAIRS;
         for (; g + 4 <= G; g += 4) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 4, 2);
-        if (G - g == 3) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 3, 2);
-        else if (G - g == 2) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 2, 4);
-        else if (G - g == 1) mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 1, 4);
+        if (G - g == 3)
+            mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 3, 2);
+        else if (G - g == 2)
+            mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 2, 4);
+        else if (G - g == 1)
+            mix_rows_pairs(acc + g * Dh, p + g * ps + j, ps, b + j * Dh, m, Dh, 1, 4);
     }
 }
 

@@ -63,18 +63,21 @@ static inline vf v_sums(const vf x[LANES]) {
         b[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(u, v)), _mm512_castpd_ps(_mm512_unpackhi_pd(u, v)));
     }
     for (int i = 0; i < 2; i++)
-        c[i] = v_add(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88), _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xDD));
+        c[i] = v_add(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
+                     _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xDD));
     return v_add(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xDD));
 }
 
 /** Lane i of vector j <-> lane j of vector i. */
 static inline void v_transpose(vf x[LANES]) {
     vf t[LANES];
-    for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(x[i], x[i + 1]), t[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    for (int i = 0; i < 16; i += 2)
+        t[i] = _mm512_unpacklo_ps(x[i], x[i + 1]), t[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
     for (int i = 0; i < 16; i += 4)
         for (int j = 0; j < 2; j++) {
             __m512d u = _mm512_castps_pd(t[i + j]), v = _mm512_castps_pd(t[i + j + 2]);
-            x[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(u, v)), x[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(u, v));
+            x[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(u, v)),
+                      x[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(u, v));
         }
     for (int i = 0; i < 4; i++) { // quarters: a 4 x 4 transpose of 128-bit pieces
         vf a = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x44), b = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xEE);

@@ -14,11 +14,11 @@ static void NAME(from_f32)(void *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) o[i] = PUT(x[i]);
 }
 
-#define UNARY(f)                                          \
-    static void NAME(f)(void *y, const void *x, size_t n) { \
-        const T *a = x;                                   \
-        T *o = y;                                         \
-        for (size_t i = 0; i < n; i++) o[i] = PUT(one_##f(GET(a[i]))); \
+#define UNARY(f)                                                                                                       \
+    static void NAME(f)(void *y, const void *x, size_t n) {                                                            \
+        const T *a = x;                                                                                                \
+        T *o = y;                                                                                                      \
+        for (size_t i = 0; i < n; i++) o[i] = PUT(one_##f(GET(a[i])));                                                 \
     }
 UNARY(exp)
 UNARY(sigmoid)
@@ -28,11 +28,11 @@ UNARY(gelu_tanh)
 UNARY(tanh)
 #undef UNARY
 
-#define BINARY(f)                                                          \
-    static void NAME(f)(void *y, const void *av, const void *bv, size_t n) { \
-        const T *a = av, *b = bv;                                          \
-        T *o = y;                                                          \
-        for (size_t i = 0; i < n; i++) o[i] = PUT(two_##f(GET(a[i]), GET(b[i]))); \
+#define BINARY(f)                                                                                                      \
+    static void NAME(f)(void *y, const void *av, const void *bv, size_t n) {                                           \
+        const T *a = av, *b = bv;                                                                                      \
+        T *o = y;                                                                                                      \
+        for (size_t i = 0; i < n; i++) o[i] = PUT(two_##f(GET(a[i]), GET(b[i])));                                      \
     }
 BINARY(add)
 BINARY(sub)
@@ -131,7 +131,8 @@ static void NAME(pack_rows)(void *packed, const void *x, ptrdiff_t stride, size_
         NAME(pack_query)((float *)packed + (at + j) * Dp, (const T *)x + (ptrdiff_t)j * stride, Dh);
 }
 
-static void NAME(scores)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
+static void NAME(scores)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
+                         float scale) {
     const T *b = k;
     for (size_t g = 0; g < G; g++) {
         const float *a = (const float *)q + g * mica_cpu_head_pad(Dh);
