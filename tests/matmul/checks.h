@@ -363,9 +363,54 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
     return wrong;
 }
 
+// ---- precision -----------------------------------------------------------------------------------------------
+/** Error of packed products of bf16 activations, as a share of the error that rounding the dequantised weights to bf16 alone
+ * makes (what a bf16 checkpoint of the same weights computes): root mean squares over many outputs, sums in f32. */
+static inline double precision_of(check *c, int bits, size_t m) {
+    enum { N = 64, K = 1024 };
+    weight w = weight_random(c, (mica_quant_spec){MICA_AFFINE, bits, 64}, MICA_BF16, N, K);
+    mica_params params = {.packed = {.out = N, .in = K, .bits = bits, .group_size = 64, .mode = MICA_AFFINE, .scale_dtype = MICA_BF16}};
+    size_t bytes = mica_cpu_packed_size(&c->device.device, &params);
+    unsigned char *packed = mica_alloc_aligned(bytes, 64), *x = c->x.base;
+    mica_cpu_pack(&c->device.device, &params, w.words, w.scales, w.biases, packed);
+    fill_random(&c->random, MICA_BF16, x, m * K);
+    mica_call call = {.device = &c->device.device, .params = &params, .inputs = 2};
+    call.in[0] = TENSOR(MICA_BF16, x, (int64_t)m, K), call.in[1] = TENSOR(MICA_U8, packed, (int64_t)bytes);
+    call.out = TENSOR(MICA_F32, c->out.base, (int64_t)m, N);
+    run_call("linear_packed", &call, &c->scratch);
+    double ours = 0, rounded = 0;
+    for (size_t i = 0; i < m * N; i++) {
+        double exact = 0, theirs = 0;
+        for (size_t k = 0; k < K; k++) {
+            double v = get(MICA_BF16, x, i / N * K + k), f = w.value[i % N * K + k];
+            exact += v * f, theirs += v * (double)mica_bf16_to_f32(mica_f32_to_bf16((float)f));
+        }
+        double off = get(MICA_F32, c->out.base, i) - exact;
+        ours += off * off, rounded += (theirs - exact) * (theirs - exact);
+    }
+    mica_free(packed), weight_free(&w);
+    return sqrt(ours / rounded);
+}
+
+static inline int check_precision(const mica_cpu_isa *isa) {
+    static const size_t rows[] = {1, 8, 200};
+    check c = check_new(isa, 2);
+    for (size_t r = 0; r < MICA_COUNT(rows); r++) {
+        printf("  error over that of bf16 weights, %zu rows:", rows[r]);
+        for (size_t b = 0; b < MICA_COUNT(check_bits); b++) {
+            double share = precision_of(&c, check_bits[b], rows[r]);
+            printf("  %d bits %.2g", check_bits[b], share);
+            if (!(share < 1.05)) c.wrong++;
+        }
+        printf("\n");
+    }
+    return check_free(&c);
+}
+
 typedef struct named_check { const char *name; int (*run)(const mica_cpu_isa *isa); } named_check;
 static const named_check matmul_checks[] = {
     {"matmul", check_matmul}, {"linear_packed", check_packed}, {"quantized_matmul", check_codes}, {"decode", check_decode},
     {"threads", check_threads}, {"rows alone", check_rows_alone},
+    {"precision", check_precision},
 };
 #endif
