@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packing of quantised weights into tiles, and the plain decoder that embeddings use and tests compare with.
 // Packing runs once per weight at load, so it must keep up with reading the file: codes are unpacked sixteen rows at a
-// time into bytes [input][output], from which every plane is a few vectorisable shifts; 4-bit codes, the common case,
-// only change their order within a dword.
+// time into bytes [input][output], from which every plane is a few vectorisable shifts; nibbles and bytes, the common
+// cases, only change their order within a dword.
 #include "device/cpu/tiles.h"
 #include <assert.h>
 
@@ -42,6 +42,26 @@ static void pack_nibbles(const unsigned char *words, size_t row_bytes, size_t ro
         for (size_t d = 0; d < dwords; d++) {
             uint32_t u = split_nibbles(load_u32(words + o * row_bytes + 4 * d));
             memcpy(tile + d * VECTOR + 4 * o, &u, 4);
+        }
+}
+
+// Low nibbles of eight bytes -> one dword, in order.
+static inline uint32_t join_nibbles(uint64_t w) {
+    w &= 0x0F0F0F0F0F0F0F0Fu;
+    w = (w | w >> 4) & 0x00FF00FF00FF00FFu;
+    w = (w | w >> 8) & 0x0000FFFF0000FFFFu;
+    return (uint32_t)(w | w >> 16);
+}
+
+// The same, 8 bits: a plane of low nibbles, then one of high nibbles, in each chunk.
+static void pack_bytes(const unsigned char *words, size_t row_bytes, size_t rows, size_t inputs, unsigned char *tile) {
+    for (size_t o = 0; o < rows; o++)
+        for (size_t i = 0; i < inputs; i += 8) {
+            uint64_t w;
+            memcpy(&w, words + o * row_bytes + i, 8);
+            uint32_t low = split_nibbles(join_nibbles(w)), high = split_nibbles(join_nibbles(w >> 4));
+            unsigned char *to = tile + i / CHUNK * 8 * VECTOR + i % CHUNK / 8 * VECTOR + 4 * o;
+            memcpy(to, &low, 4), memcpy(to + 4 * VECTOR, &high, 4);
         }
 }
 
@@ -94,6 +114,7 @@ void mica_cpu_tiles_pack(const mica_cpu_tiles *t, const void *words, const void 
             const unsigned char *from = (const unsigned char *)words + row * row_bytes + k * (size_t)t->bits / 8;
             if (rows < OUTPUTS || inputs < t->depth) memset(tile, 0, t->codes), memset(codes, 0, sizeof codes);
             if (t->bits == 4) pack_nibbles(from, row_bytes, rows, inputs / 8, tile);
+            else if (t->bits == 8) pack_bytes(from, row_bytes, rows, inputs, tile);
             else {
                 for (size_t o = 0; o < rows; o++) unpack_codes(from + o * row_bytes, t->bits, inputs, o, codes);
                 for (size_t c = 0; c < t->depth / CHUNK; c++)
@@ -107,22 +128,24 @@ void mica_cpu_tiles_pack(const mica_cpu_tiles *t, const void *words, const void 
 }
 
 // ---- decoding --------------------------------------------------------------------------------------
-// Code of output o, input i of a chunk.
-static unsigned chunk_code(const unsigned char *chunk, int bits, size_t o, int i) {
+// The 32 codes of output o in a chunk.
+static void chunk_codes(const unsigned char *chunk, int bits, size_t o, uint8_t codes[CHUNK]) {
     int width[2], planes = mica_cpu_tile_planes(bits, width);
-    unsigned code = 0;
+    memset(codes, 0, CHUNK);
     for (int p = 0, low = 0; p < planes; low += width[p++]) {
         int per = 32 / width[p];
-        uint32_t dword = load_u32(chunk + (size_t)(i / per) * VECTOR + 4 * o);
-        code |= (dword >> mica_cpu_tile_shift(width[p], i % per) & ((1u << width[p]) - 1)) << low;
-        chunk += width[p] * VECTOR;
+        for (int v = 0; v < width[p]; v++, chunk += VECTOR) {
+            uint32_t dword = load_u32(chunk + 4 * o), mask = (1u << width[p]) - 1;
+            for (int i = 0; i < per; i++)
+                codes[v * per + i] |= (uint8_t)((dword >> mica_cpu_tile_shift(width[p], i) & mask) << low);
+        }
     }
-    return code;
 }
 
 void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, size_t row, size_t k0, size_t k, float *to) {
     const unsigned char *column = packed + row / OUTPUTS * t->per_column * t->bytes;
     size_t o = row % OUTPUTS;
+    uint8_t codes[CHUNK];
     for (size_t i = k0; i < k0 + k;) {
         const unsigned char *tile = column + i / t->depth * t->bytes;
         size_t at = i % t->depth, g = at / (size_t)t->group, end = k0 + k - i;
@@ -131,8 +154,8 @@ void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, si
         size_t n = (size_t)t->group - at % (size_t)t->group;
         if (n > end) n = end;
         for (size_t j = at; j < at + n; j++, i++) {
-            unsigned q = chunk_code(tile + j / CHUNK * (size_t)t->bits * VECTOR, t->bits, o, (int)(j % CHUNK));
-            to[i - k0] = s * (float)q + b;
+            if (j == at || j % CHUNK == 0) chunk_codes(tile + j / CHUNK * (size_t)t->bits * VECTOR, t->bits, o, codes);
+            to[i - k0] = s * (float)codes[j % CHUNK] + b;
         }
     }
 }
