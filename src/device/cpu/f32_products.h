@@ -273,6 +273,7 @@ static const mica_cpu_panels f32_panels = {
     .depth = 512, // 96 KiB at 48 columns, 32 KiB at 16: stays in the second-level cache beside rows of x
     .direct = 4,
     .direct_tiles = {[2] = 16, [3] = 16, [4] = 16, [5] = 16, [6] = 16, [8] = 16},
+    .tiles_rows = 8,
     .gemm = gemm_f32,
     .from_dense = panel_dense_f32,
     .from_tiles = panel_tiles_f32,

@@ -2,7 +2,7 @@
 // Raw kernels of the matrix products, one table per instruction-set level (rules in isa.h). A product
 // y [M,N] = x [M,K] · w [K,N] is computed in f32 or, for bf16 activations on levels that multiply bf16 pairs, in bf16 with
 // f32 sums. Two ways, chosen by shape (product.c):
-//   * direct: `dot_*` and `tiles_*` take up to eight rows and read the weights as they are stored, at the speed of memory.
+//   * direct: `dot_*` and `tiles_*` take a few rows and read the weights as they are stored, at the speed of memory.
 //     Nothing is rounded but sums, and a row's result does not depend on the other rows;
 //   * panels: a block of w is written as a panel (decoded, converted) and a register-blocked gemm runs over many rows.
 #ifndef MICA_DEVICE_CPU_ISA_MATMUL_H
@@ -15,7 +15,7 @@
 enum {
     MICA_TILE_OUTPUTS = 16, // outputs of a tile of packed weights: the f32 lanes of a 512-bit vector
     MICA_TILE_CHUNK = 32,   // inputs whose codes lie together, plane by plane
-    MICA_DIRECT_ROWS = 8,   // rows that one call of dot_* or tiles_* takes at most
+    MICA_DIRECT_ROWS = 8,   // rows that one call of dot_* takes at most
 };
 
 // Geometry of a packed affine-quantised weight [out, in]. It is cut into tiles of 16 outputs × `depth` inputs; tile
@@ -44,6 +44,7 @@ typedef struct mica_cpu_panels {
     size_t depth;   // inputs of a panel at most: what keeps it in the second-level cache
     size_t direct;  // dense products of up to so many rows go through dot_*; 0: none does
     size_t direct_tiles[9]; // the same for tiles_*, by bits
+    size_t tiles_rows;      // rows that one call of tiles_* takes at most
     /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart. */
     void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first);
     /** Panel of w[i*ldk + j*ldn], i < k, j < n; an odd k is padded with a zero in bf16. w of any alignment. */
@@ -54,7 +55,7 @@ typedef struct mica_cpu_panels {
                        size_t columns, void *panel);
 } mica_cpu_panels;
 
-// Operands of a direct product: y [m][16·tiles or n] f32, rows ldy apart. m ≤ MICA_DIRECT_ROWS.
+// Operands of a direct product: y [m][16·tiles or n] f32, rows ldy apart.
 typedef struct mica_cpu_direct {
     size_t m, n, k;
     const void *x; // T [m][k], rows ldx elements apart

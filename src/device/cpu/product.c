@@ -11,7 +11,7 @@ enum {
     ROWS_TASK_SMALL = 128, // where there are few panels
     FEW_PANELS = 16,
     DIRECT_BYTES = 65536,  // weights of a direct task at least: 2 µs
-    BLOCK_BYTES = 262144,  // weights that several blocks of eight rows pass over: stay in the second-level cache
+    BLOCK_BYTES = 262144,  // weights that all rows pass over: stay in the second-level cache
     BLOCK_OUTPUTS = 256,   // outputs of such a block at most
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
@@ -27,7 +27,7 @@ typedef struct plan {
     bool bf16, copy, direct;
     size_t batch, m, n, k;
     size_t kp;         // k padded as the kernels want it
-    size_t rows, outs; // of a panel task; of a block within a direct task
+    size_t rows, outs; // of a panel task; of a call within a direct task
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
     size_t at_sums, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
@@ -99,7 +99,8 @@ static void plan_tasks(plan *p) {
         size_t from, to;
         p->outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)BLOCK_OUTPUTS);
         p->tasks = direct_cut(p, SIZE_MAX, &from, &to);
-        p->per_thread = MICA_DIRECT_ROWS * p->outs * 4;
+        p->rows = p->rhs->kind == MICA_CPU_TILES ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
+        p->per_thread = p->rows * p->outs * 4;
         return;
     }
     p->outs = lanes;
@@ -211,7 +212,7 @@ static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, siz
 }
 
 // ---- direct: weights as they are stored --------------------------------------------------------------
-// Outputs [n0, n0+n) of all rows, eight rows at a time.
+// Outputs [n0, n0+n) of all rows, a few at a time.
 static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float *y) {
     const mica_tensor *w = &p->call->in[1];
     mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs};
@@ -225,8 +226,8 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
         ptrdiff_t at = (p->batch > 1 ? mica_cpu_row_offset(w, 2, batch) : 0) + (ptrdiff_t)n0 * d.ldw;
         d.w = w->data + at * (ptrdiff_t)mica_dtype_size(w->dtype);
     }
-    for (size_t i = 0; i < p->m; i += MICA_DIRECT_ROWS) {
-        d.m = MICA_MIN(p->m - i, (size_t)MICA_DIRECT_ROWS);
+    for (size_t i = 0; i < p->m; i += p->rows) {
+        d.m = MICA_MIN(p->m - i, p->rows);
         d.x = x_at(p, batch, i);
         d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
         if (tiles) (p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);

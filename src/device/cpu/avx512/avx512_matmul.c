@@ -21,6 +21,7 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
         // GFLOP/s at 512 rows and 4 bits, one Zen 4 core), and only direct products leave the weights unrounded.
         // 6 bits: 169 against 205. 8 bits take two products: 107.
         .direct_tiles = {[2] = SIZE_MAX, [3] = SIZE_MAX, [4] = SIZE_MAX, [5] = SIZE_MAX, [6] = 48, [8] = 16},
+        .tiles_rows = 8,
         .gemm = mica_cpu_avx512_gemm_bf16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
