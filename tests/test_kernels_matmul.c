@@ -33,7 +33,7 @@ static void quantizing_ops(void **state) {
     uint32_t words[R * K / 8], got_words[R * K / 8];
     uint16_t scales[R * G], biases[R * G], got[R * G];
     mica_quantize_rows(spec, MICA_BF16, dense, R, K, words, scales, biases);
-    mica_params params = {.quant = {4, 64, MICA_AFFINE, 0, 0}};
+    mica_params params = {.quant = {.bits = 4, .group_size = 64}};
     mica_call call = {.device = &c.device.device, .params = &params, .inputs = 1};
     call.in[0] = TENSOR(MICA_F32, view, R, K);
     call.in[0].stride[0] = 1, call.in[0].stride[1] = R, call.in[0].contiguous = false;

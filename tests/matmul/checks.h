@@ -200,7 +200,7 @@ static inline void codes_case(check *c, mica_quant_spec spec, mica_dtype scales,
     weight w = weight_random(c, spec, scales, rows, in);
     unsigned char *x = guarded_place(&c->x, m * k * size, end), *out = guarded_place(&c->out, m * n * size, end);
     fill_random(&c->random, type, x, m * k);
-    mica_params params = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, transpose, 0}};
+    mica_params params = {.quant = {.bits = spec.bits, .group_size = spec.group_size, .mode = (int32_t)spec.mode, .transpose = transpose}};
     mica_call call = {.device = &c->device.device, .params = &params, .inputs = spec.mode == MICA_AFFINE ? 4 : 3};
     int64_t R = (int64_t)rows, G = (int64_t)mica_quant_groups(spec, in);
     mica_dtype st = mica_quant_scale_dtype(spec, scales);
@@ -264,7 +264,7 @@ static inline void decode_case(check *c, mica_quant_spec spec, mica_dtype scales
         if (memcmp(out + i * in * size, expected + row * in * size, in * size) && c->wrong++ < 10)
             printf("  take_packed: %d bits, group %d: row %zu differs\n", spec.bits, spec.group_size, row);
     }
-    mica_params quant = {.quant = {spec.bits, spec.group_size, (int32_t)spec.mode, 0, 0}};
+    mica_params quant = {.quant = {.bits = spec.bits, .group_size = spec.group_size, .mode = (int32_t)spec.mode}};
     call = (mica_call){.device = &c->device.device, .params = &quant, .inputs = 3};
     int64_t G = (int64_t)mica_quant_groups(spec, in);
     call.in[0] = TENSOR(MICA_U32, w.words, ROWS_OF, (int64_t)mica_quant_words(spec, in));
@@ -337,7 +337,8 @@ static inline int check_threads(const mica_cpu_isa *isa) {
     return wrong;
 }
 
-/** Within the direct kernels, and within the panels, a row's result does not depend on how many rows there are. */
+/** Within the direct kernels, and within the panels, a row's result does not depend on how many rows there are; only where
+ * direct calls take many rows (AMX) a single one has a kernel of its own. */
 static inline int check_rows_alone(const mica_cpu_isa *isa) {
     enum { N = 100, K = 160, MOST = 1 << 18, ALL = 40 };
     unsigned char *all = mica_alloc(MOST), *few = mica_alloc(MOST);
@@ -348,8 +349,9 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
             bool bf16 = type == MICA_BF16 && isa->matmul.bf16.columns;
             const mica_cpu_panels *panels = bf16 ? &isa->matmul.bf16 : &isa->matmul.f32;
             size_t direct = MICA_MIN(bits ? panels->direct_tiles[bits] : panels->direct, (size_t)ALL), whole = 0;
-            for (size_t m = 1; m <= ALL; m++) {
-                if (m == 1 || m == direct + 1) {
+            size_t least = bits && panels->tiles_rows > MICA_DIRECT_ROWS ? 2 : 1;
+            for (size_t m = least; m <= ALL; m++) {
+                if (m == least || m == direct + 1) {
                     whole = m <= direct ? direct : ALL;
                     product_with(isa, 2, bits, type, ALL, N, K, whole, all);
                 }

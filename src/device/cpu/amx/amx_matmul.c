@@ -1,41 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // matmul kernels, level amx: bf16 gemm on AMX tiles over the panels of the avx512 level, 32 columns wide. A block of
-// 32 × 32 sums fills four tile registers, two more hold rows of x, two the panel. Own assembler wrappers: GCC 12's intrinsics
-// tell the compiler too little of the memory that tiles read and write, and it drops stores before them.
+// 32 × 32 sums fills four tile registers, two more hold rows of x, two the panel. Direct products of packed weights are in
+// amx_tiles.c; everything else is the avx512 level's.
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
+#include "device/cpu/amx/tile.h"
+#include "device/cpu/amx/packed.h"
 #include "device/cpu/avx512/bf16.h"
-#include <string.h>
 
 enum { COLUMNS = 32, ROWS = 16, STEP = 32 }; // STEP: inputs that one tile instruction multiplies
 
-// ---- tiles -----------------------------------------------------------------------------------------
-typedef struct tile_config { // as ldtilecfg reads it
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
-static inline void config_load(const tile_config *c) { __asm__ volatile("ldtilecfg %0" : : "m"(*c) : "memory"); }
-static inline void config_release(void) { __asm__ volatile("tilerelease" : : : "memory"); }
-#define TILE_LOAD(t, p, bytes)                                                                                         \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"((ptrdiff_t)(bytes)) : "memory")
-#define TILE_STORE(t, p, bytes)                                                                                        \
-    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"((ptrdiff_t)(bytes)) : "memory")
-#define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
-#define TILE_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
-
 // Tiles 0–3: sums (upper left, upper right, lower left, lower right); 4, 5: rows of x; 6, 7: columns of the panel.
-static void configure(size_t upper, size_t lower, size_t k) {
-    static const uint8_t none[14] = {0};
+static void shape_tiles(size_t upper, size_t lower, size_t k) {
     tile_config c = {.palette = 1};
-    memcpy(c.reserved, none, sizeof none);
-    const size_t rows[8] = {upper, upper, lower, lower, upper, lower, k / 2, k / 2};
-    for (int t = 0; t < 8; t++) {
-        size_t bytes = t == 4 || t == 5 ? k * 2 : 64;
-        c.rows[t] = (uint8_t)rows[t], c.row_bytes[t] = (uint16_t)(rows[t] ? bytes : 0);
-    }
-    config_load(&c);
+    const size_t rows[4] = {upper, upper, lower, lower};
+    for (int t = 0; t < 4; t++) tile_shape(&c, t, rows[t], 64);
+    tile_shape(&c, 4, upper, k * 2);
+    tile_shape(&c, 5, lower, k * 2);
+    tile_shape(&c, 6, k / 2, 64);
+    tile_shape(&c, 7, k / 2, 64);
+    tile_configure(&c);
 }
 
 // ---- gemm ------------------------------------------------------------------------------------------
@@ -96,7 +80,7 @@ static void gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const vo
         int halves = lower ? 2 : 1;
         b.a = (const unsigned char *)x + (ptrdiff_t)i * b.a_bytes, b.c = c + i * COLUMNS;
         if (steps) {
-            if (shape != left || tail) configure(upper, lower, STEP);
+            if (shape != left || tail) shape_tiles(upper, lower, STEP);
             shape = left;
             sums_load(&b, halves, first);
             if (halves == 2) multiply(&b, 2, steps, 0);
@@ -104,13 +88,13 @@ static void gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const vo
             sums_store(&b, halves);
         }
         if (tail) { // tiles of fewer inputs; loading their shape clears the sums, so those go through memory
-            configure(upper, lower, tail);
+            shape_tiles(upper, lower, tail);
             sums_load(&b, halves, first && !steps);
             multiply(&b, halves, 1, steps * STEP);
             sums_store(&b, halves);
         }
     }
-    config_release();
+    tile_release();
 }
 
 void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
@@ -118,10 +102,13 @@ void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
         .columns = COLUMNS,
         .depth = 512, // 32 KiB: the panel stays in the first-level cache while rows of x stream past it
         .direct = 4,
-        .direct_tiles = {[2] = 12, [3] = 12, [4] = 12, [5] = 12, [6] = 12, [8] = 8},
+        // 6144 × 2048 in 4 bits, one Sapphire Rapids core: 32 rows 1.6 ms against 2.2 by panels, 128 rows 7.0 against 4.2.
+        .direct_tiles = {[2] = 32, [3] = 32, [4] = 32, [5] = 32, [6] = 32, [8] = 32},
+        .tiles_rows = 32,
         .gemm = gemm_bf16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
     };
+    isa->tiles_bf16 = mica_cpu_amx_tiles_bf16;
 }
 #endif

@@ -14,6 +14,11 @@ typedef struct tile_config { // as ldtilecfg reads it
     uint8_t rows[16];
 } tile_config;
 
+/** Shape of one tile register; rows 0 leaves it unused. */
+static inline void tile_shape(tile_config *c, int tile, size_t rows, size_t row_bytes) {
+    c->rows[tile] = (uint8_t)rows, c->row_bytes[tile] = (uint16_t)(rows ? row_bytes : 0);
+}
+
 static inline void tile_configure(const tile_config *c) { __asm__ volatile("ldtilecfg %0" : : "m"(*c) : "memory"); }
 static inline void tile_release(void) { __asm__ volatile("tilerelease" : : : "memory"); }
 #define TILE_LOAD(t, p, bytes)                                                                                         \
