@@ -362,6 +362,18 @@ static void softmax_family(void **state) {
             }
 }
 
+static void logsumexp_of_nothing(void **state) {
+    (void)state;
+    EACH_LEVEL
+    for (size_t t = 0; t < MICA_COUNT(float_types); t++) {
+        array x = array_new(float_types[t], CONTIGUOUS, SHAPE(3, 0)),
+              y = array_new(float_types[t], CONTIGUOUS, SHAPE(3));
+        kernel_run_all_threads(isa, "logsumexp", NULL, &y, 1, (array *[]){&x});
+        for (size_t i = 0; i < 3; i++) assert_true(y.values[i] == -(double)INFINITY);
+        array_free(&x), array_free(&y);
+    }
+}
+
 static void argmax_lowest_index_wins(void **state) {
     (void)state;
     enum { N = 300 };
@@ -482,6 +494,7 @@ int main(void) {
         cmocka_unit_test(raw_binary_rows),
         cmocka_unit_test(norms),
         cmocka_unit_test(softmax_family),
+        cmocka_unit_test(logsumexp_of_nothing),
         cmocka_unit_test(argmax_lowest_index_wins),
         cmocka_unit_test(rope_table_is_accurate),
         cmocka_unit_test(rope_rotates),

@@ -128,7 +128,12 @@ void mica_walk_rows(const mica_call *c, int inputs, unsigned char *scratch, mica
               .scratch = scratch,
               .fn = fn,
               .ctx = ctx};
-    if (!w.count) return;
+    if (!w.count) { // rows of no elements may still have a result
+        size_t rows = mica_walk_count(&c->out), size = mica_dtype_size(c->out.dtype);
+        const void *x[MICA_WALK_INPUTS] = {0};
+        for (size_t row = 0; row < rows; row++) fn(ctx, c->out.data + row * size, x, 0, row);
+        return;
+    }
     w.y_bytes = mica_walk_count(&c->out) / (w.count / w.n) * mica_dtype_size(c->out.dtype);
     for (int i = 0; i < inputs; i++) {
         if (has_gaps(&c->in[i])) w.gap[i] = w.scratch_bytes + 1;

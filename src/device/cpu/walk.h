@@ -14,7 +14,7 @@ enum { MICA_WALK_INPUTS = 3, MICA_WALK_ALIGN = 64 };
 typedef void mica_walk_fn(void *ctx, void *y, const void *const *x, size_t n, size_t row);
 
 /** Calls fn for every row along the last axis of in[0 … inputs-1], which have one shape. The output must hold rows × k
- * elements for some k. Needs mica_walk_scratch bytes at `scratch`. */
+ * elements for some k, one if the rows are empty. Needs mica_walk_scratch bytes at `scratch`. */
 void mica_walk_rows(const mica_call *c, int inputs, unsigned char *scratch, mica_walk_fn *fn, void *ctx);
 /** The same where y has the inputs' shape and elements do not depend on each other: rows may be any runs of elements.
  */
