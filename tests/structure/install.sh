@@ -34,6 +34,11 @@ run "pkg-config, shared" "$scratch/shared"
     $(pkg-config --static --libs mica | sed "s/-lmica //") -o "$scratch/static"
 run "pkg-config, static" "$scratch/static"
 
+sed -n '/^```c$/,/^```$/p' "$source/README.md" | sed '/^```/d' >"$scratch/readme.c" # the README's example must be true
+"$cc" -Wall -Wextra -Werror "$scratch/readme.c" $(pkg-config --cflags --libs mica) -o "$scratch/readme"
+if LD_LIBRARY_PATH=$libdir "$scratch/readme" 2>"$scratch/log"; then echo "the README's example ran without its model"; exit 1; fi
+grep -q gemma-3-1b-it-4bit "$scratch/log" && echo "the README's example compiles and names its missing model"
+
 cat >"$scratch/CMakeLists.txt" <<'END'
 cmake_minimum_required(VERSION 3.18)
 project(consumer C)
