@@ -116,7 +116,7 @@ static void case_take(rig *r) {
             n[d] = d < axis ? a.shape[d] : d < axis + ids.ndim ? ids.shape[d - axis] : a.shape[d - ids.ndim + 1];
         value want = blank(r, t, ndim, n);
         for (size_t i = 0; i < want.size; i++, next_index(&want, index)) {
-            for (int d = 0; d < a.ndim; d++) there[d] = d < axis ? index[d] : index[d + ids.ndim - 1];
+            for (int d = 0; d < a.ndim; d++) there[d] = d < axis ? index[d] : d > axis ? index[d + ids.ndim - 1] : 0;
             there[axis] = resolved(ids.x[at(&ids, ids.ndim, index + axis)], a.shape[axis]);
             want.x[i] = there[axis] < 0 ? outside(t) : a.x[at(&a, a.ndim, there)];
         }
