@@ -157,6 +157,14 @@ static bool unknown(const mica_tables_builder *b, const char *s, size_t n, mica_
     return mica_fail(err, MICA_ERR_FORMAT, "%s: merge %u: \"%.*s\" is no token", b->what, b->rank, (int)MICA_MIN(n, 60), s);
 }
 
+/** last, first: the characters that it joins. */
+static bool put_merge(mica_tables_builder *b, uint32_t left, uint32_t right, uint32_t result, uint32_t last, uint32_t first, mica_error *err) {
+    mica_merge_slot m = {left, right, b->rank++, result};
+    place_merge(b->merges, b->merge_size, m, &b->merge_count);
+    uint64_t key = (uint64_t)last << 32 | first;
+    return !key || add_join(b, key, err);
+}
+
 bool mica_tables_add_merge(mica_tables_builder *b, const char *left, size_t nl, const char *right, size_t nr,
                            size_t prefix_size, mica_error *err) {
     mica_tables t = mica_tables_view(b);
@@ -170,10 +178,14 @@ bool mica_tables_add_merge(mica_tables_builder *b, const char *left, size_t nl, 
         return mica_fail_memory(err, nl + nr, "merge");
     int32_t result = mica_tables_find(&t, b->scratch.data, b->scratch.len);
     if (result < 0) return unknown(b, b->scratch.data, b->scratch.len, err);
-    mica_merge_slot m = {(uint32_t)l, (uint32_t)r, b->rank++, (uint32_t)result};
-    place_merge(b->merges, b->merge_size, m, &b->merge_count);
-    uint64_t key = (uint64_t)last_char(left, nl) << 32 | first_char(right, nr);
-    return !key || add_join(b, key, err);
+    return put_merge(b, (uint32_t)l, (uint32_t)r, (uint32_t)result, last_char(left, nl), first_char(right, nr), err);
+}
+
+bool mica_tables_add_merge_ids(mica_tables_builder *b, uint32_t left, uint32_t right, uint32_t result, mica_error *err) {
+    const mica_token_entry *l = &b->tokens[left], *r = &b->tokens[right];
+    if (!reserve_merges(b, err)) return false;
+    uint32_t last = last_char(b->strings.data + l->offset, l->size1 - 1), first = first_char(b->strings.data + r->offset, r->size1 - 1);
+    return put_merge(b, left, right, result, last, first, err);
 }
 
 bool mica_tables_finish(mica_tables_builder *b, mica_tables *t, mica_error *err) {

@@ -117,6 +117,8 @@ mica_tables mica_tables_view(const mica_tables_builder *b);
 /** left + right without the first prefix_size bytes of right must be a token. */
 bool mica_tables_add_merge(mica_tables_builder *b, const char *left, size_t nl, const char *right, size_t nr,
                            size_t prefix_size, mica_error *err);
+/** The same with ids of tokens that are there. */
+bool mica_tables_add_merge_ids(mica_tables_builder *b, uint32_t left, uint32_t right, uint32_t result, mica_error *err);
 /** Moves everything into *t; the builder is empty afterwards. */
 bool mica_tables_finish(mica_tables_builder *b, mica_tables *t, mica_error *err);
 void mica_tables_builder_free(mica_tables_builder *b);

@@ -93,7 +93,7 @@ static bool add_listed_merges(builder *b) {
 
 typedef struct derived {
     float score;
-    uint32_t token, left; // the whole, and how many bytes of it are the left part
+    uint32_t token, left, right; // ids: the whole and its parts
     uint32_t left_chars, right_chars;
 } derived;
 
@@ -123,13 +123,14 @@ static bool derive(builder *b, const mica_tables *t, uint32_t id, float score, d
     const char *s = mica_tables_token(t, id, &n);
     if (!s) return true; // a later token has the same spelling
     if (n > LONGEST_DERIVED) return mica_fail(b->err, MICA_ERR_UNSUPPORTED, "%s: token %u is longer than %d bytes", b->v->what, id, LONGEST_DERIVED);
-    uint32_t chars = count_chars(s, n), left_chars = 0;
-    for (size_t cut = 1; cut < n; cut++) {
+    uint32_t chars = count_chars(s, n), right_chars = 0;
+    for (size_t cut = n - (n > 0); cut; cut--) { // longest left part first, the order they are ranked in
         if (((unsigned char)s[cut] & 0xC0) == 0x80) continue;
-        left_chars++;
-        if (mica_tables_find(t, s, cut) < 0 || mica_tables_find(t, s + cut, n - cut) < 0) continue;
+        right_chars++;
+        int32_t right = mica_tables_find(t, s + cut, n - cut), left = right < 0 ? -1 : mica_tables_find(t, s, cut);
+        if (left < 0) continue;
         if (!mica_grow(&list->items, &list->capacity, list->count + 1, sizeof *list->items)) return mica_fail_memory(b->err, list->count * sizeof *list->items, "merges");
-        list->items[list->count++] = (derived){score, id, (uint32_t)cut, left_chars, chars - left_chars};
+        list->items[list->count++] = (derived){score, id, (uint32_t)left, (uint32_t)right, chars - right_chars, right_chars};
     }
     return true;
 }
@@ -146,16 +147,18 @@ static bool derive_all(builder *b, derived_list *list) {
     return true;
 }
 
+static bool is_sorted(const derived_list *list) {
+    for (size_t i = 1; i < list->count; i++)
+        if (by_rank(&list->items[i - 1], &list->items[i]) > 0) return false;
+    return true;
+}
+
 static bool add_derived_merges(builder *b) {
     derived_list list = {0};
     bool ok = derive_all(b, &list);
-    if (ok && list.count) qsort(list.items, list.count, sizeof *list.items, by_rank);
-    for (size_t i = 0; ok && i < list.count; i++) {
-        mica_tables t = mica_tables_view(&b->tables);
-        size_t n;
-        const char *s = mica_tables_token(&t, list.items[i].token, &n);
-        ok = mica_tables_add_merge(&b->tables, s, list.items[i].left, s + list.items[i].left, n - list.items[i].left, 0, b->err);
-    }
+    if (ok && !is_sorted(&list)) qsort(list.items, list.count, sizeof *list.items, by_rank);
+    for (size_t i = 0; ok && i < list.count; i++)
+        ok = mica_tables_add_merge_ids(&b->tables, list.items[i].left, list.items[i].right, list.items[i].token, b->err);
     mica_free(list.items);
     return ok;
 }
