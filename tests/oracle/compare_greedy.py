@@ -26,7 +26,7 @@ def rounding(rough, exact):
 def compare(binary, path, options):
     reference = Reference(path)
     env = {"MICA_CPU": options.level} if options.level else {}
-    prompts = [ids for ids in reference.prompts() if ids]
+    prompts = [ids for ids in reference.prompts() if ids][: options.prompts or None]
     runs = []
     for ids in prompts:
         got = run_mica(
@@ -68,6 +68,7 @@ def main():
     parser.add_argument("models", nargs="+")
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("--level", default="")
+    parser.add_argument("--prompts", type=int, default=0, help="only the first so many")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", type=int, default=40)
     options = parser.parse_args()

@@ -94,7 +94,7 @@ class Reference:
             golden = [tensors[k].tolist() for k in ("input_ids", "short_input_ids") if k in tensors]
             return golden + [prompt(40, 1000 + i) for i in range(8)]
         tok = self.tokenizer()
-        out = [tok(p)["input_ids"] for p in PROMPTS + [LONG]]
+        out = [tok(p)["input_ids"] for p in [LONG] + PROMPTS]
         if getattr(tok, "chat_template", None):
             for question in ("Why is the sky dark at night?", "Write a haiku about the sea."):
                 text = tok.apply_chat_template(
@@ -117,7 +117,8 @@ def continued(model, ids, following):
     config = getattr(model.config, "text_config", model.config)
     rope = (config.rope_parameters or {}).get("rope_type")
     if rope not in ("dynamic", "longrope"):
-        return logprobs(model, ids + following)[len(ids) - 1 : -1]
+        out = model(input_ids=torch.tensor([ids + following]), use_cache=False, logits_to_keep=len(following) + 1)
+        return torch.log_softmax(out.logits[0, :-1].float(), dim=-1)
     model(input_ids=torch.tensor([[0]]))  # a short text resets the lengths that transformers remembers between calls
     rows, past, step = [], None, list(ids)
     for token in following:
