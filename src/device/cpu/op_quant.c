@@ -125,7 +125,9 @@ static void pack_task(void *ctx, size_t column, size_t thread) {
 
 size_t mica_cpu_packed_size(mica_device *d, const mica_params *params) {
     (void)d;
-    if (params->packed.mode != MICA_AFFINE || params->packed.in % 8) return 0;
+    int bits = params->packed.bits, group = params->packed.group_size;
+    bool known_bits = bits >= 2 && bits <= 8 && bits != 7, known_group = group == 16 || group == 32 || group == 64 || group == 128;
+    if (params->packed.mode != MICA_AFFINE || !known_bits || !known_group || params->packed.in % group) return 0;
     mica_cpu_tiles t = mica_cpu_tiles_of(params);
     return mica_cpu_tiles_size(&t);
 }
