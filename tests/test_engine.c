@@ -372,6 +372,12 @@ static void in_place_ops_keep_their_order(void **state) {
     EXPECT(seen[1], 2, 2, 2, 2, 2, 2, 2, 2); // the mean of 1 and 3
     assert_ptr_equal(mica_data(now), mica_data(pool));
     EXPECT(mica_slice_axis(s, mica_reshape(s, now, MICA_SHAPE(-1, DH)), 0, 2 * P + P, 2 * P + P + 2), 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3);
+    mica_array *unmade = mica_zeros(s, MICA_SHAPE(PAGES, 1, 2, 1, P, DH), MICA_F32); // nothing to write into yet
+    mica_array *kv = mica_zeros(s, MICA_SHAPE(1, 1, DH), MICA_F32), *ints = mica_zeros(s, MICA_SHAPE(1, 4), MICA_I32);
+    assert_null(mica_kv_append(s, unmade, kv, kv, ints, ints, 0));
+    mica_error err = {0};
+    assert_true(mica_scope_error(s, &err));
+    assert_non_null(strstr(err.msg, "kv_append: the pool must be evaluated"));
 }
 
 // ---- threads ------------------------------------------------------------------------------------------------

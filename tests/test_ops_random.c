@@ -206,6 +206,7 @@ static void random_nodes(void **unused) {
             for (int i = 0; i < t.n; i++) in[i] = random_array(s, t.in[i]);
             if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope)) // as the public functions do
                 for (int i = 0; i < t.n; i++) in[i] = in[i] ? mica_contiguous(s, in[i]) : NULL;
+            if (op == MICA_OP_kv_append && in[0] && !mica_eval(s, in, 1, &e)) fail_msg("%s", e.msg); // it writes there
             mica_array *a = mica_record(s, op, in, t.n, t.optional, &t.params);
             if (!a) {
                 if (!mica_scope_error(s, &e) || strncmp(e.msg, info->name, strlen(info->name)))

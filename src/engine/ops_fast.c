@@ -158,13 +158,20 @@ static bool check_pages(mica_scope *s, const mica_array *node, const mica_array 
     return true;
 }
 
+// Memory that lasts, which an op may write into: of a leaf or an evaluated array, as it is or as other appends left it.
+static bool lasts(const mica_array *pool) {
+    while (!pool->base->buffer && pool->op == MICA_OP_kv_append) pool = pool->in[0];
+    return pool->base->buffer && mica_node_contiguous(pool);
+}
+
 bool mica_infer_kv_append(mica_scope *s, mica_array *node) {
     const mica_array *pool = node->in[0], *k = node->in[1], *v = node->in[2];
     if (!check_pages(s, node, pool, node->in[3], node->in[4])) return false;
     bool fits = mica_dtype_is_float(k->dtype) && k->dtype != MICA_F64 && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) &&
                 k->shape[1] == pool->shape[3] && k->shape[2] == pool->shape[5];
     mica_like(node, pool);
-    return fits || mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[3], (long long)pool->shape[5]);
+    if (!fits) return mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[3], (long long)pool->shape[5]);
+    return lasts(pool) || mica_op_fail(s, node, "the pool must be evaluated and contiguous");
 }
 
 bool mica_infer_paged_attention(mica_scope *s, mica_array *node) {
