@@ -4,6 +4,7 @@
 #include "base/base.h"
 #include "base/file.h"
 #include "base/json.h"
+#include <errno.h>
 #include <pty.h>
 #include <sys/stat.h>
 
@@ -38,11 +39,14 @@ static void help_everywhere(void **state) {
     spawn_free(&all), spawn_free(&version);
 }
 
-/** What `mica help` shows on a terminal. */
+/** What `mica help` shows on a terminal; skips the test where the system gives none (a chroot without /dev/pts). */
 static void help_on_a_terminal(const char *env, char *out, size_t size) {
     int terminal;
     pid_t pid = forkpty(&terminal, NULL, NULL, NULL);
-    assert_true(pid >= 0);
+    if (pid < 0) {
+        print_message("skipped: no pseudo-terminal: %s\n", strerror(errno));
+        skip();
+    }
     if (pid == 0) {
         setenv("TERM", "xterm", 1);
         unsetenv("NO_COLOR");
