@@ -243,8 +243,8 @@ static void write_large(const char *path) {
     for (char a = 'A'; a <= 'z'; a++)
         if (a < '[' || a > '`') mica_buf_printf(&json, "%s\"%c\":%d", id ? "," : "", a, id), id++;
     for (int i = 0; i < 52 * 52 * 20; i++) {
-        char s[3] = {"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[i % 52], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[i / 52 % 52],
-                     i < 52 * 52 ? 0 : (char)('a' + i / 52 / 52)};
+        static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        char s[] = {letters[i % 52], letters[i / 52 % 52], letters[(i / 52 / 52 + 26) % 52]};
         int n = i < 52 * 52 ? 2 : 3;
         mica_buf_printf(&json, ",\"%.*s\":%d", n, s, id++);
         mica_buf_printf(&merges, "%s\"%.*s %c\"", merges.len ? "," : "", n - 1, s, s[n - 1]);
