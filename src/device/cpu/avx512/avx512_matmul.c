@@ -17,10 +17,10 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
         .columns = 48,
         .depth = 1024, // 96 KiB of panel in the second-level cache
         .direct = 4, // from there on panels win, their packing included
-        // Codes up to 5 bits decode so cheaply that panels gain nothing, whatever the number of rows (197 against 212
-        // GFLOP/s at 512 rows and 4 bits, one Zen 4 core), and only direct products leave the weights unrounded.
-        // 6 bits: 169 against 205. 8 bits take two products: 107.
-        .direct_tiles = {[2] = SIZE_MAX, [3] = SIZE_MAX, [4] = SIZE_MAX, [5] = SIZE_MAX, [6] = 48, [8] = 16},
+        // Codes up to 5 bits decode so cheaply that direct products, which leave the weights unrounded, win up to about a
+        // hundred rows (Zen 4, two threads, 4 bits, GFLOP/s direct and panels: 32 rows 408 and 365, 128: 398 and 415, 512:
+        // 396 and 440 of a peak of 455). 6 bits cost more, 8 bits take two products.
+        .direct_tiles = {[2] = 96, [3] = 96, [4] = 96, [5] = 96, [6] = 48, [8] = 16},
         .tiles_rows = 8,
         .gemm = mica_cpu_avx512_gemm_bf16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
