@@ -40,22 +40,35 @@ GRAPH(g_quantized) { return quantized(s, x[0], true, (mica_quant_spec){MICA_AFFI
 GRAPH(g_quantized_plain) { return quantized(s, x[0], false, (mica_quant_spec){MICA_AFFINE, 4, 64}); }
 GRAPH(g_quantized_mx) { return quantized(s, x[0], true, (mica_quant_spec){MICA_MXFP4, 4, 32}); }
 
-// A weight [4, 64] in the layout of the device.
-GRAPH(g_linear_packed) {
-    float w[4 * 64], scales[4 * 2], biases[4 * 2];
-    uint32_t codes[4 * 16];
+// A weight [out, 64], out ≤ 32, in the layout of the device.
+static mica_array *packed_weight(mica_scope *s, int32_t out, mica_params *p) {
+    float w[32 * 64], scales[32 * 2], biases[32 * 2];
+    uint32_t codes[32 * 16];
     uint64_t seed = 3;
-    for (int i = 0; i < 4 * 64; i++) w[i] = (float)(test_random(&seed) - 0.5);
-    mica_quantize_rows((mica_quant_spec){MICA_AFFINE, 8, 32}, MICA_F32, w, 4, 64, codes, scales, biases);
-    mica_params p = {.packed = {.out = 4, .in = 64, .bits = 8, .group_size = 32, .scale_dtype = MICA_F32}};
+    for (int i = 0; i < out * 64; i++) w[i] = (float)(test_random(&seed) - 0.5);
+    mica_quantize_rows((mica_quant_spec){MICA_AFFINE, 8, 32}, MICA_F32, w, (size_t)out, 64, codes, scales, biases);
+    *p = (mica_params){.packed = {.out = out, .in = 64, .bits = 8, .group_size = 32, .scale_dtype = MICA_F32}};
     mica_device *d = mica_scope_device(s);
-    size_t size = d->packed_size(d, &p);
+    size_t size = d->packed_size(d, p);
     void *packed = malloc(size);
-    d->pack(d, &p, codes, scales, biases, packed);
+    d->pack(d, p, codes, scales, biases, packed);
     mica_array *weight = mica_from_data(s, packed, MICA_SHAPE((int64_t)size), MICA_U8);
     free(packed);
+    return weight;
+}
+
+GRAPH(g_linear_packed) {
+    mica_params p;
+    mica_array *weight = packed_weight(s, 4, &p);
     return mica_astype(s, mica_linear_packed(s, mica_astype(s, x[0], MICA_F32), weight, &p, MICA_F32), MICA_F64);
 }
+static mica_array *gated(mica_scope *s, mica_array *x, mica_gate gate) {
+    mica_params p;
+    mica_array *weight = packed_weight(s, 32, &p);
+    return mica_astype(s, mica_linear_gated(s, mica_astype(s, x, MICA_F32), weight, &p, gate), MICA_F64);
+}
+GRAPH(g_gated_swiglu) { return gated(s, x[0], MICA_GATE_SWIGLU); }
+GRAPH(g_gated_geglu) { return gated(s, x[0], MICA_GATE_GEGLU); }
 
 // ---- reductions ----
 GRAPH(g_sum_all) { return mica_sum(s, x[0], NULL, 0, false); }
@@ -163,6 +176,7 @@ static const grad_case cases[] = {
     CASE(matmul, matmul, -1, 1, 2, {2, {1, 4}}, {3, {3, 4, 2}}),
     ROUGH(quantized_matmul, quantized, -1, 1, 1, {3, {2, 1, 64}}), ROUGH(quantized_matmul, quantized_plain, -1, 1, 1, {2, {3, 4}}),
     ROUGH(quantized_matmul, quantized_mx, -1, 1, 1, {2, {1, 64}}), ROUGH(linear_packed, linear_packed, -1, 1, 1, {3, {2, 1, 64}}),
+    ROUGH(linear_packed, gated_swiglu, -1, 1, 1, {3, {2, 1, 64}}), ROUGH(linear_packed, gated_geglu, -1, 1, 1, {2, {3, 64}}),
     CASE(sum, sum_all, -2, 2, 1, {3, {2, 3, 4}}), CASE(sum, sum_first, -2, 2, 1, {3, {2, 3, 4}}),
     CASE(sum, sum_outer, -2, 2, 1, {3, {2, 3, 4}}), CASE(sum, sum_all, -2, 2, 1, {0, {0}}),
     CASE(mean, mean, -2, 2, 1, {3, {2, 3, 4}}), CASE(mean, mean_all, -2, 2, 1, {2, {3, 5}}),

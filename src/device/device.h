@@ -32,6 +32,11 @@ typedef struct mica_tensor {
     int64_t stride[MICA_MAX_DIMS]; // in elements; 0 = broadcast
 } mica_tensor;
 
+/** A gated product: the weight's outputs are blocks of MICA_GATE_BLOCK gates, each followed by as many ups, and the result is
+ * act(gate) * up, half as wide. */
+typedef enum mica_gate { MICA_GATE_NONE = 0, MICA_GATE_SWIGLU, MICA_GATE_GEGLU } mica_gate;
+enum { MICA_GATE_BLOCK = 16 };
+
 /** Parameters of an op: what is structure, not data. Zero-initialise, then set the member of the op; compared and hashed as bytes. */
 typedef union mica_params {
     struct { int32_t axis; int32_t flags; } axis;              // softmax, sum, argmax, sort, cumsum, take, concatenate…
@@ -43,7 +48,7 @@ typedef union mica_params {
     struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
     struct { int32_t wide; } matmul;                           // wide: the result is f32 whatever the inputs are
     struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
-    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype; } packed; // packed quantised weight [out, in]; dtype of the result
+    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate; } packed; // packed quantised weight [out, in]; dtype of the result; mica_gate
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
     struct { float scale; int32_t layer, window; } paged; // attention over cache pages of one layer
     uint64_t words[8];

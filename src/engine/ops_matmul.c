@@ -224,6 +224,10 @@ bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
     mica_like(node, x);
     node->dtype = (mica_dtype)node->params.packed.dtype;
     node->shape[x->ndim - 1] = node->params.packed.out;
+    if (node->params.packed.gate) {
+        if (node->params.packed.out % (2 * MICA_GATE_BLOCK)) return mica_op_fail(s, node, "gates and ups must come in blocks of %d", MICA_GATE_BLOCK);
+        node->shape[x->ndim - 1] /= 2;
+    }
     return is_short(node->dtype) || mica_op_fail(s, node, "makes f32, f16 or bf16");
 }
 
@@ -241,7 +245,13 @@ bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
 
 mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_dtype dtype) {
     mica_params p = *params;
-    p.packed.dtype = (int32_t)dtype;
+    p.packed.dtype = (int32_t)dtype, p.packed.gate = MICA_GATE_NONE;
+    return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){x, packed}, 2, 0, &p);
+}
+
+mica_array *mica_linear_gated(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_gate gate) {
+    mica_params p = *params;
+    p.packed.dtype = (int32_t)(x ? x->dtype : MICA_F32), p.packed.gate = (int32_t)gate;
     return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){x, packed}, 2, 0, &p);
 }
 

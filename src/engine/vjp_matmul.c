@@ -23,10 +23,30 @@ bool mica_vjp_quantized_matmul(mica_scope *s, mica_array *node, mica_array *g, m
     return true;
 }
 
+// ḡ of act(gate) * up as the gradient of its 2F blocks of gates and ups, which are computed again.
+static mica_array *ungate(mica_scope *s, mica_array *node, mica_array *g) {
+    int64_t half = node->params.packed.out / 2, rows = mica_node_size(node) / half, block = MICA_GATE_BLOCK;
+    mica_array *y = mica_linear_packed(s, A, B, &node->params, A->dtype), *part[2], *grads[2] = {0};
+    y = mica_reshape(s, y, MICA_SHAPE(rows, half / block, 2, block));
+    for (int i = 0; i < 2; i++) part[i] = mica_contiguous(s, mica_squeeze(s, mica_slice_axis(s, y, 2, i, i + 1), 2));
+    mica_array *product = (node->params.packed.gate == MICA_GATE_SWIGLU ? mica_swiglu : mica_geglu)(s, part[0], part[1]);
+    if (!product) return NULL;
+    part[0]->needs_grad = part[1]->needs_grad = true;
+    g = mica_reshape(s, g, MICA_SHAPE(rows, half / block, block));
+    if (!mica_op_table[product->op].vjp(s, product, g, grads)) return NULL;
+    for (int i = 0; i < 2; i++) grads[i] = mica_expand_dims(s, grads[i], 2);
+    g = mica_reshape(s, mica_concatenate(s, grads, 2, 2), MICA_SHAPE(rows, 2 * half));
+    int64_t shape[MICA_MAX_DIMS];
+    for (int i = 0; i < A->ndim; i++) shape[i] = A->shape[i];
+    shape[A->ndim - 1] = 2 * half;
+    return mica_reshape(s, g, A->ndim, shape);
+}
+
 // The packed form serves x Wᵀ only: for ḡ W the rows are unpacked once, which many tokens share.
 bool mica_vjp_linear_packed(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
     mica_array *rows = mica_arange(s, 0, node->params.packed.out, 1, MICA_I32);
     mica_array *w = mica_take_packed(s, B, rows, &node->params, A->dtype); // [out, in]
+    if (node->params.packed.gate) g = ungate(s, node, mica_narrow(s, g, A));
     grads[0] = mica_matmul(s, mica_narrow(s, g, A), w);
     return true;
 }

@@ -193,6 +193,47 @@ static inline int check_packed(const mica_cpu_isa *isa) {
     return check_free(&c);
 }
 
+// Gated products, bit for bit: the activation of what the plain product gives in f32.
+static inline void gated_case(check *c, int bits, mica_gate gate, mica_dtype type, size_t m, size_t n, size_t k) {
+    mica_quant_spec spec = {MICA_AFFINE, bits, 64};
+    weight w = weight_random(c, spec, MICA_BF16, n, k);
+    mica_params params = {.packed = {.out = (int32_t)n, .in = (int32_t)k, .bits = bits, .group_size = 64, .scale_dtype = MICA_BF16}};
+    size_t bytes = mica_cpu_packed_size(&c->device.device, &params), size = mica_dtype_size(type), half = n / 2;
+    unsigned char *packed = mica_alloc(bytes), *x = guarded_place(&c->x, m * k * size, true);
+    mica_cpu_pack(&c->device.device, &params, w.words, w.scales, w.biases, packed);
+    fill_random(&c->random, type, x, m * k);
+    float *plain = mica_alloc(m * n * 4), *out = (float *)guarded_place(&c->out, m * half * 4, true);
+    mica_call call = {.device = &c->device.device, .params = &params, .inputs = 2};
+    call.in[0] = TENSOR(type, x, (int64_t)m, (int64_t)k), call.in[1] = TENSOR(MICA_U8, packed, (int64_t)bytes);
+    call.out = TENSOR(MICA_F32, plain, (int64_t)m, (int64_t)n);
+    run_call("linear_packed", &call, &c->scratch);
+    params.packed.gate = (int32_t)gate;
+    call.out = TENSOR(MICA_F32, out, (int64_t)m, (int64_t)half);
+    memset(out, 0xFF, m * half * 4);
+    run_call("linear_packed", &call, &c->scratch);
+    mica_cpu_binary f = gate == MICA_GATE_SWIGLU ? MICA_CPU_SWIGLU : MICA_CPU_GEGLU;
+    for (size_t i = 0; i < m * half; i += 16) {
+        float want[16], *from = plain + i / half * n + i % half * 2;
+        c->isa->rows.binary[f][MICA_F32](want, from, from + 16, 16);
+        if (memcmp(want, out + i, sizeof want) && c->wrong++ < 10)
+            printf("  %s: gated %s, %d bits, %zux%zux%zu: results from %zu on differ\n", c->isa->name, mica_dtype_name(type), bits, m, n, k, i);
+    }
+    mica_free(plain);
+    mica_free(packed);
+    weight_free(&w);
+}
+
+static inline int check_gated(const mica_cpu_isa *isa) {
+    static const size_t rows[] = {1, 3, 17, 130};
+    check c = check_new(isa, 2);
+    for (size_t b = 0; b < MICA_COUNT(check_bits); b++)
+        for (size_t r = 0; r < MICA_COUNT(rows); r++) {
+            mica_gate gate = (b + r) % 2 ? MICA_GATE_SWIGLU : MICA_GATE_GEGLU;
+            gated_case(&c, check_bits[b], gate, r == 2 ? MICA_F32 : MICA_BF16, rows[r], r % 2 ? 160 : 32, 192);
+        }
+    return check_free(&c);
+}
+
 static inline void codes_case(check *c, mica_quant_spec spec, mica_dtype scales, mica_dtype type, size_t m, size_t rows, size_t in,
                               bool transpose) {
     bool end = ++c->cases % 2;
@@ -411,7 +452,7 @@ static inline int check_precision(const mica_cpu_isa *isa) {
 
 typedef struct named_check { const char *name; int (*run)(const mica_cpu_isa *isa); } named_check;
 static const named_check matmul_checks[] = {
-    {"matmul", check_matmul}, {"linear_packed", check_packed}, {"quantized_matmul", check_codes}, {"decode", check_decode},
+    {"matmul", check_matmul}, {"linear_packed", check_packed}, {"gated", check_gated}, {"quantized_matmul", check_codes}, {"decode", check_decode},
     {"threads", check_threads}, {"rows alone", check_rows_alone},
     {"precision", check_precision},
 };

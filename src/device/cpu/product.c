@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Driver of matrix products. plan_product decides from shapes and types alone: compute type, direct or panels,
 // tasks, scratch. Then rows of x that a kernel cannot read in place are copied (converted, padded), and the tasks run.
-// A task owns a block of outputs, and the sums of an output run over k in one fixed order: thread counts do not matter.
+// An output's sums run over k in one fixed order whoever computes it: thread counts do not matter.
+// A gated product (packed.gate) has 2F outputs in blocks of 16 gates and 16 ups, and gives act(gate) * up, F wide, from
+// the sums in f32.
 #include "device/cpu/product.h"
 #include "device/cpu/isa.h"
 #include <assert.h>
+#include <stdatomic.h>
 
 enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
     ROWS_TASK_SMALL = 128, // where there are few panels
     FEW_PANELS = 16,
-    DIRECT_BYTES = 65536,  // weights of a direct task at least: 2 µs
+    PIECE_BYTES = 16384,   // weights of a piece at least: half a microsecond
     BLOCK_BYTES = 262144,  // weights that all rows pass over: stay in the second-level cache
     BLOCK_OUTPUTS = 256,   // outputs of such a block at most
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
@@ -26,11 +29,13 @@ typedef struct plan {
     const mica_cpu_panels *panels;
     bool bf16, copy, direct;
     size_t batch, m, n, k;
+    size_t unit;       // outputs are cut at multiples of it
+    mica_gate gate;
     size_t kp;         // k padded as the kernels want it
     size_t rows, outs; // of a panel task; of a call within a direct task
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
-    size_t at_sums, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
+    size_t at_sums, at_ranges, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
 } plan;
 
 // ---- shapes ----------------------------------------------------------------------------------------
@@ -79,36 +84,59 @@ static size_t weight_bytes(const plan *p) { // of 16 outputs
                                           : p->k * 16 * mica_dtype_size(p->call->in[1].dtype);
 }
 
-// Direct tasks shrink from a large share to a small one, so that most of the weights are read in long streams (pieces of
-// 64 KiB that alternate between two threads cost a fifth of the bandwidth) and the threads still end together. Outputs are
-// independent of each other, so here the cut may follow the number of threads. Task t takes outputs [*from, *to).
-static size_t direct_cut(const plan *p, size_t t, size_t *from, size_t *to) {
-    size_t units = (p->n + 15) / 16, threads = mica_pool_threads(mica_cpu_pool(p->call)), at = 0, i = 0;
-    size_t least = p->m > MICA_DIRECT_ROWS ? 1 : MICA_MAX(DIRECT_BYTES / (weight_bytes(p) + 1), 1);
-    for (; at < units; i++) {
-        size_t step = MICA_MIN(MICA_MAX((units - at) / (2 * threads), least), units - at);
-        if (i == t) *from = at * 16, *to = MICA_MIN((at + step) * 16, p->n);
-        at += step;
+// Direct work is cut into one range of outputs a thread, so that weights are read in long streams (small pieces that alternate
+// between two threads cost a fifth of the bandwidth). A thread takes pieces from the front of its own range, smaller ones towards
+// the end, and then helps with the others' ranges: all end together, also when a thread is late. Outputs are independent of
+// each other, so here the cut may follow the number of threads.
+typedef struct range {
+    _Alignas(LINE) _Atomic size_t next; // in units of outputs, batches one after another
+    size_t end;
+} range;
+
+static size_t units_of(const plan *p) { return (p->n + p->unit - 1) / p->unit; }
+static range *ranges_of(const plan *p) { return (range *)(void *)(p->call->scratch + p->at_ranges); }
+
+static void cut_ranges(const plan *p) {
+    size_t units = p->batch * units_of(p);
+    for (size_t i = 0; i < p->tasks; i++) {
+        atomic_init(&ranges_of(p)[i].next, units * i / p->tasks);
+        ranges_of(p)[i].end = units * (i + 1) / p->tasks;
     }
-    return i;
+}
+
+// Takes units [*from, *to) of one batch from the front of a range; false if none is left.
+static bool take_piece(const plan *p, range *r, size_t *from, size_t *to) {
+    size_t at = atomic_load_explicit(&r->next, memory_order_relaxed), n;
+    size_t least = MICA_MAX(PIECE_BYTES * 16 / (weight_bytes(p) * p->unit + 1), (size_t)1), most = MICA_MAX(p->outs / p->unit, (size_t)1);
+    do {
+        if (at >= r->end) return false;
+        n = MICA_MIN(MICA_MIN(MICA_MAX((r->end - at) / 4, least), most), r->end - at);
+        n = MICA_MIN(n, units_of(p) - at % units_of(p));
+    } while (!atomic_compare_exchange_weak_explicit(&r->next, &at, at + n, memory_order_relaxed, memory_order_relaxed));
+    *from = at, *to = at + n;
+    return true;
 }
 
 static void plan_tasks(plan *p) {
-    size_t lanes = p->panels->columns, panels = (p->n + lanes - 1) / lanes;
+    size_t lanes = p->panels->columns;
     if (p->direct) {
-        size_t from, to;
-        p->outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)BLOCK_OUTPUTS);
-        p->tasks = direct_cut(p, SIZE_MAX, &from, &to);
+        size_t threads = mica_pool_threads(mica_cpu_pool(p->call));
+        p->outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)BLOCK_OUTPUTS) / p->unit * p->unit;
+        p->outs = MICA_MAX(p->outs, p->unit);
+        p->tasks = MICA_MIN(threads, p->batch * units_of(p));
         p->rows = p->rhs->kind == MICA_CPU_TILES ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
+        p->at_threads = p->at_ranges + threads * sizeof(range);
         p->per_thread = p->rows * p->outs * 4;
         return;
     }
     p->outs = lanes;
-    p->rows = MICA_MIN(p->m, panels < FEW_PANELS ? (size_t)ROWS_TASK_SMALL : (size_t)ROWS_TASK);
-    p->tasks = p->rows ? panels * ((p->m + p->rows - 1) / p->rows) : 0;
+    while (p->gate && p->outs % p->unit) p->outs += lanes; // whole pairs of gates and ups
+    size_t tasks = (p->n + p->outs - 1) / p->outs;
+    p->rows = MICA_MIN(p->m, tasks < FEW_PANELS ? (size_t)ROWS_TASK_SMALL : (size_t)ROWS_TASK);
+    p->tasks = p->rows ? tasks * ((p->m + p->rows - 1) / p->rows) : 0;
     size_t panel = MICA_MIN(p->panels->depth, round_up(p->kp, 2)) * lanes;
     bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN;
-    p->at_panel = round_up(p->rows * lanes * 4, LINE);
+    p->at_panel = round_up(p->rows * p->outs * 4, LINE);
     p->at_codes = p->at_panel + round_up(panel * 4, LINE);
     p->per_thread = p->at_codes + (codes ? round_up(panel * 4, LINE) : 0);
 }
@@ -123,7 +151,8 @@ static bool is_direct(const plan *p) {
 static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     const mica_cpu_matmul_isa *isa = &mica_cpu_isa_of(c)->matmul;
     const mica_tensor *x = &c->in[0];
-    plan p = {.call = c, .rhs = rhs, .isa = isa, .convert = &mica_cpu_isa_of(c)->rows, .n = rhs->n, .k = rhs->k};
+    plan p = {.call = c, .rhs = rhs, .isa = isa, .convert = &mica_cpu_isa_of(c)->rows, .n = rhs->n, .k = rhs->k,
+              .unit = rhs->gate ? 2 * MICA_TILE_OUTPUTS : MICA_TILE_OUTPUTS, .gate = rhs->gate};
     bool shared = shared_rhs(c, rhs);
     p.batch = shared ? 1 : mica_cpu_row_count(x, 2);
     p.m = shared ? mica_cpu_row_count(x, 1) : (size_t)x->shape[x->ndim - 2];
@@ -140,7 +169,7 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
     p.at_sums = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
     size_t sums = p.direct && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
-    p.at_threads = p.at_sums + round_up(sums * 4, LINE);
+    p.at_ranges = p.at_threads = p.at_sums + round_up(sums * 4, LINE);
     plan_tasks(&p);
     return p;
 }
@@ -204,11 +233,31 @@ static unsigned char *thread_area(const plan *p, size_t thread) {
     return p->call->scratch + p->at_threads + thread * p->per_thread;
 }
 
+// Gated sums: blocks of 16 gates and 16 ups to one row of products.
+static void store_gated(const plan *p, const float *y, size_t n, unsigned char *to) {
+    enum { AT_ONCE = 8 * MICA_TILE_OUTPUTS };
+    float gate[AT_ONCE], up[AT_ONCE];
+    mica_dtype type = p->call->out.dtype;
+    mica_cpu_binary f = p->gate == MICA_GATE_SWIGLU ? MICA_CPU_SWIGLU : MICA_CPU_GEGLU;
+    for (size_t i = 0, run; i < n / 2; i += run) {
+        run = MICA_MIN(n / 2 - i, (size_t)AT_ONCE);
+        for (size_t j = 0; j < run; j += MICA_TILE_OUTPUTS) {
+            memcpy(gate + j, y + 2 * (i + j), MICA_TILE_OUTPUTS * 4);
+            memcpy(up + j, y + 2 * (i + j) + MICA_TILE_OUTPUTS, MICA_TILE_OUTPUTS * 4);
+        }
+        p->convert->binary[f][MICA_F32](gate, gate, up, run);
+        p->convert->from_f32[type](to + i * mica_dtype_size(type), gate, run);
+    }
+}
+
 static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *y, size_t ldy) {
     mica_dtype type = p->call->out.dtype;
-    size_t size = mica_dtype_size(type);
-    unsigned char *to = p->call->out.data + ((batch * p->m + row) * p->n + n0) * size;
-    for (size_t i = 0; i < rows; i++) p->convert->from_f32[type](to + i * p->n * size, y + i * ldy, n);
+    size_t size = mica_dtype_size(type), shrink = p->gate ? 2 : 1, width = p->n / shrink * size;
+    unsigned char *to = p->call->out.data + (batch * p->m + row) * width + n0 / shrink * size;
+    for (size_t i = 0; i < rows; i++, to += width, y += ldy) {
+        if (p->gate) store_gated(p, y, n, to);
+        else p->convert->from_f32[type](to, y, n);
+    }
 }
 
 // ---- direct: weights as they are stored --------------------------------------------------------------
@@ -238,10 +287,13 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
 
 static void direct_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
-    size_t from = 0, to = 0;
-    direct_cut(p, task % p->tasks, &from, &to);
-    for (size_t n = from; n < to; n += p->outs)
-        direct_block(p, task / p->tasks, n, MICA_MIN(p->outs, to - n), (float *)(void *)thread_area(p, thread));
+    float *y = (float *)(void *)thread_area(p, thread);
+    size_t units = units_of(p), from, to;
+    for (size_t i = 0; i < p->tasks; i++)
+        while (take_piece(p, &ranges_of(p)[(task + i) % p->tasks], &from, &to)) {
+            size_t n0 = from % units * p->unit, end = MICA_MIN(n0 + (to - from) * p->unit, p->n);
+            direct_block(p, from / units, n0, end - n0, y);
+        }
 }
 
 // ---- panels ------------------------------------------------------------------------------------------
@@ -251,7 +303,7 @@ static void panel_codes(const plan *p, size_t n0, size_t n, size_t k0, size_t k,
     size_t runs = nk ? n : k, len = nk ? k : n;
     for (size_t i = 0; i < runs; i++)
         mica_cpu_codes_run(&p->rhs->codes, nk ? p->k : p->n, (nk ? n0 : k0) + i, nk ? k0 : n0, len, codes + i * len);
-    p->panels->from_dense(MICA_F32, codes, nk ? 1 : (ptrdiff_t)len, nk ? (ptrdiff_t)len : 1, n, k, p->outs, panel);
+    p->panels->from_dense(MICA_F32, codes, nk ? 1 : (ptrdiff_t)len, nk ? (ptrdiff_t)len : 1, n, k, p->panels->columns, panel);
 }
 
 static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t k0, size_t k, unsigned char *area) {
@@ -259,33 +311,55 @@ static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t 
     void *panel = area + p->at_panel;
     switch (p->rhs->kind) {
     case MICA_CPU_TILES:
-        p->panels->from_tiles(&p->rhs->tiles, w->data, n0 / MICA_TILE_OUTPUTS, k0, k, p->outs, panel);
+        p->panels->from_tiles(&p->rhs->tiles, w->data, n0 / MICA_TILE_OUTPUTS, k0, k, p->panels->columns, panel);
         return;
     case MICA_CPU_DENSE: {
         ptrdiff_t ldk = (ptrdiff_t)w->stride[w->ndim - 2], ldn = (ptrdiff_t)w->stride[w->ndim - 1];
         ptrdiff_t at = (p->batch > 1 ? mica_cpu_row_offset(w, 2, batch) : 0) + (ptrdiff_t)k0 * ldk + (ptrdiff_t)n0 * ldn;
         p->panels->from_dense(w->dtype, w->data + at * (ptrdiff_t)mica_dtype_size(w->dtype), ldk, ldn, n,
-                              MICA_MIN(k, p->k - k0), p->outs, panel);
+                              MICA_MIN(k, p->k - k0), p->panels->columns, panel);
         return;
     }
     default: panel_codes(p, n0, n, k0, MICA_MIN(k, p->k - k0), (float *)(void *)(area + p->at_codes), panel);
     }
 }
 
-static void panel_task(void *ctx, size_t task, size_t thread) {
-    const plan *p = ctx;
-    size_t panels = (p->n + p->outs - 1) / p->outs, blocks = (p->m + p->rows - 1) / p->rows;
-    size_t n0 = task % panels * p->outs, row = task / panels % blocks * p->rows, batch = task / panels / blocks;
-    size_t n = MICA_MIN(p->outs, p->n - n0), rows = MICA_MIN(p->rows, p->m - row), size = p->bf16 ? 2 : 4;
-    unsigned char *area = thread_area(p, thread);
+// Sums of `rows` rows and one panel's outputs in c [rows][columns].
+static void run_panel(const plan *p, size_t batch, size_t n0, size_t row, size_t rows, unsigned char *area, float *c) {
+    size_t n = MICA_MIN(p->panels->columns, p->n - n0), size = p->bf16 ? 2 : 4;
     const unsigned char *x = x_at(p, batch, row);
-    float *c = (float *)(void *)area;
     for (size_t k0 = 0; k0 < p->kp; k0 += p->panels->depth) {
         size_t k = MICA_MIN(p->panels->depth, p->kp - k0);
         fill_panel(p, batch, n0, n, k0, k, area);
         p->panels->gemm(rows, k, x + k0 * size, p->ldx, area + p->at_panel, c, k0 == 0);
     }
-    store_rows(p, batch, row, rows, n0, n, c, p->outs);
+}
+
+// Several panels' sums, panel after panel, as rows.
+static void store_panels(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *c) {
+    enum { MOST_OUTS = 128 };
+    size_t columns = p->panels->columns;
+    float line[MOST_OUTS];
+    if (p->outs == columns) {
+        store_rows(p, batch, row, rows, n0, n, c, columns);
+        return;
+    }
+    assert(p->outs <= MOST_OUTS);
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < p->outs; j += columns) memcpy(line + j, c + (j * rows + i * columns), columns * 4);
+        store_rows(p, batch, row + i, 1, n0, n, line, p->outs);
+    }
+}
+
+static void panel_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    size_t across = (p->n + p->outs - 1) / p->outs, blocks = (p->m + p->rows - 1) / p->rows;
+    size_t n0 = task % across * p->outs, row = task / across % blocks * p->rows, batch = task / across / blocks;
+    size_t n = MICA_MIN(p->outs, p->n - n0), rows = MICA_MIN(p->rows, p->m - row);
+    unsigned char *area = thread_area(p, thread);
+    float *c = (float *)(void *)area;
+    for (size_t j = 0; j < n; j += p->panels->columns) run_panel(p, batch, n0 + j, row, rows, area, c + j * rows);
+    store_panels(p, batch, row, rows, n0, n, c);
 }
 
 void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
@@ -296,8 +370,9 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
         memset(c->out.data, 0, rows * p.n * mica_dtype_size(c->out.dtype));
         return;
     }
+    if (p.direct) cut_ranges(&p);
     mica_pool *pool = mica_cpu_pool(c);
     if (p.copy || (p.direct && rhs->kind == MICA_CPU_TILES))
         mica_pool_run(pool, (rows + COPY_ROWS - 1) / COPY_ROWS, prepare_task, &p);
-    mica_pool_run(pool, p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
+    mica_pool_run(pool, p.direct ? p.tasks : p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
 }

@@ -21,9 +21,10 @@ typedef struct mica_cpu_rhs {
     size_t n, k;
     mica_quant_rows codes; // CODES_*
     mica_cpu_tiles tiles;  // TILES
+    mica_gate gate;        // TILES
 } mica_cpu_rhs;
 
-/** c->out [..., M, N] = c->in[0] [..., M, K] · rhs; f32, f16 or bf16. in[0] is aligned to its elements. */
+/** c->out [..., M, N] = c->in[0] [..., M, K] · rhs; f32, f16 or bf16; gated: [..., M, N/2]. in[0] is aligned to its elements. */
 void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs);
 size_t mica_cpu_product_scratch(const mica_call *c, const mica_cpu_rhs *rhs);
 
