@@ -137,6 +137,7 @@ static void dot_f32(mica_dtype type, const mica_cpu_direct *d) {
 }
 
 // ---- tiles -----------------------------------------------------------------------------------------------
+#ifndef V16_TILE_CODES // else the dialect has a way of its own
 // Input i of a chunk for all sixteen outputs, as integers in f32.
 V16_INLINE v16 tile_codes(const int bits, const unsigned char *chunk, const int i) {
     const int low = bits == 3 ? 2 : bits >= 4 ? 4 : bits, high = bits - low, per = 32 / low;
@@ -148,6 +149,7 @@ V16_INLINE v16 tile_codes(const int bits, const unsigned char *chunk, const int 
     }
     return v16_from_int(q);
 }
+#endif
 
 V16_INLINE v16 tile_scale(const mica_cpu_tiles *t, const unsigned char *tile, size_t group) {
     return v16_load_as(t->scale_dtype, tile + t->codes + group * t->scales);
@@ -227,11 +229,11 @@ V16_INLINE void tile_column(const int bits, const int rows, const mica_cpu_tiles
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) y[r] = sum[r] = v16_zero();
     for (size_t i = 0; i < t->per_column; i++, tile += t->bytes, sums += groups) {
-        _mm_prefetch((const char *)tile + F32_AHEAD + t->codes, _MM_HINT_T0);
+        __builtin_prefetch(tile + F32_AHEAD + t->codes);
         for (size_t c = 0; c < t->depth / F32_CHUNK; c++, x += F32_CHUNK) {
             const unsigned char *chunk = tile + c * (size_t)bits * 64;
 #pragma GCC unroll 8
-            for (int l = 0; l < bits; l++) _mm_prefetch((const char *)chunk + F32_AHEAD + l * 64, _MM_HINT_T0);
+            for (int l = 0; l < bits; l++) __builtin_prefetch(chunk + F32_AHEAD + l * 64);
             tile_half(bits, rows, chunk, 0, x, d->ldx, sum);
             if (groups == 2) tile_group(t, rows, tile, 0, sums, d->lds, sum, y);
             tile_half(bits, rows, chunk, 1, x, d->ldx, sum);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which levels this CPU has, found once: each level's table is the one below it, overwritten. CPUID says what the
-// processor knows, XGETBV what the system saves; AMX tiles must moreover be asked for from the kernel.
+// processor knows, XGETBV what the system saves; AMX tiles must moreover be asked for from the kernel. On ARM the kernel
+// tells of both.
 #include "device/cpu/isa.h"
 #include "base/base.h"
 #include <pthread.h>
@@ -8,6 +9,9 @@
 #if defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#include <asm/hwcap.h>
 #endif
 
 enum { MOST_LEVELS = 4 };
@@ -72,6 +76,13 @@ static void find_x86_levels(void) {
         mica_cpu_amx_rows(&isa->rows);
     }
 }
+#elif defined(__aarch64__)
+static void find_arm_levels(void) {
+    if (!(getauxval(AT_HWCAP) & HWCAP_ASIMD)) return;
+    mica_cpu_isa *isa = add_level("neon");
+    mica_cpu_neon_matmul(&isa->matmul);
+    mica_cpu_neon_rows(&isa->rows);
+}
 #endif
 
 static void find_levels(void) {
@@ -80,6 +91,8 @@ static void find_levels(void) {
     mica_cpu_ref_rows(&isa->rows);
 #if defined(__x86_64__)
     find_x86_levels();
+#elif defined(__aarch64__)
+    find_arm_levels();
 #endif
 }
 

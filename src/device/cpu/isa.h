@@ -36,5 +36,8 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa);
 void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa);
 void mica_cpu_amx_rows(mica_cpu_rows_isa *isa);
+#elif defined(__aarch64__)
+void mica_cpu_neon_matmul(mica_cpu_matmul_isa *isa);
+void mica_cpu_neon_rows(mica_cpu_rows_isa *isa);
 #endif
 #endif

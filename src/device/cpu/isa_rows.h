@@ -109,5 +109,7 @@ typedef struct mica_cpu_rows_isa {
 void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa);
 void mica_cpu_amx_attention(mica_cpu_rows_isa *isa);
+#elif defined(__aarch64__)
+void mica_cpu_neon_attention(mica_cpu_rows_isa *isa);
 #endif
 #endif
