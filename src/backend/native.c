@@ -66,7 +66,7 @@ static void info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
     info->has_chat_template = has_chat_template(ck);
     mica_weight w;
     // The file's own word on quantisation is optional: the first layer's weight tells.
-    if (!info->quant_bits && mica_checkpoint_find(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {
+    if (!info->quant_bits && mica_checkpoint_view(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {
         if (w.quantized) {
             info->quant_bits = w.spec.bits, info->quant_group = w.spec.group_size;
             snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(w.spec.mode));

@@ -39,10 +39,12 @@ void mica_map_close(mica_map *map) {
 }
 
 void mica_map_forget(const mica_map *map, size_t offset, size_t size) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t from = (offset + page - 1) / page * page, to = (offset + size) / page * page;
-    if (map->data && to > from && to <= map->size)
-        madvise((void *)((uintptr_t)map->data + from), to - from, MADV_DONTNEED);
+    enum { AROUND = 2 << 20 }; // most that one fault maps
+    uintptr_t start = (uintptr_t)map->data, from = (start + offset) & ~(uintptr_t)(AROUND - 1);
+    uintptr_t to = (start + offset + size + AROUND - 1) & ~(uintptr_t)(AROUND - 1);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), end = (start + map->size + page - 1) / page * page;
+    from = from < start ? start : from, to = to > end ? end : to;
+    if (map->data && size && to > from) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 bool mica_file_read(const char *path, size_t max, mica_buf *buf, mica_error *err) {

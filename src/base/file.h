@@ -13,7 +13,9 @@ typedef struct mica_map {
 } mica_map;
 bool mica_map_open(mica_map *map, const char *path, mica_error *err);
 void mica_map_close(mica_map *map);
-/** Tells the kernel that [offset, offset+size) is not needed in memory any more (whole pages inside it). */
+/** Tells the kernel that [offset, offset+size) is not needed in memory any more. What is around it in the same 2 MiB goes as well: a
+ * fault brings in neighbours (64 KiB, or a whole large page of the page cache), so keeping to the bytes would leave much of
+ * what lies between two ranges. It comes back if touched. */
 void mica_map_forget(const mica_map *map, size_t offset, size_t size);
 
 /** Appends the file's bytes to buf; refuses more than max bytes. */

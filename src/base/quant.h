@@ -35,6 +35,22 @@ typedef struct mica_quant_rows {
     const void *biases; // [rows, in/group_size], affine only
     float global_scale; // nvfp4 with a tensor scale: weights are multiplied by global_scale/(448*6); 0 = none
 } mica_quant_rows;
+
+/** Affine rows that lie in a form of their own, such as GGML's blocks, and are taken apart a run at a time. */
+typedef struct mica_quant_blocks mica_quant_blocks;
+enum { MICA_QUANT_RUN = 256 };
+struct mica_quant_blocks {
+    /** Inputs first … first+n-1 of `row` (first a multiple of MICA_QUANT_RUN, n at most that and whole groups): codes [n],
+     * scales and biases [n/group_size] as scale_dtype. False if that type does not hold one of them exactly; all are written
+     * all the same. Safe from several threads. */
+    bool (*read)(const mica_quant_blocks *b, mica_dtype scale_dtype, size_t row, size_t first, size_t n, uint8_t *codes,
+                 void *scales, void *biases);
+    const unsigned char *data; // the reader's own from here on: first row
+    size_t row_bytes;
+    int64_t rows, heads; // heads: see stored_row in gguf_tensors.c
+    int type;
+};
+
 /** out [count, in] = rows first … first+count-1, in f32: fl(fl(scale*code) + bias). */
 void mica_dequantize_rows(const mica_quant_rows *q, size_t in, size_t first, size_t count, float *out);
 

@@ -5,8 +5,7 @@
 #ifndef MICA_DEVICE_H
 #define MICA_DEVICE_H
 
-#include "base/base.h"
-#include "mica/dtype.h"
+#include "base/quant.h"
 
 enum { MICA_MAX_DIMS = 8, MICA_KERNEL_INPUTS = 10 };
 
@@ -74,16 +73,33 @@ typedef struct mica_kernel {
     mica_scratch_fn *scratch; // NULL = none
 } mica_kernel;
 
+/** Rows of a packed weight and where they come from. A weight is one part or several, one after another: what shares an input can be
+ * packed as one weight. */
+typedef struct mica_pack_part {
+    const mica_params *params; // .packed of the whole weight
+    void *packed;              // the whole weight
+    size_t first, rows;        // outputs of the weight that the part gives; first is a multiple of the device's pack_rows
+    const void *words, *scales, *biases; // the rows as MLX stores them, of any alignment,
+    const mica_quant_blocks *blocks;     // or to be read, where that is not NULL
+    void (*done)(void *ctx, size_t first, size_t rows); // NULL, or told which of its rows were read; called from any thread
+    void *ctx;
+    _Atomic bool inexact;      // set if blocks hold scales that params' scale_dtype does not: the weight is useless
+    size_t task, step;         // the device's own
+} mica_pack_part;
+
 struct mica_device {
     const char *name;  // "cpu"
     const char *level; // "ref", "avx2", "avx512", "amx", …
     const mica_kernel *kernels; // any order; the engine looks ops up by name once, when the device opens
     size_t kernel_count;
     /** Bytes of a quantised weight (params.packed) in the layout this device computes fastest with; 0 = the plain
-     * triple is fine (always so for modes other than affine). pack writes it from the triple (any alignment; biases as
-     * MLX has them) with all threads of the device. */
+     * triple is fine (always so for modes other than affine). */
     size_t (*packed_size)(mica_device *d, const mica_params *params);
+    /** Writes parts of packed weights with all threads of the device; their memory is touched first by the threads that pack. */
+    void (*pack_parts)(mica_device *d, mica_pack_part *parts, size_t count);
+    /** pack_parts for one whole weight. */
     void (*pack)(mica_device *d, const mica_params *params, const void *w, const void *scales, const void *biases, void *packed);
+    size_t pack_rows; // outputs that are packed together
     /** Fresh memory, at least `size` bytes, 64-byte aligned; NULL when out of memory. */
     void *(*memory_new)(mica_device *d, size_t size);
     void (*memory_free)(mica_device *d, void *data, size_t size);

@@ -174,10 +174,17 @@ static bool check_shape(const mica_checkpoint *c, const mica_weight *w, int64_t 
     return wrong_shape(c, &w->bias, 0, w->out, err);
 }
 
-bool mica_checkpoint_find(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
+bool mica_checkpoint_view(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
     *w = (mica_weight){0};
     bool ok = c->gguf ? mica_gguf_weight(c->gguf, &c->config, module, w, err) : folder_weight(c, module, in, w, err);
     if (ok && check_shape(c, w, out, in, err)) return true;
+    mica_weight_release(w);
+    return false;
+}
+
+bool mica_checkpoint_find(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
+    if (!mica_checkpoint_view(c, module, out, in, w, err)) return false;
+    if (mica_weight_unpack(w, err)) return true;
     mica_weight_release(w);
     return false;
 }
@@ -204,6 +211,17 @@ void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w) {
         const mica_gguf_tensor *t = c->gguf ? mica_gguf_find(c->gguf, parts[i]->name) : NULL;
         if (st) mica_safetensors_forget(c->st, st);
         if (t) mica_gguf_forget(c->gguf, t);
+    }
+}
+
+// Where rows do not lie in order (see stored_row), some pages are read twice.
+void mica_checkpoint_forget_rows(const mica_checkpoint *c, const mica_weight *w, size_t first, size_t rows) {
+    if (c->gguf && w->blocks.read)
+        mica_gguf_forget_bytes(c->gguf, w->blocks.data + first * w->blocks.row_bytes, rows * w->blocks.row_bytes);
+    const mica_stored *parts[] = {&w->weight, &w->scales, &w->biases};
+    for (size_t i = 0; c->st && i < MICA_COUNT(parts); i++) {
+        const mica_stored *t = parts[i]->name ? mica_safetensors_find(c->st, parts[i]->name) : NULL;
+        if (t) mica_safetensors_forget_part(c->st, t, first * (t->bytes / (size_t)w->out), rows * (t->bytes / (size_t)w->out));
     }
 }
 

@@ -6,40 +6,54 @@
 #include "base/half.h"
 #include <string.h>
 
-static float half_at(const unsigned char *p) { return mica_f16_to_f32((uint16_t)(p[0] | p[1] << 8)); }
+static inline uint16_t bits_at(const unsigned char *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static inline float half_at(const unsigned char *p) { return mica_f16_to_f32(bits_at(p)); }
 
 // ---- blocks of 32 ------------------------------------------------------------------------------------
-static void nibbles_32(const unsigned char *q, uint8_t *codes) {
-    for (int i = 0; i < 16; i++) codes[i] = q[i] & 15, codes[i + 16] = q[i] >> 4;
+static inline void nibbles_32(const unsigned char *q, uint8_t *codes) {
+    for (int i = 0; i < 16; i++) codes[i] = q[i] & 15;
+    for (int i = 0; i < 16; i++) codes[i + 16] = q[i] >> 4;
 }
 
-static void fifth_bits(const unsigned char *bits, uint8_t *codes) {
-    for (int i = 0; i < 32; i++) codes[i] |= (uint8_t)((bits[i / 8] >> (i % 8) & 1) << 4);
+// Eight codes' fifth bits are one byte: spread it over eight bytes, keep byte i's bit i, and bring it to place.
+static inline void fifth_bits(const unsigned char *bits, uint8_t *codes) {
+    for (int i = 0; i < 4; i++) {
+        uint64_t c, b = bits[i] * 0x0101010101010101u & 0x8040201008040201u;
+        memcpy(&c, codes + 8 * i, 8);
+        c |= (b + 0x7F7F7F7F7F7F7F7Fu) >> 3 & 0x1010101010101010u;
+        memcpy(codes + 8 * i, &c, 8);
+    }
 }
 
-static void q4_0(const unsigned char *p, uint8_t *codes, float *scale, float *bias) {
-    *scale = half_at(p), *bias = -8 * *scale;
-    if (codes) nibbles_32(p + 2, codes);
+static void q4_0(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 2, codes); }
+static void q4_1(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 4, codes); }
+static void q5_0(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 6, codes), fifth_bits(p + 2, codes); }
+static void q5_1(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 8, codes), fifth_bits(p + 4, codes); }
+static void q8_0(const unsigned char *p, uint8_t *codes) {
+    for (int i = 0; i < 32; i++) codes[i] = p[2 + i] ^ 0x80; // signed to offset
 }
 
-static void q4_1(const unsigned char *p, uint8_t *codes, float *scale, float *bias) {
-    *scale = half_at(p), *bias = half_at(p + 2);
-    if (codes) nibbles_32(p + 4, codes);
+// The bias is the stored minimum, or -2^up scales for types that store none.
+static void small_scales(const unsigned char *p, int up, float *scale, float *bias) {
+    *scale = half_at(p), *bias = up ? -(float)(1 << up) * *scale : half_at(p + 2);
 }
 
-static void q5_0(const unsigned char *p, uint8_t *codes, float *scale, float *bias) {
-    *scale = half_at(p), *bias = -16 * *scale;
-    if (codes) nibbles_32(p + 6, codes), fifth_bits(p + 2, codes);
+// -2^up * d; exact unless it overflows. Shifting the exponent does, but for zeros, subnormals and what comes out too large.
+static inline bool half_shifted(uint16_t d, int up, uint16_t *out) {
+    int exponent = d >> 10 & 31;
+    if (exponent && exponent + up < 31) return *out = (uint16_t)((d + (up << 10)) ^ 0x8000), true;
+    float f = -(float)(1 << up) * mica_f16_to_f32(d);
+    *out = mica_f32_to_f16(f);
+    return mica_f16_to_f32(*out) == f;
 }
 
-static void q5_1(const unsigned char *p, uint8_t *codes, float *scale, float *bias) {
-    *scale = half_at(p), *bias = half_at(p + 2);
-    if (codes) nibbles_32(p + 8, codes), fifth_bits(p + 4, codes);
-}
+static inline bool half_is_nan(uint16_t h) { return (h & 0x7FFF) > 0x7C00; }
 
-static void q8_0(const unsigned char *p, uint8_t *codes, float *scale, float *bias) {
-    *scale = half_at(p), *bias = -128 * *scale;
-    for (int i = 0; codes && i < 32; i++) codes[i] = p[2 + i] ^ 0x80; // signed to offset
+static bool small_halves(const unsigned char *p, int up, uint16_t *scale, uint16_t *bias) {
+    *scale = bits_at(p);
+    if (up) return half_shifted(*scale, up, bias) && !half_is_nan(*scale);
+    *bias = bits_at(p + 2);
+    return !half_is_nan(*scale) && !half_is_nan(*bias);
 }
 
 // ---- super-blocks of 256 -----------------------------------------------------------------------------
@@ -60,17 +74,23 @@ static void high_bits_256(const unsigned char *bits, int shift, uint8_t *codes) 
         for (int i = 0; i < 32; i++) codes[run * 32 + i] |= (uint8_t)((bits[i] >> run & 1) << shift);
 }
 
-static void q2_k(const unsigned char *p, uint8_t *codes, float *scales, float *biases) {
+static void q2_k(const unsigned char *p, uint8_t *codes) { crumbs_256(p + 16, codes); }
+
+static void q2_k_scales(const unsigned char *p, float *scales, float *biases) {
     float d = half_at(p + 80), dmin = half_at(p + 82);
     for (int g = 0; g < 16; g++) {
         scales[g] = d * (float)(p[g] & 15);
         biases[g] = -(dmin * (float)(p[g] >> 4));
     }
-    if (codes) crumbs_256(p + 16, codes);
 }
 
 // p: 32 bytes of high bits, 64 of low pairs, 12 of 6-bit scales, d. A set high bit means "do not subtract 4".
-static void q3_k(const unsigned char *p, uint8_t *codes, float *scales, float *biases) {
+static void q3_k(const unsigned char *p, uint8_t *codes) {
+    crumbs_256(p + 32, codes);
+    high_bits_256(p, 2, codes);
+}
+
+static void q3_k_scales(const unsigned char *p, float *scales, float *biases) {
     const unsigned char *s = p + 96;
     float d = half_at(p + 108);
     for (int g = 0; g < 16; g++) {
@@ -78,9 +98,6 @@ static void q3_k(const unsigned char *p, uint8_t *codes, float *scales, float *b
         scales[g] = d * (float)((low | high << 4) - 32);
         biases[g] = -4 * scales[g];
     }
-    if (!codes) return;
-    crumbs_256(p + 32, codes);
-    high_bits_256(p, 2, codes);
 }
 
 // Eight 6-bit scales and eight 6-bit minima in 12 bytes, the last four of each split between two places.
@@ -93,54 +110,56 @@ static void six_bit_pairs(const unsigned char *p, float d, float dmin, float *sc
     }
 }
 
-static void q4_k(const unsigned char *p, uint8_t *codes, float *scales, float *biases) {
+// q4_k and q5_k.
+static void paired_scales(const unsigned char *p, float *scales, float *biases) {
     six_bit_pairs(p + 4, half_at(p), half_at(p + 2), scales, biases);
-    if (codes) nibbles_256(p + 16, codes);
 }
 
-static void q5_k(const unsigned char *p, uint8_t *codes, float *scales, float *biases) {
-    six_bit_pairs(p + 4, half_at(p), half_at(p + 2), scales, biases);
-    if (!codes) return;
+static void q4_k(const unsigned char *p, uint8_t *codes) { nibbles_256(p + 16, codes); }
+
+static void q5_k(const unsigned char *p, uint8_t *codes) {
     nibbles_256(p + 48, codes);
     high_bits_256(p + 16, 4, codes);
 }
 
 // p: 128 bytes of low nibbles, 64 of high pairs, 16 signed scales, d.
-static void q6_k(const unsigned char *p, uint8_t *codes, float *scales, float *biases) {
-    float d = half_at(p + 208);
-    for (int g = 0; g < 16; g++) {
-        scales[g] = d * (float)(int8_t)p[192 + g];
-        biases[g] = -32 * scales[g];
-    }
-    for (int run = 0; codes && run < 8; run++) {
+static void q6_k(const unsigned char *p, uint8_t *codes) {
+    for (int run = 0; run < 8; run++) {
         const unsigned char *low = p + run / 4 * 64 + run % 2 * 32, *high = p + 128 + run / 4 * 32;
         for (int i = 0; i < 32; i++)
             codes[run * 32 + i] = (uint8_t)((low[i] >> (run / 2 % 2 * 4) & 15) | (high[i] >> (run % 4 * 2) & 3) << 4);
     }
 }
 
-// ---- table -------------------------------------------------------------------------------------------
-typedef void unpack_fn(const unsigned char *block, uint8_t *codes, float *scales, float *biases);
+static void q6_k_scales(const unsigned char *p, float *scales, float *biases) {
+    float d = half_at(p + 208);
+    for (int g = 0; g < 16; g++) {
+        scales[g] = d * (float)(int8_t)p[192 + g];
+        biases[g] = -32 * scales[g];
+    }
+}
 
+// ---- table -------------------------------------------------------------------------------------------
 static const struct block_type {
     unsigned weights, bytes;
     int bits, group;
-    unpack_fn *unpack;
-    bool half_scales;
+    void (*codes)(const unsigned char *block, uint8_t *codes);
+    void (*scales)(const unsigned char *block, float *scales, float *biases); // NULL: a block of 32, its bias
+    int up;                                                                   // is -2^up scales, or stored if that is 0
 } blocks[] = {
-    [MICA_GGML_F32] = {1, 4, 0, 0, NULL, false}, [MICA_GGML_F16] = {1, 2, 0, 0, NULL, false},
-    [MICA_GGML_BF16] = {1, 2, 0, 0, NULL, false}, [MICA_GGML_Q4_0] = {32, 18, 4, 32, q4_0, true},
-    [MICA_GGML_Q4_1] = {32, 20, 4, 32, q4_1, true}, [MICA_GGML_Q5_0] = {32, 22, 5, 32, q5_0, true},
-    [MICA_GGML_Q5_1] = {32, 24, 5, 32, q5_1, true}, [MICA_GGML_Q8_0] = {32, 34, 8, 32, q8_0, true},
-    [MICA_GGML_Q2_K] = {256, 84, 2, 16, q2_k, false}, [MICA_GGML_Q3_K] = {256, 110, 3, 16, q3_k, false},
-    [MICA_GGML_Q4_K] = {256, 144, 4, 32, q4_k, false}, [MICA_GGML_Q5_K] = {256, 176, 5, 32, q5_k, false},
-    [MICA_GGML_Q6_K] = {256, 210, 6, 16, q6_k, false},
+    [MICA_GGML_F32] = {1, 4, 0, 0, NULL, NULL, 0}, [MICA_GGML_F16] = {1, 2, 0, 0, NULL, NULL, 0},
+    [MICA_GGML_BF16] = {1, 2, 0, 0, NULL, NULL, 0}, [MICA_GGML_Q4_0] = {32, 18, 4, 32, q4_0, NULL, 3},
+    [MICA_GGML_Q4_1] = {32, 20, 4, 32, q4_1, NULL, 0}, [MICA_GGML_Q5_0] = {32, 22, 5, 32, q5_0, NULL, 4},
+    [MICA_GGML_Q5_1] = {32, 24, 5, 32, q5_1, NULL, 0}, [MICA_GGML_Q8_0] = {32, 34, 8, 32, q8_0, NULL, 7},
+    [MICA_GGML_Q2_K] = {256, 84, 2, 16, q2_k, q2_k_scales, 0}, [MICA_GGML_Q3_K] = {256, 110, 3, 16, q3_k, q3_k_scales, 0},
+    [MICA_GGML_Q4_K] = {256, 144, 4, 32, q4_k, paired_scales, 0}, [MICA_GGML_Q5_K] = {256, 176, 5, 32, q5_k, paired_scales, 0},
+    [MICA_GGML_Q6_K] = {256, 210, 6, 16, q6_k, q6_k_scales, 0},
 };
 
 bool mica_ggml_affine(mica_ggml_type type, mica_quant_spec *spec) {
     const struct block_type *b = &blocks[type];
-    if (b->unpack) *spec = (mica_quant_spec){MICA_AFFINE, b->bits, b->group};
-    return b->unpack != NULL;
+    if (b->codes) *spec = (mica_quant_spec){MICA_AFFINE, b->bits, b->group};
+    return b->codes != NULL;
 }
 
 bool mica_ggml_block(uint64_t type, unsigned *weights, unsigned *bytes) {
@@ -149,14 +168,25 @@ bool mica_ggml_block(uint64_t type, unsigned *weights, unsigned *bytes) {
     return true;
 }
 
-bool mica_ggml_half_scales(mica_ggml_type type) { return blocks[type].half_scales; }
+bool mica_ggml_half_scales(mica_ggml_type type) { return !blocks[type].scales; }
 size_t mica_ggml_row_bytes(mica_ggml_type type, size_t in) { return in / blocks[type].weights * blocks[type].bytes; }
 
-void mica_ggml_unpack_row(mica_ggml_type type, const unsigned char *src, size_t in, uint8_t *codes, float *scales, float *biases) {
+static bool unpack_halves(const struct block_type *b, const unsigned char *p, size_t n, uint16_t *scales, uint16_t *biases) {
+    bool exact = true;
+    for (size_t i = 0; i < n; i++) exact &= small_halves(p + i * b->bytes, b->up, scales + i, biases + i);
+    return exact;
+}
+
+bool mica_ggml_unpack_run(mica_ggml_type type, mica_dtype scale_dtype, const unsigned char *src, size_t n, uint8_t *codes, void *scales,
+                          void *biases) {
     const struct block_type *b = &blocks[type];
-    size_t groups = b->weights / (unsigned)b->group, count = in / b->weights;
-    float unused_scales[16], unused_biases[16];
-    for (size_t i = 0; i < count; i++)
-        b->unpack(src + i * b->bytes, codes ? codes + i * b->weights : NULL, scales ? scales + i * groups : unused_scales,
-                  biases ? biases + i * groups : unused_biases);
+    size_t groups = b->weights / (unsigned)b->group, count = n / b->weights;
+    for (size_t i = 0; i < count; i++) b->codes(src + i * b->bytes, codes + i * b->weights);
+    if (scale_dtype == MICA_F16) return unpack_halves(b, src, count, scales, biases);
+    float *s = scales, *m = biases;
+    for (size_t i = 0; i < count; i++, s += groups, m += groups) {
+        if (b->scales) b->scales(src + i * b->bytes, s, m);
+        else small_scales(src + i * b->bytes, b->up, s, m);
+    }
+    return true;
 }

@@ -7,8 +7,10 @@
 
 /** The affine form of a block type; false for F32, F16 and BF16, which are dense. */
 bool mica_ggml_affine(mica_ggml_type type, mica_quant_spec *spec);
-/** One row of `in` weights at src: codes [in], scales and biases [in/group_size] in f32 (any of them may be NULL). */
-void mica_ggml_unpack_row(mica_ggml_type type, const unsigned char *src, size_t in, uint8_t *codes, float *scales, float *biases);
+/** n weights (whole blocks) at src with scales and biases as scale_dtype (F32 or F16): false if f16 does not hold one of them exactly;
+ * all are written all the same. */
+bool mica_ggml_unpack_run(mica_ggml_type type, mica_dtype scale_dtype, const unsigned char *src, size_t n, uint8_t *codes, void *scales,
+                          void *biases);
 /** Weights and bytes of one block; false for a type that mica does not read. */
 bool mica_ggml_block(uint64_t type, unsigned *weights, unsigned *bytes);
 /** Bytes of one row. */

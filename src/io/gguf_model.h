@@ -12,7 +12,7 @@ bool mica_gguf_config(const mica_gguf *g, mica_config *config, mica_error *err);
 bool mica_gguf_module_name(mica_arch arch, const char *module, char *name, size_t size);
 /** The reverse, for "<name>.weight" or "<name>.bias" of the file; false for tensors that belong to no module. */
 bool mica_gguf_hf_name(mica_arch arch, const char *name, char *module, size_t size);
-/** The weight of a module with its bias: dense as mapped, or an affine triple in owned memory. Rows of llama's q and k
+/** The weight of a module with its bias: dense as mapped, or blocks to be read (see mica_checkpoint_view). Rows of llama's q and k
  * are put back in half-split order, gemma's norms have their 1 taken off. No shape checks. */
 bool mica_gguf_weight(const mica_gguf *g, const mica_config *config, const char *module, mica_weight *w, mica_error *err);
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// GGUF tensors as MLX weights, without loss: blocks become affine triples (codes packed as MLX packs them, scales and
-// biases in f16 where that is exact, else f32), dense tensors stay where they are mapped. Two things are undone that
+// GGUF tensors as MLX weights, without loss: blocks are read as affine rows, or become triples (codes packed as MLX packs them,
+// scales and biases in f16 where that is exact, else f32); dense tensors stay where they are mapped. Two things are undone that
 // the exporter did: the interleaved row order of llama's q and k, and the 1 added to gemma's norms.
 #include "io/gguf_model.h"
 #include "io/gguf_blocks.h"
@@ -24,63 +24,60 @@ static int64_t permuted_heads(const mica_config *c, const char *module) {
     return strcmp(module + n - 16, "self_attn.k_proj") ? 0 : c->num_kv_heads;
 }
 
-// ---- affine triples ----------------------------------------------------------------------------------
-static void name_shape(mica_stored *t, mica_dtype dtype, int64_t rows, int64_t columns, void *data) {
+// ---- affine weights ----------------------------------------------------------------------------------
+static bool read_blocks(const mica_quant_blocks *b, mica_dtype scale_dtype, size_t row, size_t first, size_t n, uint8_t *codes, void *scales,
+                        void *biases) {
+    mica_ggml_type type = (mica_ggml_type)b->type;
+    size_t from = (size_t)stored_row((int64_t)row, b->heads, b->rows);
+    const unsigned char *src = b->data + from * b->row_bytes + mica_ggml_row_bytes(type, first);
+    return mica_ggml_unpack_run(type, scale_dtype, src, n, codes, scales, biases);
+}
+
+static void describe(mica_stored *t, mica_dtype dtype, int64_t rows, int64_t columns, void *data) {
     t->dtype = dtype, t->ndim = 2, t->data = data;
     t->shape[0] = rows, t->shape[1] = columns;
-    t->bytes = (size_t)rows * (size_t)columns * mica_dtype_size(dtype);
+    t->bytes = data ? (size_t)rows * (size_t)columns * mica_dtype_size(dtype) : 0;
 }
 
-// Stores a row of scales or biases; false if f16 cannot hold one of them.
-static bool store_row(mica_dtype dtype, const float *values, size_t n, void *out) {
-    bool exact = true;
-    if (dtype == MICA_F32) return memcpy(out, values, n * sizeof *values), true;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t half = mica_f32_to_f16(values[i]);
-        exact = exact && mica_f16_to_f32(half) == values[i];
-        memcpy((unsigned char *)out + 2 * i, &half, 2);
-    }
-    return exact;
+static void describe_triple(mica_weight *w, mica_dtype dtype, void *codes, void *scales, void *biases) {
+    int64_t words = (int64_t)mica_quant_words(w->spec, (size_t)w->in), groups = (int64_t)mica_quant_groups(w->spec, (size_t)w->in);
+    describe(&w->weight, MICA_U32, w->out, words, codes);
+    describe(&w->scales, dtype, w->out, groups, scales);
+    describe(&w->biases, dtype, w->out, groups, biases);
 }
 
-typedef struct scratch {
-    uint8_t *codes;         // [in]
-    float *scales, *biases; // [groups]
-} scratch;
+static void view_blocks(const mica_gguf_tensor *t, int64_t heads, mica_weight *w) {
+    w->blocks = (mica_quant_blocks){.read = read_blocks, .data = t->data, .row_bytes = mica_ggml_row_bytes(t->type, (size_t)w->in),
+                                    .rows = w->out, .heads = heads, .type = (int)t->type};
+    describe_triple(w, mica_ggml_half_scales(t->type) ? MICA_F16 : MICA_F32, NULL, NULL, NULL);
+}
 
-// Repacks all rows; scales of the given type. 1: done, 0: f16 does not hold the scales, -1: out of memory.
-static int repack(const mica_gguf_tensor *t, int64_t heads, mica_dtype dtype, const scratch *s, mica_weight *w) {
-    size_t rows = (size_t)w->out, in = (size_t)w->in, words = mica_quant_words(w->spec, in), groups = mica_quant_groups(w->spec, in);
-    size_t size = mica_dtype_size(dtype), code_bytes = rows * words * 4, scale_row = groups * size;
-    unsigned char *p = mica_alloc_aligned(code_bytes + 2 * rows * scale_row, 64);
+// All rows as a triple with scales of the given type. 1: done, 0: that type does not hold the scales, -1: out of memory.
+static int unpack(mica_weight *w, mica_dtype dtype) {
+    size_t rows = (size_t)w->out, in = (size_t)w->in, words = mica_quant_words(w->spec, in) * 4, group = (size_t)w->spec.group_size;
+    size_t size = mica_dtype_size(dtype), scale_row = in / group * size;
+    unsigned char *p = mica_alloc_aligned(rows * words + 2 * rows * scale_row, 64);
     if (!p) return -1;
-    unsigned char *scales = p + code_bytes, *biases = scales + rows * scale_row;
+    unsigned char *scales = p + rows * words, *biases = scales + rows * scale_row;
     bool exact = true;
-    for (size_t r = 0; exact && r < rows; r++) {
-        size_t from = (size_t)stored_row((int64_t)r, heads, w->out);
-        mica_ggml_unpack_row(t->type, t->data + from * mica_ggml_row_bytes(t->type, in), in, s->codes, s->scales, s->biases);
-        mica_pack_codes(w->spec.bits, s->codes, in, p + r * words * 4);
-        exact = store_row(dtype, s->scales, groups, scales + r * scale_row) && store_row(dtype, s->biases, groups, biases + r * scale_row);
-    }
+    for (size_t r = 0; exact && r < rows; r++)
+        for (size_t i = 0; i < in; i += MICA_QUANT_RUN) {
+            uint8_t codes[MICA_QUANT_RUN];
+            size_t n = MICA_MIN(in - i, (size_t)MICA_QUANT_RUN), at = r * scale_row + i / group * size;
+            exact &= w->blocks.read(&w->blocks, dtype, r, i, n, codes, scales + at, biases + at);
+            mica_pack_codes(w->spec.bits, codes, n, p + r * words + i * (size_t)w->spec.bits / 8);
+        }
     if (!exact) return mica_free(p), 0;
-    name_shape(&w->weight, MICA_U32, w->out, (int64_t)words, p);
-    name_shape(&w->scales, dtype, w->out, (int64_t)groups, scales);
-    name_shape(&w->biases, dtype, w->out, (int64_t)groups, biases);
+    describe_triple(w, dtype, p, scales, biases);
     w->owned = p;
     return 1;
 }
 
-static bool affine_weight(const mica_gguf *g, const mica_gguf_tensor *t, int64_t heads, mica_weight *w, mica_error *err) {
-    size_t in = (size_t)w->in, groups = mica_quant_groups(w->spec, in);
-    scratch s = {.codes = mica_alloc(in), .scales = mica_alloc(groups * 2 * sizeof(float))};
-    s.biases = s.scales ? s.scales + groups : NULL;
-    int done = s.codes && s.scales ? 0 : -1;
-    if (!done && mica_ggml_half_scales(t->type)) done = repack(t, heads, MICA_F16, &s, w);
-    if (!done) done = repack(t, heads, MICA_F32, &s, w);
-    if (done > 0) mica_gguf_forget(g, t); // what was mapped is no longer needed
-    mica_free(s.codes);
-    mica_free(s.scales);
-    return done > 0 || mica_fail_memory(err, t->bytes, t->name);
+bool mica_weight_unpack(mica_weight *w, mica_error *err) {
+    if (!w->blocks.read || w->weight.data) return true;
+    int done = w->scales.dtype == MICA_F16 ? unpack(w, MICA_F16) : 0;
+    if (!done) done = unpack(w, MICA_F32);
+    return done > 0 || mica_fail_memory(err, (size_t)(w->in * w->out), w->weight.name);
 }
 
 // ---- dense -------------------------------------------------------------------------------------------
@@ -148,7 +145,8 @@ static bool find_weight(const mica_gguf *g, const mica_config *c, const char *mo
     if (w->quantized) {
         if (t->ndim != 2 || !mica_quant_fits(w->spec, (size_t)w->in))
             return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": shape does not suit %s", mica_gguf_path(g), t->name, mica_ggml_type_name(t->type));
-        return affine_weight(g, t, heads, w, err) && find_bias(g, name, heads, w, err);
+        view_blocks(t, heads, w);
+        return find_bias(g, name, heads, w, err);
     }
     describe_dense(t, &w->weight);
     if (heads && !permute_rows(&w->weight, heads, &w->owned, err)) return false;

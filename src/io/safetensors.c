@@ -345,7 +345,9 @@ bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const ch
     return true;
 }
 
-void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t) {
+void mica_safetensors_forget_part(const mica_safetensors *st, const mica_stored *t, size_t offset, size_t bytes) {
     const shard *s = shard_of(st, t);
-    if (s && t->bytes) mica_map_forget(&s->map, (size_t)((const unsigned char *)t->data - s->map.data), t->bytes);
+    if (s && bytes) mica_map_forget(&s->map, (size_t)((const unsigned char *)t->data - s->map.data) + offset, bytes);
 }
+
+void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t) { mica_safetensors_forget_part(st, t, 0, t->bytes); }

@@ -13,7 +13,7 @@ static const mica_arch_ops *const architectures[] = {
 // type of activations (its scales are f16 or f32 whatever the model was trained in): bf16 unless everything is f32.
 static bool choose_dtype(mica_net *net, mica_source *source, mica_error *err) {
     mica_weight w;
-    if (!source->find(source->ctx, "model.embed_tokens", net->config->vocab_size, net->config->hidden_size, &w, err)) return false;
+    if (!source->view(source->ctx, "model.embed_tokens", net->config->vocab_size, net->config->hidden_size, &w, err)) return false;
     mica_dtype stored = w.quantized && w.spec.mode == MICA_AFFINE ? w.scales.dtype : w.quantized ? MICA_BF16 : w.weight.dtype;
     bool gguf = net->checkpoint && mica_checkpoint_gguf(net->checkpoint);
     net->dtype = gguf && (w.quantized || stored != MICA_F32) ? MICA_BF16 : stored;
@@ -52,10 +52,10 @@ bool mica_net_fill(mica_net *net, mica_source source, mica_error *err) {
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: attn_logit_softcapping is not supported", c->source);
     if (!choose_dtype(net, &source, err) || !count_groups(net, err)) return false;
     mica_loader ld = {.source = source, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
-    bool ok = ld.scope && load_all(net, &ld);
+    bool ok = ld.scope && load_all(net, &ld) && mica_load_finish(&ld);
     net->weight_bytes = ld.bytes;
     net->mapped_bytes = ld.mapped;
-    mica_scope_free(ld.scope);
+    mica_loader_free(&ld);
     return ok;
 }
 

@@ -35,8 +35,11 @@ static const struct { const char *name, *config; } shapes[] = {
 typedef struct random_source {
     const mica_net *net;
     int bits;
+    int64_t weights; // viewed so far
     uint64_t state;
 } random_source;
+
+enum { GROUP = 64 };
 
 static uint64_t draw(random_source *r) { // xorshift64: only speed matters here
     r->state ^= r->state << 13;
@@ -61,40 +64,48 @@ static mica_stored stored(mica_dtype dtype, int64_t rows, int64_t columns, void 
     return t;
 }
 
-static void find_quantized(random_source *r, int64_t out, int64_t in, mica_weight *w) {
-    enum { GROUP = 64 };
-    size_t codes = (size_t)(out * in) * (size_t)r->bits / 64, groups = (size_t)(out * in / GROUP); // codes in 8-byte words
-    uint64_t *q = w->owned;
-    uint16_t *scales = (uint16_t *)(q + codes), *biases = scales + groups;
-    for (size_t i = 0; i < codes; i++) q[i] = draw(r);
-    // Codes are uniform in 0…2^bits-1: centre them, and give weights a spread of about 1/sqrt(in).
-    float top = (float)((1 << r->bits) - 1), scale = 3.4f / (sqrtf((float)in) * top);
-    for (size_t i = 0; i < groups; i++) scales[i] = mica_f32_to_bf16(scale), biases[i] = mica_f32_to_bf16(-scale * top / 2);
-    w->quantized = true;
-    w->spec = (mica_quant_spec){MICA_AFFINE, r->bits, GROUP};
-    w->weight = stored(MICA_U32, out, in * r->bits / 32, q);
-    w->scales = stored(MICA_BF16, out, in / GROUP, scales);
-    w->biases = stored(MICA_BF16, out, in / GROUP, biases);
+static void set_halves(uint16_t *to, size_t n, float value) {
+    for (size_t i = 0; i < n; i++) to[i] = mica_f32_to_bf16(value);
 }
 
-static bool find(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
-    random_source *r = ctx;
-    bool vector = out == 0, quantized = r->bits && !vector;
-    size_t count = (size_t)(MICA_MAX(out, (int64_t)1) * in);
-    size_t bytes = quantized ? count * (size_t)r->bits / 8 + count / 64 * 4 : count * 2;
-    *w = (mica_weight){.out = MICA_MAX(out, (int64_t)1), .in = in, .owned = mica_alloc(bytes + 16)};
-    if (!w->owned) return mica_fail_memory(err, bytes, module);
-    if (quantized) {
-        find_quantized(r, out, in, w);
-    } else {
-        float add = vector && r->net->arch->norm_add == 0 ? 1 : 0;
-        fill_dense(r, w->owned, count, vector ? 0.05f : 1.7f / sqrtf((float)in), add);
-        w->weight = stored(MICA_BF16, out, in, w->owned);
+// Codes are uniform in 0…2^bits-1: centre them, and give weights a spread of about 1/sqrt(in).
+static bool read_random(const mica_quant_blocks *b, mica_dtype scale_dtype, size_t row, size_t first, size_t n, uint8_t *codes, void *scales,
+                        void *biases) {
+    (void)scale_dtype; // bf16, as find says
+    random_source r = {.state = mica_hash_mix((uint64_t)b->heads << 40 ^ row, first) | 1};
+    uint64_t mask = 0x0101010101010101u * ((1u << b->type) - 1);
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t eight = draw(&r) & mask;
+        memcpy(codes + i, &eight, 8);
     }
+    float top = (float)((1 << b->type) - 1), scale = 3.4f / (sqrtf((float)b->row_bytes) * top);
+    set_halves(scales, n / GROUP, scale);
+    set_halves(biases, n / GROUP, -scale * top / 2);
     return true;
 }
 
-static void forget(void *ctx, const mica_weight *w) { (void)ctx, (void)w; }
+static void view_quantized(random_source *r, int64_t out, int64_t in, mica_weight *w) {
+    w->quantized = true;
+    w->spec = (mica_quant_spec){MICA_AFFINE, r->bits, GROUP};
+    w->weight = stored(MICA_U32, out, in * r->bits / 32, NULL);
+    w->scales = w->biases = stored(MICA_BF16, out, in / GROUP, NULL);
+    w->blocks = (mica_quant_blocks){.read = read_random, .row_bytes = (size_t)in, .rows = out, .heads = r->weights++, .type = r->bits};
+}
+
+static bool view(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
+    random_source *r = ctx;
+    bool vector = out == 0;
+    size_t count = (size_t)(MICA_MAX(out, (int64_t)1) * in);
+    *w = (mica_weight){.out = MICA_MAX(out, (int64_t)1), .in = in};
+    if (r->bits && !vector) return view_quantized(r, out, in, w), true;
+    if (!(w->owned = mica_alloc(count * 2))) return mica_fail_memory(err, count * 2, module);
+    float add = vector && r->net->arch->norm_add == 0 ? 1 : 0;
+    fill_dense(r, w->owned, count, vector ? 0.05f : 1.7f / sqrtf((float)in), add);
+    w->weight = stored(MICA_BF16, out, in, w->owned);
+    return true;
+}
+
+static void forget(void *ctx, const mica_weight *w, size_t first, size_t rows) { (void)ctx, (void)w, (void)first, (void)rows; }
 
 static const char *find_shape(const char *shape, mica_error *err) {
     mica_buf known = {0};
@@ -117,7 +128,7 @@ mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica
         net->config = net->own_config;
         net->device = device;
         random_source r = {.net = net, .bits = bits, .state = 88172645463325252u};
-        if (mica_net_fill(net, (mica_source){&r, has, find, forget}, err)) return net;
+        if (mica_net_fill(net, (mica_source){&r, has, view, forget}, err)) return net;
     }
     mica_net_free(net);
     return NULL;

@@ -22,11 +22,23 @@ typedef struct mica_linear {
 typedef struct mica_source {
     void *ctx;
     bool (*has)(void *ctx, const char *module);
-    bool (*find)(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
-    void (*forget)(void *ctx, const mica_weight *w); // w was copied
+    /** As mica_checkpoint_view: what blocks read must live as long as the source. */
+    bool (*view)(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
+    void (*forget)(void *ctx, const mica_weight *w, size_t first, size_t rows); // rows that were copied; called from any thread
 } mica_source;
 mica_source mica_checkpoint_source(mica_checkpoint *c);
 
+/** A part of a weight that is still to be packed. */
+typedef struct mica_unpacked {
+    mica_linear *linear;
+    mica_weight weight;
+    size_t offset, first; // where the linear's weight starts in the arena; the part's first output
+    const mica_source *source;
+    char name[128];
+} mica_unpacked;
+
+// Quantised weights that the device packs are only noted while a network is loaded; mica_load_finish packs all of them at once, into one
+// arena, with all threads.
 typedef struct mica_loader {
     mica_source source;
     mica_scope *scope;
@@ -34,10 +46,24 @@ typedef struct mica_loader {
     mica_error *err;
     char layer[48];      // prefix of module names: "model.layers.3."
     int64_t bytes, mapped; // loaded so far; of these, used in place
+    mica_unpacked *unpacked;
+    size_t count, capacity, arena; // of unpacked; bytes that they will take
 } mica_loader;
 
-/** Each false: *loader->err names the tensor. Fields loaded before a failure are still to be freed. */
+typedef struct mica_module {
+    const char *name;
+    int64_t out;
+} mica_module;
+
+/** Each false: *loader->err names the tensor. Fields loaded before a failure are still to be freed; *l must stay where it is until
+ * mica_load_finish. */
 bool mica_load_linear(mica_loader *loader, const char *module, int64_t out, int64_t in, mica_linear *l);
+/** Several modules of one input as one linear layer whose outputs follow one another. Only packed weights of one kind can be joined: if
+ * these are others, *joined is false, nothing is loaded, and they are to be loaded one by one. */
+bool mica_load_joined(mica_loader *loader, const mica_module *modules, size_t count, int64_t in, mica_linear *l, bool *joined);
+/** Packs what is noted. */
+bool mica_load_finish(mica_loader *loader);
+void mica_loader_free(mica_loader *loader);
 /** w + add, f32 [dim]. */
 bool mica_load_norm(mica_loader *loader, const char *module, int64_t dim, float add, mica_array **w);
 void mica_linear_free(mica_linear *l);

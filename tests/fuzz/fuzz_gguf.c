@@ -23,6 +23,7 @@ static void use_weights(const mica_gguf *g, const mica_config *c) {
             if (!err.msg[0]) abort();
             continue;
         }
+        if (!mica_weight_unpack(&w, &err)) abort();
         fuzz_touch(w.weight.data, w.weight.bytes);
         fuzz_touch(w.scales.data, w.scales.bytes);
         fuzz_touch(w.bias.data, w.bias.bytes);

@@ -80,8 +80,9 @@ mica_device *mica_cpu_open(size_t threads, const char *level, mica_error *err) {
     fill_kernels(kernels);
     *cpu = (mica_cpu_device){
         .device = {.name = "cpu", .level = isa->name, .kernels = kernels, .kernel_count = count,
-                   .packed_size = mica_cpu_packed_size, .pack = mica_cpu_pack, .memory_new = memory_new,
-                   .memory_free = memory_free, .copy_in = copy, .copy_out = copy, .copy = copy, .close = close_device},
+                   .packed_size = mica_cpu_packed_size, .pack_parts = mica_cpu_pack_parts, .pack = mica_cpu_pack,
+                   .pack_rows = MICA_TILE_OUTPUTS, .memory_new = memory_new, .memory_free = memory_free, .copy_in = copy,
+                   .copy_out = copy, .copy = copy, .close = close_device},
         .pool = pool, .isa = isa};
     return &cpu->device;
 }

@@ -13,6 +13,7 @@ extern const size_t mica_cpu_quant_kernel_count;
 
 /** Hooks of mica_device: see device.h. 0 for modes that have no packed form (all but affine). */
 size_t mica_cpu_packed_size(mica_device *d, const mica_params *params);
+void mica_cpu_pack_parts(mica_device *d, mica_pack_part *parts, size_t count);
 void mica_cpu_pack(mica_device *d, const mica_params *params, const void *w, const void *scales, const void *biases,
                    void *packed);
 #endif

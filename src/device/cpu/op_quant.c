@@ -8,6 +8,7 @@
 #include "device/cpu/view.h"
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 
 enum { LINE = 64 };
 
@@ -111,16 +112,50 @@ static size_t row_scratch(const mica_call *c) {
 }
 
 // ---- packed weights --------------------------------------------------------------------------------
+// Tasks are runs of tile columns of about this many bytes. Each thread starts in a region of its own and works through it in
+// order: two threads that touch the same fresh huge page would both clear one.
+enum { PACK_BYTES = 256 << 10 };
+
 typedef struct pack_job {
-    mica_cpu_tiles tiles;
-    const void *words, *scales, *biases;
-    unsigned char *packed;
+    mica_pack_part *parts;
+    size_t count, tasks, regions;
 } pack_job;
 
-static void pack_task(void *ctx, size_t column, size_t thread) {
+static size_t part_columns(const mica_pack_part *p) { return (p->rows + MICA_TILE_OUTPUTS - 1) / MICA_TILE_OUTPUTS; }
+
+// Fills in task and step of each part; returns the number of tasks.
+static size_t cut_parts(mica_pack_part *parts, size_t count) {
+    size_t tasks = 0;
+    for (size_t i = 0; i < count; i++) {
+        mica_cpu_tiles t = mica_cpu_tiles_of(parts[i].params);
+        parts[i].task = tasks;
+        parts[i].step = MICA_MAX(PACK_BYTES / (t.per_column * t.bytes), (size_t)1);
+        tasks += (part_columns(&parts[i]) + parts[i].step - 1) / parts[i].step;
+    }
+    return tasks;
+}
+
+static mica_pack_part *part_of_task(const pack_job *j, size_t task) {
+    size_t low = 0, high = j->count; // the last part that starts at or before it
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (j->parts[middle].task <= task) low = middle;
+        else high = middle;
+    }
+    return &j->parts[low];
+}
+
+static void pack_task(void *ctx, size_t i, size_t thread) {
     const pack_job *j = ctx;
     (void)thread;
-    mica_cpu_tiles_pack(&j->tiles, j->words, j->scales, j->biases, column, column + 1, j->packed);
+    size_t each = (j->tasks + j->regions - 1) / j->regions, task = i % j->regions * each + i / j->regions;
+    if (task >= j->tasks) return;
+    mica_pack_part *p = part_of_task(j, task);
+    mica_cpu_tiles t = mica_cpu_tiles_of(p->params);
+    size_t first = (task - p->task) * p->step, last = MICA_MIN(first + p->step, part_columns(p));
+    if (!mica_cpu_tiles_pack(&t, p, first, last)) atomic_store_explicit(&p->inexact, true, memory_order_relaxed);
+    size_t row = first * MICA_TILE_OUTPUTS;
+    if (p->done) p->done(p->ctx, row, MICA_MIN(last * MICA_TILE_OUTPUTS, p->rows) - row);
 }
 
 size_t mica_cpu_packed_size(mica_device *d, const mica_params *params) {
@@ -132,10 +167,17 @@ size_t mica_cpu_packed_size(mica_device *d, const mica_params *params) {
     return mica_cpu_tiles_size(&t);
 }
 
+void mica_cpu_pack_parts(mica_device *d, mica_pack_part *parts, size_t count) {
+    mica_pool *pool = ((mica_cpu_device *)d)->pool;
+    pack_job j = {parts, count, cut_parts(parts, count), mica_pool_threads(pool)};
+    mica_pool_run(pool, (j.tasks + j.regions - 1) / j.regions * j.regions, pack_task, &j);
+}
+
 void mica_cpu_pack(mica_device *d, const mica_params *params, const void *w, const void *scales, const void *biases,
                    void *packed) {
-    pack_job j = {mica_cpu_tiles_of(params), w, scales, biases, packed};
-    mica_pool_run(((mica_cpu_device *)d)->pool, j.tiles.columns, pack_task, &j);
+    mica_pack_part part = {.params = params, .packed = packed, .rows = (size_t)params->packed.out, .words = w, .scales = scales,
+                           .biases = biases};
+    mica_cpu_pack_parts(d, &part, 1);
 }
 
 const mica_kernel mica_cpu_quant_kernels[] = {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packing of quantised weights into tiles, and the plain decoder that embeddings use and tests compare with.
-// Packing runs once per weight at load, so it must keep up with reading the file: codes are unpacked sixteen rows at a
-// time into bytes [input][output], from which every plane is a few vectorisable shifts; nibbles and bytes, the common
-// cases, only change their order within a dword.
+// Packing runs once per weight at load, so it must keep up with reading the file: a run of inputs is taken from sixteen rows as
+// bytes, a code each, eight of which become the bits of a plane's word by a mask and a multiplication. Nibbles as MLX stores
+// them only change their order within a dword.
 #include "device/cpu/tiles.h"
 #include <assert.h>
 
-enum { OUTPUTS = MICA_TILE_OUTPUTS, CHUNK = MICA_TILE_CHUNK, VECTOR = 64, MOST_DEPTH = 128 };
+enum { OUTPUTS = MICA_TILE_OUTPUTS, CHUNK = MICA_TILE_CHUNK, VECTOR = 64 };
 
 mica_cpu_tiles mica_cpu_tiles_of(const mica_params *params) {
     size_t out = (size_t)params->packed.out, in = (size_t)params->packed.in, group = (size_t)params->packed.group_size;
@@ -45,86 +45,129 @@ static void pack_nibbles(const unsigned char *words, size_t row_bytes, size_t ro
         }
 }
 
-// Low nibbles of eight bytes -> one dword, in order.
-static inline uint32_t join_nibbles(uint64_t w) {
-    w &= 0x0F0F0F0F0F0F0F0Fu;
-    w = (w | w >> 4) & 0x00FF00FF00FF00FFu;
-    w = (w | w >> 8) & 0x0000FFFF0000FFFFu;
-    return (uint32_t)(w | w >> 16);
+// Eight codes in bytes -> `width` bits of each, even codes in the low half from bit 0 on, odd ones in the high half. The
+// multiplication brings the k-th of four codes that lie 16 bits apart to bit 48 + width*k; nothing else gets that high.
+static inline uint32_t split_bytes(uint64_t codes, unsigned width) {
+    uint64_t mask = 0x0001000100010001u * ((1u << width) - 1);
+    uint64_t place = 1ull << 48 | 1ull << (32 + width) | 1ull << (16 + 2 * width) | 1ull << (3 * width);
+    return (uint32_t)((codes & mask) * place >> 48 | ((codes >> 8 & mask) * place >> 32 & 0xFFFF0000u));
 }
 
-// The same, 8 bits: a plane of low nibbles, then one of high nibbles, in each chunk.
-static void pack_bytes(const unsigned char *words, size_t row_bytes, size_t rows, size_t inputs, unsigned char *tile) {
-    for (size_t o = 0; o < rows; o++)
-        for (size_t i = 0; i < inputs; i += 8) {
-            uint64_t w;
-            memcpy(&w, words + o * row_bytes + i, 8);
-            uint32_t low = split_nibbles(join_nibbles(w)), high = split_nibbles(join_nibbles(w >> 4));
-            unsigned char *to = tile + i / CHUNK * 8 * VECTOR + i % CHUNK / 8 * VECTOR + 4 * o;
-            memcpy(to, &low, 4), memcpy(to + 4 * VECTOR, &high, 4);
-        }
-}
-
-// Eight codes of `bits` bits are `bits` bytes.
-static void unpack_codes(const unsigned char *bytes, int bits, size_t inputs, size_t o, uint8_t codes[][OUTPUTS]) {
-    for (size_t k = 0; k < inputs; k += 8, bytes += bits) {
-        uint64_t w = 0;
-        memcpy(&w, bytes, (size_t)bits);
-        for (size_t i = 0; i < 8; i++) codes[k + i][o] = (uint8_t)(w >> (size_t)bits * i & ((1u << bits) - 1));
-    }
-}
-
-static void pack_chunk(uint8_t codes[][OUTPUTS], int bits, unsigned char *chunk) {
-    int width[2], planes = mica_cpu_tile_planes(bits, width);
-    for (int p = 0, low = 0; p < planes; low += width[p++]) {
-        int per = 32 / width[p];
-        for (int v = 0; v < width[p]; v++, chunk += VECTOR) {
-            uint32_t dword[OUTPUTS] = {0};
-            for (int i = 0; i < per; i++)
-                for (int o = 0; o < OUTPUTS; o++)
-                    dword[o] |= ((uint32_t)codes[v * per + i][o] >> low & ((1u << width[p]) - 1))
-                                << mica_cpu_tile_shift(width[p], i);
-            memcpy(chunk, dword, VECTOR);
-        }
-    }
-}
-
-// `scales` points at the tile's first group of the column's first output.
-static unsigned char *pack_scales(const mica_cpu_tiles *t, const unsigned char *scales, size_t groups, size_t rows,
-                                  unsigned char *to) {
-    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2, row_bytes = t->in / (size_t)t->group * size;
-    for (size_t g = 0; g < t->groups; g++, to += OUTPUTS * size) {
-        memset(to, 0, OUTPUTS * size);
-        for (size_t o = 0; g < groups && o < rows; o++) memcpy(to + o * size, scales + o * row_bytes + g * size, size);
+// The plane of `width` bits from bit `low` on, of one output's codes of a chunk.
+static inline unsigned char *pack_plane(const uint64_t codes[4], unsigned low, unsigned width, unsigned char *to) {
+    for (unsigned i = 0; i < 4; to += VECTOR) {
+        uint32_t dword = 0;
+        for (unsigned n = 0; n < 4 / width; n++) dword |= split_bytes(codes[i++] >> low, width) << 4 * width * n % 32;
+        memcpy(to, &dword, 4);
     }
     return to;
 }
 
-void mica_cpu_tiles_pack(const mica_cpu_tiles *t, const void *words, const void *scales, const void *biases, size_t first,
-                         size_t last, unsigned char *packed) {
-    size_t row_bytes = t->in * (size_t)t->bits / 8, scale_size = t->scale_dtype == MICA_F32 ? 4 : 2;
-    size_t scale_row = t->in / (size_t)t->group * scale_size;
-    uint8_t codes[MOST_DEPTH][OUTPUTS];
-    assert(t->depth <= MOST_DEPTH && t->in % (size_t)t->group == 0);
-    unsigned char *tile = packed + first * t->per_column * t->bytes;
+static inline void pack_chunk(const uint8_t *codes, unsigned bits, unsigned char *to) {
+    uint64_t c[4];
+    int width[2];
+    memcpy(c, codes, CHUNK);
+    if (mica_cpu_tile_planes((int)bits, width) == 1) pack_plane(c, 0, bits, to);
+    else pack_plane(c, (unsigned)width[0], (unsigned)width[1], pack_plane(c, 0, (unsigned)width[0], to));
+}
+
+// Constants for `bits` make the difference between shifts and loops here.
+static void pack_output(const uint8_t *codes, size_t chunks, int bits, unsigned char *to) {
+    for (size_t c = 0; c < chunks; c++, codes += CHUNK, to += (size_t)bits * VECTOR) switch (bits) {
+        case 2: pack_chunk(codes, 2, to); break;
+        case 3: pack_chunk(codes, 3, to); break;
+        case 4: pack_chunk(codes, 4, to); break;
+        case 5: pack_chunk(codes, 5, to); break;
+        case 6: pack_chunk(codes, 6, to); break;
+        case 8: pack_chunk(codes, 8, to); break;
+        }
+}
+
+// `n` codes of `bits` bits to bytes; n is a multiple of 8, so they are whole bytes.
+static void unpack_codes(const unsigned char *from, int bits, size_t n, uint8_t *codes) {
+    uint64_t four = (1ull << 4 * bits) - 1, two = ((1ull << 2 * bits) - 1) * 0x0000000100000001u, one = ((1ull << bits) - 1) * 0x0001000100010001u;
+    for (size_t i = 0; i < n; i += 8, from += bits) {
+        uint64_t w = 0;
+        memcpy(&w, from, (size_t)bits);
+        w = (w & four) | (w >> 4 * bits & four) << 32;
+        w = (w & two) | (w >> 2 * bits & two) << 16;
+        w = (w & one) | (w >> bits & one) << 8;
+        memcpy(codes + i, &w, 8);
+    }
+}
+
+// `from`: the tile's first group of the column's first output, rows `row_bytes` apart.
+static unsigned char *pack_scales(const mica_cpu_tiles *t, const unsigned char *from, size_t row_bytes, size_t groups, size_t rows,
+                                  unsigned char *to) {
+    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2;
+    for (size_t g = 0; g < t->groups; g++, to += OUTPUTS * size) {
+        if (g >= groups || rows < OUTPUTS) memset(to, 0, OUTPUTS * size);
+        for (size_t o = 0; g < groups && o < rows; o++) memcpy(to + o * size, from + o * row_bytes + g * size, size);
+    }
+    return to;
+}
+
+// A run of inputs of the outputs of one column: 4-bit words as they are, other codes as bytes.
+typedef struct run {
+    size_t rows, inputs;
+    const unsigned char *words, *scales, *biases; // first row
+    size_t words_row, scales_row;                 // bytes from row to row
+} run;
+
+typedef struct buffers {
+    uint8_t codes[OUTPUTS][MICA_QUANT_RUN];
+    float scales[OUTPUTS][MICA_QUANT_RUN / 16], biases[OUTPUTS][MICA_QUANT_RUN / 16];
+} buffers;
+
+static void pack_run(const mica_cpu_tiles *t, const run *r, bool nibbles, const buffers *b, unsigned char *tile) {
+    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2;
+    for (size_t k = 0; k < r->inputs; k += t->depth, tile += t->bytes) {
+        size_t n = MICA_MIN(r->inputs - k, t->depth), chunks = (n + CHUNK - 1) / CHUNK, at = k / (size_t)t->group * size;
+        if (r->rows < OUTPUTS || n < t->depth) memset(tile, 0, t->codes);
+        if (nibbles) pack_nibbles(r->words + k / 2, r->words_row, r->rows, n / 8, tile);
+        for (size_t o = 0; !nibbles && o < r->rows; o++) pack_output(b->codes[o] + k, chunks, t->bits, tile + 4 * o);
+        unsigned char *to = pack_scales(t, r->scales + at, r->scales_row, n / (size_t)t->group, r->rows, tile + t->codes);
+        pack_scales(t, r->biases + at, r->scales_row, n / (size_t)t->group, r->rows, to);
+    }
+}
+
+// Rows row … of a part, inputs k … k+n-1; what the buffers hold past n is zero.
+static bool read_run(const mica_cpu_tiles *t, const mica_pack_part *p, size_t row, size_t k, run *r, buffers *b) {
+    bool exact = true;
+    size_t rest = (r->inputs + CHUNK - 1) / CHUNK * CHUNK - r->inputs;
+    for (size_t o = 0; o < r->rows; o++) {
+        if (p->blocks) exact &= p->blocks->read(p->blocks, t->scale_dtype, row + o, k, r->inputs, b->codes[o], b->scales[o], b->biases[o]);
+        else if (t->bits == 8) memcpy(b->codes[o], r->words + o * r->words_row, r->inputs);
+        else if (t->bits != 4) unpack_codes(r->words + o * r->words_row, t->bits, r->inputs, b->codes[o]);
+        memset(b->codes[o] + r->inputs, 0, rest);
+    }
+    if (p->blocks) r->scales = (const unsigned char *)b->scales, r->biases = (const unsigned char *)b->biases, r->scales_row = sizeof b->scales[0];
+    return exact;
+}
+
+bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_pack_part *p, size_t first, size_t last) {
+    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2;
+    buffers b;
+    bool exact = true;
+    run r = {.words_row = t->in * (size_t)t->bits / 8, .scales_row = t->in / (size_t)t->group * size};
+    size_t scales_row = r.scales_row;
+    assert(MICA_QUANT_RUN % t->depth == 0 && t->in % (size_t)t->group == 0 && p->first % OUTPUTS == 0);
     for (size_t column = first; column < last; column++) {
-        size_t row = column * OUTPUTS, rows = t->out - row < OUTPUTS ? t->out - row : OUTPUTS;
-        for (size_t g = 0; g < t->per_column; g++, tile += t->bytes) {
-            size_t k = g * t->depth, inputs = t->in - k < t->depth ? t->in - k : t->depth;
-            const unsigned char *from = (const unsigned char *)words + row * row_bytes + k * (size_t)t->bits / 8;
-            if (rows < OUTPUTS || inputs < t->depth) memset(tile, 0, t->codes), memset(codes, 0, sizeof codes);
-            if (t->bits == 4) pack_nibbles(from, row_bytes, rows, inputs / 8, tile);
-            else if (t->bits == 8) pack_bytes(from, row_bytes, rows, inputs, tile);
-            else {
-                for (size_t o = 0; o < rows; o++) unpack_codes(from + o * row_bytes, t->bits, inputs, o, codes);
-                for (size_t c = 0; c < t->depth / CHUNK; c++)
-                    pack_chunk(codes + c * CHUNK, t->bits, tile + c * (size_t)t->bits * VECTOR);
+        size_t row = column * OUTPUTS;
+        unsigned char *tile = (unsigned char *)p->packed + (p->first / OUTPUTS + column) * t->per_column * t->bytes;
+        r.rows = MICA_MIN(p->rows - row, (size_t)OUTPUTS);
+        for (size_t k = 0; k < t->in; k += MICA_QUANT_RUN, tile += MICA_QUANT_RUN / t->depth * t->bytes) {
+            r.inputs = MICA_MIN(t->in - k, (size_t)MICA_QUANT_RUN);
+            if (!p->blocks) {
+                size_t at = row * scales_row + k / (size_t)t->group * size;
+                r.words = (const unsigned char *)p->words + row * r.words_row + k * (size_t)t->bits / 8;
+                r.scales = (const unsigned char *)p->scales + at, r.biases = (const unsigned char *)p->biases + at;
             }
-            size_t at = row * scale_row + k / (size_t)t->group * scale_size, groups = inputs / (size_t)t->group;
-            unsigned char *to = pack_scales(t, (const unsigned char *)scales + at, groups, rows, tile + t->codes);
-            pack_scales(t, (const unsigned char *)biases + at, groups, rows, to);
+            exact &= read_run(t, p, row, k, &r, &b);
+            pack_run(t, &r, !p->blocks && t->bits == 4, &b, tile);
         }
     }
+    return exact;
 }
 
 // ---- decoding --------------------------------------------------------------------------------------

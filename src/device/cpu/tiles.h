@@ -13,10 +13,9 @@
 mica_cpu_tiles mica_cpu_tiles_of(const mica_params *params);
 static inline size_t mica_cpu_tiles_size(const mica_cpu_tiles *t) { return t->columns * t->per_column * t->bytes; }
 
-/** Writes tile columns [first, last) of `packed` from the triple (any alignment): words [out, in*bits/32], scales and
- * biases [out, in/group]. */
-void mica_cpu_tiles_pack(const mica_cpu_tiles *t, const void *words, const void *scales, const void *biases, size_t first,
-                         size_t last, unsigned char *packed);
+/** Writes tile columns [first, last) of a part (counted from its own first row). False if blocks hold a scale that the weight's
+ * scale_dtype does not. */
+bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_pack_part *part, size_t first, size_t last);
 /** The k inputs from k0 on of output `row`, dequantised: scale*code + bias, each operation rounded to f32. */
 void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, size_t row, size_t k0, size_t k, float *to);
 
