@@ -359,7 +359,7 @@ static void in_place_ops_keep_their_order(void **state) {
     enum { PAGES = 2, P = 4, DH = 8 };
     float ones[PAGES * 2 * P * DH] = {0}, k[2][DH], v[2][DH], q[DH];
     for (int i = 0; i < DH; i++) k[0][i] = 0, k[1][i] = 0, v[0][i] = 1, v[1][i] = 3, q[i] = 1;
-    mica_array *pool = mica_from_data(s, ones, MICA_SHAPE(PAGES, 1, 2, 1, P, DH), MICA_F32), *seen[2], *now = pool;
+    mica_array *pool = mica_from_data(s, ones, MICA_SHAPE(PAGES, 1, 1, 2, P, DH), MICA_F32), *seen[2], *now = pool;
     for (int t = 0; t < 2; t++) {
         mica_array *meta = mica_from_data(s, (int32_t[]){0, 1, t + 1, 0}, MICA_SHAPE(1, 4), MICA_I32);
         mica_array *table = mica_from_data(s, (int32_t[]){1, 0}, MICA_SHAPE(1, 2), MICA_I32);
@@ -372,7 +372,7 @@ static void in_place_ops_keep_their_order(void **state) {
     EXPECT(seen[1], 2, 2, 2, 2, 2, 2, 2, 2); // the mean of 1 and 3
     assert_ptr_equal(mica_data(now), mica_data(pool));
     EXPECT(mica_slice_axis(s, mica_reshape(s, now, MICA_SHAPE(-1, DH)), 0, 2 * P + P, 2 * P + P + 2), 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3);
-    mica_array *unmade = mica_zeros(s, MICA_SHAPE(PAGES, 1, 2, 1, P, DH), MICA_F32); // nothing to write into yet
+    mica_array *unmade = mica_zeros(s, MICA_SHAPE(PAGES, 1, 1, 2, P, DH), MICA_F32); // nothing to write into yet
     mica_array *kv = mica_zeros(s, MICA_SHAPE(1, 1, DH), MICA_F32), *ints = mica_zeros(s, MICA_SHAPE(1, 4), MICA_I32);
     assert_null(mica_kv_append(s, unmade, kv, kv, ints, ints, 0));
     mica_error err = {0};

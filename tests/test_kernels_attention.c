@@ -177,7 +177,7 @@ static cache cache_new(const paged_case *s, mica_dtype t, const mica_cpu_isa *is
         c.pages += (s->lengths[b] + s->P - 1) / s->P;
     }
     c.pages += 3;
-    c.pool = array_new(t, CONTIGUOUS, SHAPE(c.pages, s->L, 2, s->Hkv, s->P, s->Dh)); // NaN wherever nothing was written
+    c.pool = array_new(t, CONTIGUOUS, SHAPE(c.pages, s->L, s->Hkv, 2, s->P, s->Dh)); // NaN wherever nothing was written
     c.meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, 4));
     c.table = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, c.max_pages));
     for (size_t i = 0; i < c.table.count; i++) array_put(&c.table, i, -1);
@@ -271,16 +271,16 @@ static void append_writes_only_its_slots(void **state) {
     for (size_t j = 0; j < 20; j++)
         for (size_t e = 0; e < row; e++) {
             size_t page = (size_t)c.table.values[j / 16], h = e / 32;
-            size_t at = ((((page * 2 + 1) * 2 + 0) * 2 + h) * 16 + j % 16) * 32 + e % 32;
+            size_t at = ((((page * 2 + 1) * 2 + h) * 2 + 0) * 16 + j % 16) * 32 + e % 32;
             assert_true(c.pool.values[at] == c.k[0].values[j * row + e]);
-            assert_true(c.pool.values[at + 2 * 16 * 32] == c.v[0].values[j * row + e]);
+            assert_true(c.pool.values[at + 16 * 32] == c.v[0].values[j * row + e]);
         }
     cache_free(&c);
 }
 
 static void append_converts(void **state) { // an f32 model with a bf16 cache
     (void)state;
-    array pool = array_new(MICA_BF16, CONTIGUOUS, SHAPE(2, 1, 2, 1, 4, 8)),
+    array pool = array_new(MICA_BF16, CONTIGUOUS, SHAPE(2, 1, 1, 2, 4, 8)),
           k = array_random(MICA_F32, REVERSED, SHAPE(1, 1, 8), 1, 1);
     array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)), table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 2));
     array_put(&meta, 0, 0), array_put(&meta, 1, 1), array_put(&meta, 2, 6), array_put(&meta, 3, 0);
@@ -319,6 +319,38 @@ static void rows_do_not_depend_on_the_batch(void **state) {
         }
         array_free(&all), cache_free(&c);
     }
+}
+
+// Up to eight tokens at once give each the bits that it gives alone, whatever lies in between: window, steps, chunks.
+static void few_tokens_equal_single_ones(void **state) {
+    (void)state;
+    static const paged_case fews[] = {
+        {1, 4, 2, 64, 32, 1, 0, 0, {131}, {8}, false},     {1, 8, 2, 128, 32, 1, 0, 0, {1925}, {8}, false},
+        {1, 4, 1, 256, 32, 2, 1, 512, {1000}, {5}, true},  {1, 3, 1, 80, 32, 1, 0, 45, {70}, {7}, false},
+        {2, 6, 3, 72, 16, 1, 0, 0, {40, 3845}, {3, 7}, false}, {1, 2, 2, 40, 7, 1, 0, 33, {300}, {8}, true},
+    };
+    EACH_LEVEL
+    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
+        for (size_t i = 0; i < MICA_COUNT(fews); i++) {
+            const paged_case *s = &fews[i];
+            cache c = cache_new(s, t, isa);
+            mica_params params = paged_params(s);
+            array all = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh)), one = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
+            kernel_run_all_threads(isa, "paged_attention", &params, &all, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+            for (int token = 0; token < s->appended[s->B - 1]; token++) { // the last sequence, token by token
+                size_t b = (size_t)s->B - 1, row = c.start[b] + (size_t)token;
+                for (size_t k = 0; k < b; k++) array_put(&c.meta, k * 4 + 1, 0);
+                array_put(&c.meta, b * 4, (double)row), array_put(&c.meta, b * 4 + 1, 1);
+                array_put(&c.meta, b * 4 + 2, s->lengths[b] - s->appended[b] + token + 1);
+                device_use(isa, 2);
+                kernel_run("paged_attention", &params, &one, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+                for (size_t e = 0, n = (size_t)(s->H * s->Dh); e < n; e++)
+                    if (one.values[row * n + e] != all.values[row * n + e])
+                        fail_msg("%s %s case %zu: token %d of %d differs alone", isa->name, mica_dtype_name(t), i, token,
+                                 s->appended[b]);
+            }
+            array_free(&all), array_free(&one), cache_free(&c);
+        }
 }
 
 // A page missing inside the window hides its positions, and nothing else.
@@ -420,6 +452,7 @@ int main(void) {
         cmocka_unit_test(append_writes_only_its_slots),
         cmocka_unit_test(append_converts),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(few_tokens_equal_single_ones),
         cmocka_unit_test(absent_pages_are_hidden),
         cmocka_unit_test(paged_equals_sdpa),
         cmocka_unit_test(bf16_loses_no_precision),

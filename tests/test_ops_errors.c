@@ -289,12 +289,12 @@ static void fast(void **state) {
 
 static void cache_pages(void **state) {
     (void)state;
-#define POOL zeros(MICA_F32, MICA_SHAPE(3, 2, 2, 1, 4, 6))
+#define POOL zeros(MICA_F32, MICA_SHAPE(3, 2, 1, 2, 4, 6))
 #define TOKENS zeros(MICA_F32, MICA_SHAPE(5, 1, 6))
 #define META zeros(MICA_I32, MICA_SHAPE(2, 4))
 #define TABLE zeros(MICA_I32, MICA_SHAPE(2, 3))
     REFUSE(kv_append, mica_kv_append(s, POOL, TOKENS, TOKENS, META, TABLE, 2), "layer 2 is not in the pool");
-    REFUSE(kv_append, mica_kv_append(s, f23, TOKENS, TOKENS, META, TABLE, 0), "the pool must be f32, f16 or bf16 [pages,L,2,Hkv,P,Dh]");
+    REFUSE(kv_append, mica_kv_append(s, f23, TOKENS, TOKENS, META, TABLE, 0), "the pool must be f32, f16 or bf16 [pages,L,Hkv,2,P,Dh]");
     REFUSE(kv_append, mica_kv_append(s, POOL, f234, f234, META, TABLE, 0), "k and v must be f32, f16 or bf16 [N,1,6]");
     REFUSE(kv_append, mica_kv_append(s, POOL, TOKENS, TOKENS, TABLE, TABLE, 0), "meta must be i32 [B,4]");
     REFUSE(kv_append, mica_kv_append(s, POOL, TOKENS, TOKENS, META, i3, 0), "the table must be i32 [B,max_pages]");

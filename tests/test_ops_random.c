@@ -87,8 +87,8 @@ static sample fast_sample(mica_op op) {
         return t;
     }
     case MICA_OP_kv_append:
-        return (sample){.n = 5, .in = {F32(3, 2, 2, 1, 4, 6), F32(5, 1, 6), F32(5, 1, 6), I32(2, 4), I32(2, 3)}};
-    default: return (sample){.n = 4, .in = {F32(5, 2, 6), F32(3, 2, 2, 1, 4, 6), I32(2, 4), I32(2, 3)}};
+        return (sample){.n = 5, .in = {F32(3, 2, 1, 2, 4, 6), F32(5, 1, 6), F32(5, 1, 6), I32(2, 4), I32(2, 3)}};
+    default: return (sample){.n = 4, .in = {F32(5, 2, 6), F32(3, 2, 1, 2, 4, 6), I32(2, 4), I32(2, 3)}};
     }
 }
 

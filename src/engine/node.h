@@ -91,7 +91,7 @@ mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array 
                                        mica_quant_spec spec);
 /** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
-/** pool [pages, L, 2, Hkv, P, Dh], k and v [N, Hkv, Dh], meta i32 [B, 4], table i32 [B, max_pages] (meaning: device/cpu/op_paged.c):
+/** pool [pages, L, Hkv, 2, P, Dh], k and v [N, Hkv, Dh], meta i32 [B, 4], table i32 [B, max_pages] (meaning: device/cpu/paged.h):
  * the pool, written. */
 mica_array *mica_kv_append(mica_scope *s, mica_array *pool, mica_array *k, mica_array *v, mica_array *meta, mica_array *table, int layer);
 /** q [N, H, Dh] over the pool that mica_kv_append returned -> [N, H, Dh]. */

@@ -148,8 +148,8 @@ mica_array *mica_sdpa(mica_scope *s, mica_array *q, mica_array *k, mica_array *v
 // ---- cache pages ------------------------------------------------------------------------------------------------------
 // The pool, meta and table inputs of both cache ops.
 static bool check_pages(mica_scope *s, const mica_array *node, const mica_array *pool, const mica_array *meta, const mica_array *table) {
-    if (!mica_dtype_is_float(pool->dtype) || pool->dtype == MICA_F64 || pool->ndim != 6 || pool->shape[2] != 2 || pool->shape[4] < 1)
-        return mica_op_fail(s, node, "the pool must be f32, f16 or bf16 [pages,L,2,Hkv,P,Dh]");
+    if (!mica_dtype_is_float(pool->dtype) || pool->dtype == MICA_F64 || pool->ndim != 6 || pool->shape[3] != 2 || pool->shape[4] < 1)
+        return mica_op_fail(s, node, "the pool must be f32, f16 or bf16 [pages,L,Hkv,2,P,Dh]");
     if (node->params.paged.layer < 0 || node->params.paged.layer >= pool->shape[1])
         return mica_op_fail(s, node, "layer %d is not in the pool", (int)node->params.paged.layer);
     if (meta->dtype != MICA_I32 || meta->ndim != 2 || meta->shape[1] != 4) return mica_op_fail(s, node, "meta must be i32 [B,4]");
@@ -168,16 +168,16 @@ bool mica_infer_kv_append(mica_scope *s, mica_array *node) {
     const mica_array *pool = node->in[0], *k = node->in[1], *v = node->in[2];
     if (!check_pages(s, node, pool, node->in[3], node->in[4])) return false;
     bool fits = mica_dtype_is_float(k->dtype) && k->dtype != MICA_F64 && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) &&
-                k->shape[1] == pool->shape[3] && k->shape[2] == pool->shape[5];
+                k->shape[1] == pool->shape[2] && k->shape[2] == pool->shape[5];
     mica_like(node, pool);
-    if (!fits) return mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[3], (long long)pool->shape[5]);
+    if (!fits) return mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[2], (long long)pool->shape[5]);
     return lasts(pool) || mica_op_fail(s, node, "the pool must be evaluated and contiguous");
 }
 
 bool mica_infer_paged_attention(mica_scope *s, mica_array *node) {
     const mica_array *q = node->in[0], *pool = node->in[1];
     if (!check_pages(s, node, pool, node->in[2], node->in[3])) return false;
-    if (q->dtype != pool->dtype || q->ndim != 3 || q->shape[2] != pool->shape[5] || pool->shape[3] < 1 || q->shape[1] % pool->shape[3])
+    if (q->dtype != pool->dtype || q->ndim != 3 || q->shape[2] != pool->shape[5] || pool->shape[2] < 1 || q->shape[1] % pool->shape[2])
         return mica_op_fail(s, node, "q must be [N,H,Dh] in the pool's dtype, H a multiple of Hkv");
     if (node->params.paged.window < 0) return mica_op_fail(s, node, "the window is negative");
     mica_like(node, q);

@@ -44,7 +44,7 @@ static mica_array *new_pool_array(mica_cache *c, const mica_page_pool *p, int32_
         return NULL;
     }
     if (p->array) c->device->copy(c->device, b->data, mica_data(p->array), mica_nbytes(p->array));
-    int64_t shape[6] = {pages, p->layers, 2, c->kv_heads, MICA_PAGE, c->head_dim};
+    int64_t shape[6] = {pages, p->layers, c->kv_heads, 2, MICA_PAGE, c->head_dim};
     mica_scope_reset(c->scope);
     mica_array *a = mica_scope_leaf(c->scope, b, 6, shape, c->dtype);
     mica_array *kept = a ? mica_keep(c->scope, a, err) : NULL;

@@ -11,7 +11,7 @@
 enum { MICA_GROUPS = 2, MICA_PAGE = 32 };
 
 typedef struct mica_page_pool {
-    mica_array *array;      // kept [pages, L, 2, Hkv, P, Dh]; NULL until a page is needed
+    mica_array *array;      // kept [pages, L, Hkv, 2, P, Dh]; NULL until a page is needed
     int64_t layers, window; // window 0 = unbounded
     int32_t pages;          // capacity
     uint32_t *refs;         // [pages]

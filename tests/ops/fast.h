@@ -152,11 +152,11 @@ static const cache_case caches[] = {
 };
 
 static size_t pool_at(int32_t page, int64_t layer, int64_t kv, int64_t h, int64_t slot) {
-    return (size_t)((((((int64_t)page * LAYERS + layer) * 2 + kv) * HKV + h) * P + slot) * DH);
+    return (size_t)((((((int64_t)page * LAYERS + layer) * HKV + h) * 2 + kv) * P + slot) * DH);
 }
 static mica_array *put_meta(rig *r, const cache_case *c) { return mica_from_data(r->s, c->meta, MICA_SHAPE(SEQUENCES, 4), MICA_I32); }
 static mica_array *put_table(rig *r, const cache_case *c) { return mica_from_data(r->s, c->table, MICA_SHAPE(SEQUENCES, MOST_PAGES), MICA_I32); }
-static value make_pool(rig *r, mica_dtype t) { return randoms(r, t, 6, (int64_t[]){PAGES, LAYERS, 2, HKV, P, DH}, -1, 1); }
+static value make_pool(rig *r, mica_dtype t) { return randoms(r, t, 6, (int64_t[]){PAGES, LAYERS, HKV, 2, P, DH}, -1, 1); }
 
 static void append_oracle(const cache_case *c, value *pool, const value *k, const value *v, int64_t layer) {
     for (int b = 0; b < SEQUENCES; b++)

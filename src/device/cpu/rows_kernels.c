@@ -14,7 +14,7 @@ const mica_kernel mica_cpu_rows_kernels[] = {
     {"rope_table", mica_cpu_rope_table, NULL},
     {"rope", mica_cpu_rope, mica_cpu_rope_scratch},
     {"sdpa", mica_cpu_sdpa, mica_cpu_sdpa_scratch},
-    {"kv_append", mica_cpu_kv_append, NULL},
+    {"kv_append", mica_cpu_kv_append, mica_cpu_append_scratch},
     {"paged_attention", mica_cpu_paged_attention, mica_cpu_paged_scratch},
     {"swiglu", mica_cpu_swiglu, mica_cpu_gated_scratch},
     {"geglu", mica_cpu_geglu, mica_cpu_gated_scratch},
