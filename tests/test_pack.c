@@ -244,11 +244,11 @@ static void direct_is_by_way_of_triples(void **state) {
 typedef struct loaded {
     mica_checkpoint *checkpoint;
     mica_device *device;
-    mica_linear embed, q, joined;
+    mica_linear embed, q, joined, gated;
 } loaded;
 
 static void loaded_free(loaded *l) {
-    mica_linear_free(&l->embed), mica_linear_free(&l->q), mica_linear_free(&l->joined);
+    mica_linear_free(&l->embed), mica_linear_free(&l->q), mica_linear_free(&l->joined), mica_linear_free(&l->gated);
 }
 
 static bool load_three(void *ctx, mica_error *err) {
@@ -256,11 +256,12 @@ static bool load_three(void *ctx, mica_error *err) {
     mica_loader ld = {.source = mica_checkpoint_source(l->checkpoint), .scope = mica_scope_new(l->device, err), .dtype = MICA_BF16, .err = err};
     int64_t out = 48, in = 256;
     const mica_module two[] = {{"model.embed_tokens", out}, {"model.layers.0.mlp.up_proj", out}};
-    bool joined = false;
+    bool joined = false, gated = false;
     bool ok = ld.scope && mica_load_linear(&ld, "model.embed_tokens", out, in, &l->embed) &&
               mica_load_linear(&ld, "model.layers.0.self_attn.q_proj", out, in, &l->q) &&
-              mica_load_joined(&ld, two, 2, in, &l->joined, &joined) && mica_load_finish(&ld);
-    assert_true(!ok || joined);
+              mica_load_joined(&ld, two, 2, in, false, &l->joined, &joined) && mica_load_joined(&ld, two, 2, in, true, &l->gated, &gated) &&
+              mica_load_finish(&ld);
+    assert_true(!ok || (joined && gated));
     mica_loader_free(&ld);
     return ok;
 }
@@ -272,7 +273,8 @@ static bool load_and_free(void *ctx, mica_error *err) {
     return ok;
 }
 
-static void same_packed(mica_device *d, const mica_checkpoint *c, const mica_linear *l, size_t offset, const char *module) {
+// Runs of `run` bytes of the module's packed form lie `step` apart in l, from `offset` on.
+static void same_runs(mica_device *d, const mica_checkpoint *c, const mica_linear *l, size_t offset, size_t run, size_t step, const char *module) {
     mica_weight w;
     mica_error err = {0};
     if (!mica_checkpoint_find(c, module, -1, -1, &w, &err)) fail_msg("%s", err.msg);
@@ -281,10 +283,17 @@ static void same_packed(mica_device *d, const mica_checkpoint *c, const mica_lin
     unsigned char *want = fresh(size);
     d->pack(d, &p, w.weight.data, w.scales.data, w.biases.data, want);
     assert_int_equal(l->packed.packed.scale_dtype, w.scales.dtype);
-    assert_true(offset + size <= mica_nbytes(l->w));
-    assert_memory_equal((const unsigned char *)mica_data(l->w) + offset, want, size);
+    if (!run) run = size;
+    for (size_t i = 0; i < size / run; i++) {
+        assert_true(offset + i * step + run <= mica_nbytes(l->w));
+        assert_memory_equal((const unsigned char *)mica_data(l->w) + offset + i * step, want + i * run, run);
+    }
     free(want);
     mica_weight_release(&w);
+}
+
+static void same_packed(mica_device *d, const mica_checkpoint *c, const mica_linear *l, size_t offset, const char *module) {
+    same_runs(d, c, l, offset, 0, 0, module);
 }
 
 static void arena(void **state) {
@@ -298,6 +307,9 @@ static void arena(void **state) {
         same_packed(l.device, l.checkpoint, &l.q, 0, "model.layers.0.self_attn.q_proj");
         same_packed(l.device, l.checkpoint, &l.joined, 0, "model.embed_tokens");
         same_packed(l.device, l.checkpoint, &l.joined, mica_nbytes(l.joined.w) / 2, "model.layers.0.mlp.up_proj");
+        size_t block = mica_nbytes(l.gated.w) / (2 * 48 / MICA_GATE_BLOCK);
+        same_runs(l.device, l.checkpoint, &l.gated, 0, block, 2 * block, "model.embed_tokens");
+        same_runs(l.device, l.checkpoint, &l.gated, block, block, 2 * block, "model.layers.0.mlp.up_proj");
         // Neighbours in one arena unless they had to be packed again.
         ptrdiff_t apart = (const char *)mica_data(l.q.w) - (const char *)mica_data(l.embed.w);
         if (!wide) assert_int_equal(apart, (mica_nbytes(l.embed.w) + 63) / 64 * 64);
@@ -321,7 +333,8 @@ static void refuses_to_join(void **state) {
     const mica_module two[] = {{"model.embed_tokens", 36}, {"model.layers.0.mlp.up_proj", 36}};
     mica_linear l;
     bool joined = true;
-    assert_true(mica_load_joined(&ld, two, 2, 64, &l, &joined) && !joined && ld.count == 0);
+    for (int gated = 0; gated < 2; gated++)
+        assert_true(mica_load_joined(&ld, two, 2, 64, gated, &l, &joined) && !joined && ld.count == 0);
     mica_loader_free(&ld);
     mica_device_close(d);
     mica_checkpoint_free(c);

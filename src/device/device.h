@@ -79,6 +79,7 @@ typedef struct mica_pack_part {
     const mica_params *params; // .packed of the whole weight
     void *packed;              // the whole weight
     size_t first, rows;        // outputs of the weight that the part gives; first is a multiple of the device's pack_rows
+    bool gated;                // blocks of MICA_GATE_BLOCK rows go to every second block, not one after another
     const void *words, *scales, *biases; // the rows as MLX stores them, of any alignment,
     const mica_quant_blocks *blocks;     // or to be read, where that is not NULL
     void (*done)(void *ctx, size_t first, size_t rows); // NULL, or told which of its rows were read; called from any thread

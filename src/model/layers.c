@@ -4,12 +4,20 @@
 #include "mica/ops.h"
 #include "model/net.h"
 
+// Projections of one input, joined into one product where their weights allow it.
+static bool load_together(mica_loader *ld, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *joined, mica_linear **each) {
+    bool done;
+    if (!mica_load_joined(ld, modules, count, in, gated, joined, &done)) return false;
+    for (size_t i = 0; !done && i < count; i++)
+        if (!mica_load_linear(ld, modules[i].name, modules[i].out, in, each[i])) return false;
+    return true;
+}
+
 bool mica_load_attention(mica_net *net, mica_loader *ld, mica_layer *l) {
     const mica_config *c = net->config;
     int64_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
-    return mica_load_linear(ld, "self_attn.q_proj", q, c->hidden_size, &l->q) &&
-           mica_load_linear(ld, "self_attn.k_proj", kv, c->hidden_size, &l->k) &&
-           mica_load_linear(ld, "self_attn.v_proj", kv, c->hidden_size, &l->v) &&
+    mica_module modules[] = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}};
+    return load_together(ld, modules, 3, c->hidden_size, false, &l->qkv, (mica_linear *[]){&l->q, &l->k, &l->v}) &&
            mica_load_linear(ld, "self_attn.o_proj", c->hidden_size, q, &l->o);
 }
 
@@ -18,11 +26,23 @@ bool mica_load_qk_norms(mica_net *net, mica_loader *ld, mica_layer *l) {
            mica_load_norm(ld, "self_attn.k_norm", net->config->head_dim, net->arch->norm_add, &l->k_norm);
 }
 
+// The activation as part of the product, where a product can have it.
+static mica_gate gate_of(const mica_config *c) {
+    switch (c->hidden_act) {
+    case MICA_ACT_SILU: return MICA_GATE_SWIGLU;
+    case MICA_ACT_GELU_TANH: return MICA_GATE_GEGLU;
+    default: return MICA_GATE_NONE;
+    }
+}
+
 bool mica_load_mlp(mica_net *net, mica_loader *ld, mica_layer *l) {
     const mica_config *c = net->config;
-    return mica_load_linear(ld, "mlp.gate_proj", c->intermediate_size, c->hidden_size, &l->gate) &&
-           mica_load_linear(ld, "mlp.up_proj", c->intermediate_size, c->hidden_size, &l->up) &&
-           mica_load_linear(ld, "mlp.down_proj", c->hidden_size, c->intermediate_size, &l->down);
+    mica_module modules[] = {{"mlp.gate_proj", c->intermediate_size}, {"mlp.up_proj", c->intermediate_size}};
+    mica_linear *each[] = {&l->gate, &l->up};
+    bool ok = true;
+    if (gate_of(c)) ok = load_together(ld, modules, 2, c->hidden_size, true, &l->gate_up, each);
+    else for (int i = 0; ok && i < 2; i++) ok = mica_load_linear(ld, modules[i].name, modules[i].out, c->hidden_size, each[i]);
+    return ok && mica_load_linear(ld, "mlp.down_proj", c->hidden_size, c->intermediate_size, &l->down);
 }
 
 mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w) {
@@ -32,6 +52,21 @@ mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w) {
 // x [N, H*Dh] -> [N, H, Dh]
 static mica_array *heads(mica_forward *f, mica_array *x, int64_t n_heads) {
     return mica_reshape(f->scope, x, MICA_SHAPE(-1, n_heads, f->net->config->head_dim));
+}
+
+static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_array **q, mica_array **k, mica_array **v) {
+    mica_scope *s = f->scope;
+    int64_t H = f->net->config->num_heads, Hkv = f->net->config->num_kv_heads;
+    if (l->qkv.w) {
+        mica_array *all = heads(f, mica_linear_apply(s, &l->qkv, x), H + 2 * Hkv);
+        *q = mica_slice_axis(s, all, 1, 0, H);
+        *k = mica_slice_axis(s, all, 1, H, H + Hkv);
+        *v = mica_slice_axis(s, all, 1, H + Hkv, H + 2 * Hkv);
+    } else {
+        *q = heads(f, mica_linear_apply(s, &l->q, x), H);
+        *k = heads(f, mica_linear_apply(s, &l->k, x), Hkv);
+        *v = heads(f, mica_linear_apply(s, &l->v, x), Hkv);
+    }
 }
 
 // x [N, H, Dh], turned by its positions.
@@ -45,9 +80,8 @@ mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array
     const mica_config *c = f->net->config;
     int g = mica_layer_group(c, f->layer), index = f->net->index_in_group[f->layer];
     const mica_page_pool *pool = &f->cache->pool[g];
-    mica_array *q = heads(f, mica_linear_apply(s, &l->q, x), c->num_heads);    // [N, H, Dh]
-    mica_array *k = heads(f, mica_linear_apply(s, &l->k, x), c->num_kv_heads); // [N, Hkv, Dh]
-    mica_array *v = heads(f, mica_linear_apply(s, &l->v, x), c->num_kv_heads);
+    mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice
+    project(f, l, x, &q, &k, &v);
     if (l->q_norm) q = mica_norm(f, q, l->q_norm);
     if (l->k_norm) k = mica_norm(f, k, l->k_norm);
     q = rotate(f, q, g);
@@ -70,6 +104,8 @@ static mica_array *activate(mica_forward *f, mica_array *gate, mica_array *up) {
 }
 
 mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x) {
+    if (l->gate_up.w)
+        return mica_linear_apply(f->scope, &l->down, mica_linear_apply_gated(f->scope, &l->gate_up, x, gate_of(f->net->config)));
     mica_array *gate = mica_linear_apply(f->scope, &l->gate, x), *up = mica_linear_apply(f->scope, &l->up, x); // [N, F]
     return mica_linear_apply(f->scope, &l->down, activate(f, gate, up));
 }

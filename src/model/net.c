@@ -76,7 +76,7 @@ mica_net *mica_net_load(mica_checkpoint *checkpoint, mica_device *device, mica_e
 }
 
 static void free_layer(mica_layer *l) {
-    mica_linear *linears[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+    mica_linear *linears[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down, &l->qkv, &l->gate_up};
     mica_array *norms[] = {l->input_norm, l->post_attention_norm, l->pre_mlp_norm, l->post_mlp_norm, l->q_norm, l->k_norm};
     for (size_t i = 0; i < MICA_COUNT(linears); i++) mica_linear_free(linears[i]);
     for (size_t i = 0; i < MICA_COUNT(norms); i++) mica_array_free(norms[i]);

@@ -12,6 +12,7 @@
 typedef struct mica_layer {
     mica_linear q, k, v, o;     // [H*Dh, D], [Hkv*Dh, D] twice, [D, H*Dh]
     mica_linear gate, up, down; // [F, D] twice, [D, F]
+    mica_linear qkv, gate_up;   // q, k and v joined, gate and up in alternate blocks: where w is set, used instead of those
     mica_array *input_norm, *post_attention_norm, *pre_mlp_norm, *post_mlp_norm; // f32 [D]
     mica_array *q_norm, *k_norm; // f32 [Dh]
 } mica_layer;

@@ -59,13 +59,13 @@ static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 static void full_name(const mica_loader *ld, const char *module, char *name, size_t size) { snprintf(name, size, "%s%s", ld->layer, module); }
 
 // Notes a part of l, whose weight starts at `offset` in the arena; takes w over.
-static bool note(mica_loader *ld, mica_weight *w, const char *module, size_t first, size_t offset, mica_linear *l) {
+static bool note(mica_loader *ld, mica_weight *w, const char *module, size_t first, bool gated, size_t offset, mica_linear *l) {
     if (!mica_grow(&ld->unpacked, &ld->capacity, ld->count + 1, sizeof *ld->unpacked)) {
         mica_weight_release(w);
         return mica_fail_memory(ld->err, (ld->count + 1) * sizeof *ld->unpacked, "the list of weights");
     }
     mica_unpacked *u = &ld->unpacked[ld->count++];
-    *u = (mica_unpacked){.linear = l, .weight = *w, .offset = offset, .first = first};
+    *u = (mica_unpacked){.linear = l, .weight = *w, .offset = offset, .first = first, .gated = gated};
     full_name(ld, module, u->name, sizeof u->name);
     l->kind = MICA_LINEAR_PACKED, l->spec = w->spec;
     return true;
@@ -81,7 +81,7 @@ static void pack(mica_loader *ld, mica_unpacked *u, size_t count, mica_pack_part
     for (size_t i = 0; i < count; i++, u++) {
         const mica_weight *w = &u->weight;
         u->source = &ld->source;
-        parts[i] = (mica_pack_part){.params = &u->linear->packed, .packed = base + u->offset, .first = u->first, .rows = (size_t)w->out,
+        parts[i] = (mica_pack_part){.params = &u->linear->packed, .packed = base + u->offset, .first = u->first, .gated = u->gated, .rows = (size_t)w->out,
                                     .words = w->weight.data, .scales = w->scales.data, .biases = w->biases.data,
                                     .blocks = w->blocks.read ? &w->blocks : NULL, .done = forget_part, .ctx = u};
     }
@@ -176,7 +176,7 @@ bool mica_load_linear(mica_loader *ld, const char *module, int64_t out, int64_t 
     mica_scope_reset(ld->scope);
     size_t size = ok ? packed_size(ld, &w, l) : 0;
     if (size) {
-        ok = note(ld, &w, module, 0, ld->arena, l);
+        ok = note(ld, &w, module, 0, false, ld->arena, l);
         ld->arena += whole_lines(size);
         return ok;
     }
@@ -186,10 +186,12 @@ bool mica_load_linear(mica_loader *ld, const char *module, int64_t out, int64_t 
     return ok;
 }
 
-// Can they be one packed weight: the same kind of codes and scales, outputs that start where the device can start one, biases for all.
-static bool can_join(const mica_loader *ld, const mica_weight *w, size_t count, mica_linear *l) {
+// Can they be one packed weight: the same kind of codes and scales, outputs that start where the device can start one, biases for all
+// (gated: for none).
+static bool can_join(const mica_loader *ld, const mica_weight *w, size_t count, bool gated, mica_linear *l) {
     size_t unit = mica_scope_device(ld->scope)->pack_rows;
     bool same = packed_size(ld, &w[0], l) > 0;
+    if (gated) same = same && count == 2 && unit == MICA_GATE_BLOCK && w[0].out == w[1].out && w[0].out % MICA_GATE_BLOCK == 0 && !w[0].has_bias;
     for (size_t i = 1; same && i < count; i++)
         same = w[i].quantized && w[i].spec.mode == w[0].spec.mode && w[i].spec.bits == w[0].spec.bits && w[i].has_bias == w[0].has_bias &&
                w[i].spec.group_size == w[0].spec.group_size && w[i].scales.dtype == w[0].scales.dtype && w[i].global_scale == 0 &&
@@ -212,19 +214,19 @@ static bool join_biases(mica_loader *ld, const mica_weight *w, size_t count, con
     return ok;
 }
 
-static bool note_joined(mica_loader *ld, const mica_module *modules, mica_weight *w, size_t count, mica_linear *l) {
+static bool note_joined(mica_loader *ld, const mica_module *modules, mica_weight *w, size_t count, bool gated, mica_linear *l) {
     if (w[0].has_bias && !join_biases(ld, w, count, modules[0].name, l)) return false;
     size_t offset = ld->arena, first = 0;
     ld->arena += whole_lines(packed_size(ld, &w[0], l));
-    for (size_t i = 0; i < count; first += (size_t)modules[i++].out) {
+    for (size_t i = 0; i < count; first += gated ? MICA_GATE_BLOCK : (size_t)modules[i].out, i++) {
         mica_weight part = w[i];
         w[i] = (mica_weight){0};
-        if (!note(ld, &part, modules[i].name, first, offset, l)) return false;
+        if (!note(ld, &part, modules[i].name, first, gated, offset, l)) return false;
     }
     return true;
 }
 
-bool mica_load_joined(mica_loader *ld, const mica_module *modules, size_t count, int64_t in, mica_linear *l, bool *joined) {
+bool mica_load_joined(mica_loader *ld, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *l, bool *joined) {
     mica_weight w[MOST_JOINED] = {0};
     *l = (mica_linear){.in = in};
     *joined = false;
@@ -233,9 +235,9 @@ bool mica_load_joined(mica_loader *ld, const mica_module *modules, size_t count,
         ok = view(ld, modules[i].name, modules[i].out, in, &w[i]);
         l->out += modules[i].out;
     }
-    if (ok && can_join(ld, w, count, l)) {
+    if (ok && can_join(ld, w, count, gated, l)) {
         *joined = true;
-        ok = note_joined(ld, modules, w, count, l);
+        ok = note_joined(ld, modules, w, count, gated, l);
     }
     for (size_t i = 0; i < count && i < MOST_JOINED; i++) mica_weight_release(&w[i]);
     return ok;
@@ -272,6 +274,10 @@ mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x
     case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, mica_array_dtype(x)); break;
     }
     return l->bias ? mica_add(s, y, l->bias) : y;
+}
+
+mica_array *mica_linear_apply_gated(mica_scope *s, const mica_linear *l, mica_array *x, mica_gate gate) {
+    return mica_linear_gated(s, x, l->w, &l->packed, gate);
 }
 
 mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *x) {

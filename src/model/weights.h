@@ -33,6 +33,7 @@ typedef struct mica_unpacked {
     mica_linear *linear;
     mica_weight weight;
     size_t offset, first; // where the linear's weight starts in the arena; the part's first output
+    bool gated;           // mica_pack_part's
     const mica_source *source;
     char name[128];
 } mica_unpacked;
@@ -58,9 +59,10 @@ typedef struct mica_module {
 /** Each false: *loader->err names the tensor. Fields loaded before a failure are still to be freed; *l must stay where it is until
  * mica_load_finish. */
 bool mica_load_linear(mica_loader *loader, const char *module, int64_t out, int64_t in, mica_linear *l);
-/** Several modules of one input as one linear layer whose outputs follow one another. Only packed weights of one kind can be joined: if
+/** Several modules of one input as one linear layer whose outputs follow one another or, gated, two modules, gates and ups, in alternate
+ * blocks (mica_gate). Only packed weights of one kind can be joined: if
  * these are others, *joined is false, nothing is loaded, and they are to be loaded one by one. */
-bool mica_load_joined(mica_loader *loader, const mica_module *modules, size_t count, int64_t in, mica_linear *l, bool *joined);
+bool mica_load_joined(mica_loader *loader, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *l, bool *joined);
 /** Packs what is noted. */
 bool mica_load_finish(mica_loader *loader);
 void mica_loader_free(mica_loader *loader);
@@ -70,6 +72,8 @@ void mica_linear_free(mica_linear *l);
 
 /** x [..., in] -> [..., out]. */
 mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x);
+/** act(gate) * up [..., out / 2] of layers joined as gated. */
+mica_array *mica_linear_apply_gated(mica_scope *s, const mica_linear *l, mica_array *x, mica_gate gate);
 /** x [M, D] -> [M, V] in f32, the sums not rounded to x's type. */
 mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *x);
 /** Rows of the table: ids [N] -> [N, in] of dtype. */

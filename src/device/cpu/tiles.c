@@ -154,7 +154,8 @@ bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_pack_part *p, size_
     assert(MICA_QUANT_RUN % t->depth == 0 && t->in % (size_t)t->group == 0 && p->first % OUTPUTS == 0);
     for (size_t column = first; column < last; column++) {
         size_t row = column * OUTPUTS;
-        unsigned char *tile = (unsigned char *)p->packed + (p->first / OUTPUTS + column) * t->per_column * t->bytes;
+        size_t to = p->first / OUTPUTS + (p->gated ? 2 * column : column);
+        unsigned char *tile = (unsigned char *)p->packed + to * t->per_column * t->bytes;
         r.rows = MICA_MIN(p->rows - row, (size_t)OUTPUTS);
         for (size_t k = 0; k < t->in; k += MICA_QUANT_RUN, tile += MICA_QUANT_RUN / t->depth * t->bytes) {
             r.inputs = MICA_MIN(t->in - k, (size_t)MICA_QUANT_RUN);
