@@ -18,7 +18,7 @@ static const mica_json *json_of(mica_arena *arena, const spawned *s) {
 }
 
 static void assert_metrics(const mica_json *v) {
-    static const char *const keys[] = {"load_seconds", "prompt_tokens", "cached_tokens", "generated_tokens", "prefill_seconds",
+    static const char *const keys[] = {"load_seconds", "prompt_tokens", "cached_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens", "prefill_seconds",
                                        "decode_seconds", "total_seconds", "time_to_first_token_seconds", "prefill_tokens_per_second",
                                        "decode_tokens_per_second", "active_memory_bytes", "peak_memory_bytes"};
     const mica_json *metrics = mica_json_get(v, "metrics");

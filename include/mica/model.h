@@ -87,6 +87,8 @@ typedef struct mica_generate_options {
     const int32_t *stop_ids; // tokens that end the answer, besides the model's own
     size_t stop_id_count;
     bool ignore_eos;
+    int32_t speculate;    // tokens guessed ahead at most (0 … 15), from what prompt and answer said before, and verified in one step; default 0: off.
+                          // Tokens and log-probabilities are the same, bit for bit; texts that repeat themselves come faster
     int32_t logprobs;     // candidates reported with each token; default 0, -1 = only the token's own
 } mica_generate_options;
 
@@ -107,6 +109,7 @@ typedef struct mica_token {
 typedef struct mica_metrics {
     double load_seconds;
     int64_t prompt_tokens, cached_tokens, generated_tokens;
+    int64_t drafted_tokens, accepted_tokens; // with options.speculate: guessed ahead; those of them that were right
     double prefill_seconds, decode_seconds, total_seconds, time_to_first_token_seconds;
     double prefill_tokens_per_second, decode_tokens_per_second;
     int64_t active_memory_bytes, peak_memory_bytes;

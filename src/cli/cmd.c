@@ -34,6 +34,8 @@ void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m) {
     mica_cli_json_int(j, "prompt_tokens", m->prompt_tokens);
     mica_cli_json_int(j, "cached_tokens", m->cached_tokens);
     mica_cli_json_int(j, "generated_tokens", m->generated_tokens);
+    mica_cli_json_int(j, "drafted_tokens", m->drafted_tokens);
+    mica_cli_json_int(j, "accepted_tokens", m->accepted_tokens);
     mica_cli_json_double(j, "prefill_seconds", m->prefill_seconds);
     mica_cli_json_double(j, "decode_seconds", m->decode_seconds);
     mica_cli_json_double(j, "total_seconds", m->total_seconds);
@@ -63,6 +65,8 @@ void mica_cli_print_metrics(const mica_metrics *m) {
             (long long)m->cached_tokens, m->prefill_tokens_per_second);
     fprintf(stderr, "answer   %8.3f s  %6lld tokens  %8.1f tokens/s, first after %.3f s\n", m->decode_seconds,
             (long long)m->generated_tokens, m->decode_tokens_per_second, m->time_to_first_token_seconds);
+    if (m->drafted_tokens)
+        fprintf(stderr, "guessed             %6lld tokens, %lld of them right\n", (long long)m->drafted_tokens, (long long)m->accepted_tokens);
     fprintf(stderr, "total    %8.3f s\nmemory   %s now, %s at most%s\n", m->total_seconds,
             mica_cli_bytes(m->active_memory_bytes, active, sizeof active), mica_cli_bytes(m->peak_memory_bytes, peak, sizeof peak), plain);
 }

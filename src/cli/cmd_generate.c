@@ -135,6 +135,7 @@ static mica_stream *start(const mica_cli_args *args, mica_model *model, const mi
         .stop = args->stop.items,
         .stop_count = args->stop.count,
         .ignore_eos = args->ignore_eos,
+        .speculate = args->speculate,
         .logprobs = args->logprobs,
     };
     return args->ids_given ? mica_generate_ids(model, args->ids.items, args->ids.count, &o, err)

@@ -31,6 +31,12 @@ void mica_runner_free(mica_runner *r);
  * or NULL when no row is wanted. */
 bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
                          mica_error *err);
+/** The same for ids[n] of which the first only is certain (n at most what mica_runner_reach says): logits [n, V] after each of them, bit for bit
+ * those of n forwards of one. Only the first counts as computed; keep (0 … n-1) of the others by mica_runner_keep, the rest is undone. */
+bool mica_runner_verify(mica_runner *r, const int32_t *ids, size_t n, const float **logits, mica_error *err);
+void mica_runner_keep(mica_runner *r, size_t n);
+/** How many ids one verification may have: the context and the rotary frequencies may end sooner than `most`. */
+size_t mica_runner_reach(const mica_runner *r, size_t most);
 /** Ids must lie in the vocabulary and fit the context. */
 bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err);
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The runner: one sequence with its pages and scope, and a network to run over it.
 #include "infer/internal.h"
+#include "model/rope.h"
 
 bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err) {
     if (!count) return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt is empty: there is no token to start from");
@@ -31,18 +32,43 @@ void mica_runner_free(mica_runner *r) {
     *r = (mica_runner){0};
 }
 
-bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
-                         mica_error *err) {
-    if (!mica_sequence_reserve(&r->sequence, (int64_t)n, err)) return false;
+// `batch` has its ids and rows; what it computes is not counted yet.
+static bool compute(mica_runner *r, mica_batch batch, const float **logits, mica_error *err) {
+    if (!mica_sequence_reserve(&r->sequence, (int64_t)batch.n, err)) return false;
     mica_sequence *sequence = &r->sequence;
-    int32_t count = (int32_t)n;
-    mica_batch batch = {.sequences = &sequence, .counts = &count, .n_sequences = 1, .ids = ids, .n = n, .rows = rows, .n_rows = n_rows};
+    int32_t count = (int32_t)batch.n;
+    batch.sequences = &sequence, batch.counts = &count, batch.n_sequences = 1;
     mica_scope_reset(r->scope);
     mica_array *out = mica_net_forward(r->model->net, &r->cache, r->scope, &batch, err);
     if (!out || !mica_eval(r->scope, &out, 1, err)) return false;
-    mica_sequence_advance(sequence, count);
-    if (n_rows) *logits = mica_data(out);
+    if (batch.n_rows) *logits = mica_data(out);
     return true;
+}
+
+bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
+                         mica_error *err) {
+    bool ok = compute(r, (mica_batch){.ids = ids, .n = n, .rows = rows, .n_rows = n_rows}, logits, err);
+    if (ok) mica_sequence_advance(&r->sequence, (int64_t)n);
+    return ok;
+}
+
+// Positions past the sequence's length hold what is to be verified. They are taken over one by one, or else written again by the next
+// forward: so a window never lets go of a page that a rejected token alone did not need any more.
+bool mica_runner_verify(mica_runner *r, const int32_t *ids, size_t n, const float **logits, mica_error *err) {
+    mica_batch batch = {.ids = ids, .n = n, .rows = &(int32_t){0}, .n_rows = n, .rows_alone = n > 1};
+    bool ok = compute(r, batch, logits, err);
+    if (ok) mica_sequence_advance(&r->sequence, 1);
+    return ok;
+}
+
+void mica_runner_keep(mica_runner *r, size_t n) { mica_sequence_advance(&r->sequence, (int64_t)n); }
+
+size_t mica_runner_reach(const mica_runner *r, size_t most) {
+    const mica_config *c = r->model->net->config;
+    int64_t length = r->sequence.length, same = r->model->context, seen = MICA_MAX(r->sequence.rope_length, length + 1);
+    same = MICA_MIN(same, mica_rope_same(c, &c->rope, seen));
+    if (c->sliding_window) same = MICA_MIN(same, mica_rope_same(c, &c->rope_sliding, seen));
+    return (size_t)MICA_MIN((int64_t)most, MICA_MAX(same - length, (int64_t)1));
 }
 
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k) {

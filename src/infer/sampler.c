@@ -3,6 +3,7 @@
 // is meaningful. Selection uses a heap: a vocabulary of 262 144 is never sorted as a whole.
 #include "infer/sampler.h"
 #include "base/rng.h"
+#include "infer/draft.h"
 #include <math.h>
 #include <string.h>
 
@@ -37,6 +38,8 @@ static bool check(const mica_generate_options *o, mica_error *err) {
     if (o->top_k < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "top_k must not be negative, got %d", (int)o->top_k);
     if (o->max_tokens < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "max_tokens must not be negative, got %d", (int)o->max_tokens);
     if (o->min_tokens < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "min_tokens must not be negative, got %d", (int)o->min_tokens);
+    if (o->speculate < 0 || o->speculate > MICA_DRAFT_MOST)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "speculate must be between 0 and %d, got %d", MICA_DRAFT_MOST, (int)o->speculate);
     if (o->logprobs < -1) return mica_fail(err, MICA_ERR_ARGUMENT, "logprobs must be -1 or more, got %d", (int)o->logprobs);
     return true;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One answer as a pull iterator: prefill in chunks, then a step a token. Text passes through the detokeniser (whole characters only) and the
 // stop matcher (possible stop texts held back). No forward is computed beyond the last token that is wanted.
+#include "infer/draft.h"
 #include "infer/internal.h"
 #include "infer/sampler.h"
 #include "infer/stop.h"
@@ -18,6 +19,10 @@ struct mica_stream {
     size_t prompt_count, end_count;
     size_t prefilled;       // prompt tokens computed
     int32_t last;           // token chosen last
+    mica_draft draft;
+    int32_t step_ids[1 + MICA_DRAFT_MOST]; // of the last forward: the last token then, and a guess at those after it
+    size_t step_count, step_row; // its tokens, and the one whose logits are in use
+    const float *step_logits;    // [step_count, V]
     mica_buf text;          // of the token being delivered
     mica_logprob *top;
     atomic_bool cancelled;
@@ -66,6 +71,9 @@ static bool set_up(mica_stream *s, mica_model *m, const int32_t *ids, size_t cou
     if (o->logprobs > 0 && !(s->top = mica_alloc((size_t)s->options.logprobs * sizeof *s->top)))
         return mica_fail_memory(err, vocab, "log-probabilities");
     if (m->tokenizer && !(s->detokenizer = mica_detokenizer_new(m->tokenizer, NULL, err))) return false;
+    size_t room = (size_t)MICA_MIN(most, (int64_t)m->context + 1);
+    if (!mica_draft_init(&s->draft, (size_t)o->speculate, room, err)) return false;
+    for (size_t i = 0; i < count; i++) mica_draft_push(&s->draft, ids[i]);
     mica_sampler_observe_prompt(&s->sampler, ids, count);
     s->runner.sequence.rope_length = (int64_t)count;
     s->metrics.prompt_tokens = (int64_t)count;
@@ -96,6 +104,7 @@ void mica_stream_free(mica_stream *s) {
     if (!s) return;
     mica_runner_free(&s->runner);
     mica_sampler_free(&s->sampler);
+    mica_draft_free(&s->draft);
     mica_stop_free(&s->stop);
     mica_detokenizer_free(s->detokenizer);
     mica_free(s->prompt);
@@ -111,12 +120,37 @@ static bool end(mica_stream *s, mica_finish why) {
     return false;
 }
 
+// The last token and a guess at the next ones in one forward.
+static bool forward(mica_stream *s) {
+    if (s->step_count > 1) mica_draft_learn(&s->draft, s->step_count - 1, s->step_row);
+    s->step_ids[0] = s->last;
+    int64_t wanted = s->options.max_tokens - s->metrics.generated_tokens;
+    size_t most = mica_runner_reach(&s->runner, (size_t)MICA_MIN(wanted, (int64_t)MICA_COUNT(s->step_ids)));
+    size_t n = 1 + mica_draft_guess(&s->draft, most - 1, s->step_ids + 1);
+    double from = mica_now();
+    if (!mica_runner_verify(&s->runner, s->step_ids, n, &s->step_logits, &s->error)) return end(s, MICA_FINISH_ERROR);
+    mica_draft_time(&s->draft, n, mica_now() - from);
+    s->metrics.drafted_tokens += (int64_t)n - 1;
+    s->step_count = n, s->step_row = 0;
+    return true;
+}
+
+// Logits after the last token. Each token is chosen from the full distribution at its place, guess or no guess, with its own random number: so
+// answers do not depend on guesses. A guess that equals the choice only means that the logits after it are there already.
+static bool decode(mica_stream *s, const float **logits) {
+    if (s->runner.sequence.length >= s->runner.model->context) return end(s, MICA_FINISH_LENGTH);
+    if (s->step_row + 1 < s->step_count && s->step_ids[s->step_row + 1] == s->last) {
+        s->step_row++;
+        s->metrics.accepted_tokens++;
+        mica_runner_keep(&s->runner, 1);
+    } else if (!forward(s)) return false;
+    *logits = s->step_logits + s->step_row * s->sampler.vocab;
+    return true;
+}
+
 // Logits after the prompt or after the last token; false when cancelled or failed.
 static bool step(mica_stream *s, const float **logits) {
-    if (s->prefilled == s->prompt_count) {
-        if (s->runner.sequence.length >= s->runner.model->context) return end(s, MICA_FINISH_LENGTH);
-        return mica_runner_forward(&s->runner, &s->last, 1, &(int32_t){0}, 1, logits, &s->error) || end(s, MICA_FINISH_ERROR);
-    }
+    if (s->prefilled == s->prompt_count) return decode(s, logits);
     while (s->prefilled < s->prompt_count) {
         if (atomic_load(&s->cancelled)) return end(s, MICA_FINISH_CANCELLED);
         size_t n = MICA_MIN(s->prompt_count - s->prefilled, (size_t)MICA_CHUNK);
@@ -191,6 +225,7 @@ static bool next(mica_stream *s, mica_token *t) {
     else if (step(s, &logits) && check_logits(s, logits)) {
         bool early = s->metrics.generated_tokens < s->options.min_tokens;
         t->id = s->last = mica_sampler_next(&s->sampler, logits, s->ends, early ? s->end_count : 0);
+        mica_draft_push(&s->draft, t->id);
         if (is_end(s, t->id)) end(s, MICA_FINISH_STOP);
     }
     if (s->finish) { // what was held back belongs to the answer all the same

@@ -63,5 +63,6 @@ typedef struct mica_batch {
     size_t n;
     const int32_t *rows;   // tokens whose logits are wanted, as indices into ids
     size_t n_rows;
+    bool rows_alone;       // each token's result is, bit for bit, what it is if tokens are run one by one (as far as mica_rope_same reaches)
 } mica_batch;
 #endif

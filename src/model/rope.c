@@ -69,3 +69,11 @@ float mica_rope_frequencies(const mica_config *c, const mica_rope_config *r, int
     }
     return (float)r->attention_factor;
 }
+
+int64_t mica_rope_same(const mica_config *c, const mica_rope_config *r, int64_t length) {
+    int64_t edge = INT64_MAX;
+    if (r->type == MICA_ROPE_DYNAMIC) edge = c->max_position_embeddings;
+    if (r->type == MICA_ROPE_LONGROPE) edge = r->original_max_position;
+    if (length <= edge) return edge;
+    return r->type == MICA_ROPE_DYNAMIC ? length : INT64_MAX;
+}

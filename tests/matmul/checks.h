@@ -327,19 +327,20 @@ static inline int check_decode(const mica_cpu_isa *isa) {
 }
 
 // ---- bit for bit ---------------------------------------------------------------------------------------------
-/** linear_packed (bits > 0) or matmul of m rows with `threads` threads into out, inputs from the same stream. */
-static inline void product_with(const mica_cpu_isa *isa, size_t threads, int bits, mica_dtype type, size_t m, size_t n, size_t k, size_t used,
-                                unsigned char *out) {
+/** linear_packed (bits > 0) or matmul of rows [first, first + used) of m with `threads` threads into out, inputs from the same stream. */
+static inline void product_of(const mica_cpu_isa *isa, size_t threads, int bits, int group, mica_dtype type, size_t m, size_t n, size_t k,
+                              size_t first, size_t used, bool alone, unsigned char *out) {
     check c = check_new(isa, threads);
     size_t size = mica_dtype_size(type);
     unsigned char *x = c.x.base, *packed = NULL;
     fill_random(&c.random, type, x, m * k);
     mica_params params = {.words = {0}};
     mica_call call = {.device = &c.device.device, .params = &params, .inputs = 2};
-    call.in[0] = TENSOR(type, x, (int64_t)used, (int64_t)k), call.out = TENSOR(type, out, (int64_t)used, (int64_t)n);
+    call.in[0] = TENSOR(type, x + first * k * size, (int64_t)used, (int64_t)k), call.out = TENSOR(type, out, (int64_t)used, (int64_t)n);
+    call.rows_alone = alone;
     if (bits) {
-        weight w = weight_random(&c, (mica_quant_spec){MICA_AFFINE, bits, 32}, MICA_BF16, n, k);
-        params.packed.out = (int32_t)n, params.packed.in = (int32_t)k, params.packed.bits = bits, params.packed.group_size = 32;
+        weight w = weight_random(&c, (mica_quant_spec){MICA_AFFINE, bits, group}, MICA_BF16, n, k);
+        params.packed.out = (int32_t)n, params.packed.in = (int32_t)k, params.packed.bits = bits, params.packed.group_size = group;
         params.packed.scale_dtype = MICA_BF16;
         size_t bytes = mica_cpu_packed_size(&c.device.device, &params);
         packed = mica_alloc_aligned(bytes, 64);
@@ -355,6 +356,11 @@ static inline void product_with(const mica_cpu_isa *isa, size_t threads, int bit
     run_call(bits ? "linear_packed" : "matmul", &call, &c.scratch);
     mica_free(packed);
     check_free(&c);
+}
+
+static inline void product_with(const mica_cpu_isa *isa, size_t threads, int bits, mica_dtype type, size_t m, size_t n, size_t k, size_t used,
+                                unsigned char *out) {
+    product_of(isa, threads, bits, 32, type, m, n, k, 0, used, false, out);
 }
 
 static inline int check_threads(const mica_cpu_isa *isa) {
@@ -406,6 +412,31 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
     return wrong;
 }
 
+/** Rows that are asked to be as if alone are, whatever way a single one takes. */
+static inline int check_rows_as_alone(const mica_cpu_isa *isa) {
+    enum { N = 100, K = 1152, MOST = 1 << 16, ALL = 16 };
+    static const struct { int bits, group; } formats[] = {{0, 0}, {2, 64}, {3, 32}, {4, 16}, {4, 32}, {4, 64}, {4, 128}, {5, 64}, {6, 64}, {8, 16}, {8, 64}};
+    unsigned char *one = mica_alloc(MOST), *together = mica_alloc(MOST);
+    int wrong = 0;
+    for (size_t t = 0; t < 3; t++)
+        for (size_t f = 0; f < MICA_COUNT(formats); f++) {
+            mica_dtype type = check_floats[t];
+            size_t row = N * mica_dtype_size(type);
+            for (size_t i = 0; i < ALL; i++)
+                product_of(isa, 2, formats[f].bits, formats[f].group, type, ALL, N, K, i, 1, false, one + i * row);
+            static const size_t counts[] = {2, 3, 5, 6, 7, 8, 9, 16};
+            for (size_t c = 0; c < MICA_COUNT(counts); c++) {
+                product_of(isa, 2, formats[f].bits, formats[f].group, type, ALL, N, K, 0, counts[c], true, together);
+                if (!memcmp(one, together, counts[c] * row)) continue;
+                printf("  %s: %s, %d bits, groups of %d: %zu rows together are not what they are alone\n", isa->name, mica_dtype_name(type),
+                       formats[f].bits, formats[f].group, counts[c]);
+                wrong++;
+            }
+        }
+    mica_free(one), mica_free(together);
+    return wrong;
+}
+
 // ---- precision -----------------------------------------------------------------------------------------------
 /** Error of packed products of bf16 activations, as a share of the error that rounding the dequantised weights to bf16 alone
  * makes (what a bf16 checkpoint of the same weights computes): root mean squares over many outputs, sums in f32. */
@@ -453,7 +484,7 @@ static inline int check_precision(const mica_cpu_isa *isa) {
 typedef struct named_check { const char *name; int (*run)(const mica_cpu_isa *isa); } named_check;
 static const named_check matmul_checks[] = {
     {"matmul", check_matmul}, {"linear_packed", check_packed}, {"gated", check_gated}, {"quantized_matmul", check_codes}, {"decode", check_decode},
-    {"threads", check_threads}, {"rows alone", check_rows_alone},
+    {"threads", check_threads}, {"rows alone", check_rows_alone}, {"rows as alone", check_rows_as_alone},
     {"precision", check_precision},
 };
 #endif

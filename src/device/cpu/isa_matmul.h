@@ -9,6 +9,7 @@
 #define MICA_DEVICE_CPU_ISA_MATMUL_H
 
 #include "mica/dtype.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,7 @@ typedef struct mica_cpu_direct {
     ptrdiff_t ldw;
     float *y;
     size_t ldy;
+    bool rows_alone; // each row as if m were 1 (m is MICA_DIRECT_ROWS at most)
 } mica_cpu_direct;
 
 typedef struct mica_cpu_matmul_isa {

@@ -124,7 +124,7 @@ static void plan_tasks(plan *p) {
         p->outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)BLOCK_OUTPUTS) / p->unit * p->unit;
         p->outs = MICA_MAX(p->outs, p->unit);
         p->tasks = MICA_MIN(threads, p->batch * units_of(p));
-        p->rows = p->rhs->kind == MICA_CPU_TILES ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
+        p->rows = p->rhs->kind == MICA_CPU_TILES && !p->call->rows_alone ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
         p->at_threads = p->at_ranges + threads * sizeof(range);
         p->per_thread = p->rows * p->outs * 4;
         return;
@@ -143,9 +143,10 @@ static void plan_tasks(plan *p) {
 
 static bool is_direct(const plan *p) {
     const mica_tensor *w = &p->call->in[1];
+    size_t m = p->call->rows_alone ? MICA_MIN(p->m, (size_t)1) : p->m; // rows that are to be as if alone go the way of one
     if (p->rhs->kind == MICA_CPU_TILES)
-        return p->m <= MICA_MIN(p->panels->direct_tiles[p->rhs->tiles.bits], p->rhs->tiles.groups > 1 ? (size_t)SPLIT_ROWS : SIZE_MAX);
-    return p->rhs->kind == MICA_CPU_DENSE && p->m <= p->panels->direct && (w->stride[w->ndim - 2] == 1 || p->k == 1);
+        return m <= MICA_MIN(p->panels->direct_tiles[p->rhs->tiles.bits], p->rhs->tiles.groups > 1 ? (size_t)SPLIT_ROWS : SIZE_MAX);
+    return p->rhs->kind == MICA_CPU_DENSE && m <= p->panels->direct && (w->stride[w->ndim - 2] == 1 || p->k == 1);
 }
 
 static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
@@ -264,7 +265,7 @@ static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, siz
 // Outputs [n0, n0+n) of all rows, a few at a time.
 static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float *y) {
     const mica_tensor *w = &p->call->in[1];
-    mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs};
+    mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs, .rows_alone = p->call->rows_alone};
     bool tiles = p->rhs->kind == MICA_CPU_TILES;
     if (tiles) {
         d.n = round_up(n, MICA_TILE_OUTPUTS);

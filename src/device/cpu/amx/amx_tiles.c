@@ -122,7 +122,7 @@ static void by_avx512(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
 
 void mica_cpu_amx_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
     // A single row: 5.4 ms against 8.2. Two groups in a chunk: tiles would be half empty.
-    if (d->m == 1 || t->groups > 1) {
+    if (d->m == 1 || d->rows_alone || t->groups > 1) {
         by_avx512(t, d);
         return;
     }
