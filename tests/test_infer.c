@@ -139,7 +139,7 @@ static void ragged_batch_agrees(void **state) {
                 for (int32_t t = 0; t < counts[step][q]; t++) packed[n++] = ids[(size_t)(list[q]->length + t + q)];
                 rows[q] = n - 1;
             }
-            mica_batch batch = {list, counts[step], 2, packed, (size_t)n, rows, 2};
+            mica_batch batch = {.sequences = list, .counts = counts[step], .n_sequences = 2, .ids = packed, .n = (size_t)n, .rows = rows, .n_rows = 2};
             mica_scope_reset(s);
             mica_array *out = mica_net_forward(m->net, &cache, s, &batch, &err);
             if (!out || !mica_read_f32(out, got, 2 * V, &err)) fail_msg("%s", err.msg);

@@ -414,7 +414,7 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
 
 /** Rows that are asked to be as if alone are, whatever way a single one takes. */
 static inline int check_rows_as_alone(const mica_cpu_isa *isa) {
-    enum { N = 100, K = 1152, MOST = 1 << 16, ALL = 16 };
+    enum { N = 36, K = 384, MOST = 1 << 14, ALL = 16 };
     static const struct { int bits, group; } formats[] = {{0, 0}, {2, 64}, {3, 32}, {4, 16}, {4, 32}, {4, 64}, {4, 128}, {5, 64}, {6, 64}, {8, 16}, {8, 64}};
     unsigned char *one = mica_alloc(MOST), *together = mica_alloc(MOST);
     int wrong = 0;
