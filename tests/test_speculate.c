@@ -49,16 +49,16 @@ static void each_model(void (*check)(const char *path, const char *level)) {
 
 // ---- rows together = tokens alone ---------------------------------------------------------------------------
 static void check_rows_after(mica_model *m, const char *what, const int32_t *ids, size_t at, float *want) {
-    static const size_t counts[] = {2, 3, 4, 5, 6, 7, 8, 16};
+    static const size_t counts[] = {2, 3, 4, 5, 6, 7, 8};
     mica_error err = {0};
     size_t V = (size_t)m->info.vocab_size;
     const float *logits;
     mica_runner alone, together;
-    assert_true(mica_runner_init(&alone, m, (int64_t)at + 16, &err) && mica_runner_init(&together, m, (int64_t)at + 16, &err));
+    assert_true(mica_runner_init(&alone, m, (int64_t)at + 8, &err) && mica_runner_init(&together, m, (int64_t)at + 8, &err));
     alone.sequence.rope_length = together.sequence.rope_length = (int64_t)at;
     assert_true(mica_runner_forward(&alone, ids, at, NULL, 0, NULL, &err));
     assert_true(mica_runner_forward(&together, ids, at, NULL, 0, NULL, &err));
-    for (size_t i = 0; i < 16 && at + i < (size_t)m->context; i++) {
+    for (size_t i = 0; i < 8 && at + i < (size_t)m->context; i++) {
         assert_true(mica_runner_verify(&alone, ids + at + i, 1, &logits, &err));
         memcpy(want + i * V, logits, V * sizeof *want);
     }
@@ -78,7 +78,7 @@ static void check_rows(const char *path, const char *level) {
     mica_model *m = load(path, level, 0);
     int32_t ids[96];
     make_ids(m, ids, 96, 96, 5);
-    float *want = malloc((size_t)m->info.vocab_size * 16 * sizeof *want);
+    float *want = malloc((size_t)m->info.vocab_size * 8 * sizeof *want);
     char *what = mica_strf("%s at level %s", path, level);
     check_rows_after(m, what, ids, 3, want);
     check_rows_after(m, what, ids, MICA_MIN((size_t)75, (size_t)m->context / 2), want);
@@ -100,7 +100,7 @@ static void rows_equal_tokens_alone_at_depth(void **state) {
     for (size_t k = 0; k < MICA_COUNT(paths); k++) {
         mica_model *m = load(paths[k], NULL, DEPTH + 16);
         int32_t *ids = malloc((DEPTH + 16) * sizeof *ids);
-        float *want = malloc((size_t)m->info.vocab_size * 16 * sizeof *want);
+        float *want = malloc((size_t)m->info.vocab_size * 8 * sizeof *want);
         make_ids(m, ids, DEPTH + 16, DEPTH + 16, 5);
         check_rows_after(m, paths[k], ids, DEPTH, want);
         free(ids);
@@ -138,9 +138,9 @@ static void generate(mica_model *m, const int32_t *ids, size_t n, mica_generate_
     mica_stream_free(s);
 }
 
-// The answers with guesses of up to 7 (all: 1, 3, 7 and 15) tokens equal the one without. Returns how many guessed tokens were right.
+// The answers with guesses of up to 7 (all: 1, 3 and 7) tokens equal the one without. Returns how many guessed tokens were right.
 static int64_t compare(mica_model *m, const char *what, const int32_t *ids, size_t n, mica_generate_options o, bool all) {
-    static const int32_t guesses[] = {7, 1, 3, 15};
+    static const int32_t guesses[] = {7, 1, 3};
     answer plain, with;
     int64_t right = 0;
     generate(m, ids, n, o, 0, &plain);
@@ -228,7 +228,7 @@ static void answers_end_at_the_same_place(void **state) {
     // Cancelled in the middle of a guess.
     m = load(GOLDEN "models/llama-f32", NULL, 0);
     mica_error err = {0};
-    o.speculate = 15;
+    o.speculate = 7;
     mica_stream *s = mica_generate_ids(m, ids, PROMPT, &o, &err);
     mica_token t;
     for (int i = 0; i < 20; i++) assert_true(mica_stream_next(s, &t));
@@ -236,7 +236,7 @@ static void answers_end_at_the_same_place(void **state) {
     while (mica_stream_next(s, &t)) assert_int_equal(t.id, -1);
     assert_int_equal(mica_stream_finish(s), MICA_FINISH_CANCELLED);
     mica_stream_free(s);
-    assert_null(mica_generate_ids(m, ids, PROMPT, &(mica_generate_options){.speculate = 16}, &err));
+    assert_null(mica_generate_ids(m, ids, PROMPT, &(mica_generate_options){.speculate = 8}, &err));
     assert_non_null(strstr(err.msg, "speculate"));
     mica_model_free(m);
 }

@@ -87,7 +87,7 @@ typedef struct mica_generate_options {
     const int32_t *stop_ids; // tokens that end the answer, besides the model's own
     size_t stop_id_count;
     bool ignore_eos;
-    int32_t speculate;    // tokens guessed ahead at most (0 … 15), from what prompt and answer said before, and verified in one step; default 0: off.
+    int32_t speculate;    // tokens guessed ahead at most (0 … 7), from what prompt and answer said before, and verified in one step; default 0: off.
                           // Tokens and log-probabilities are the same, bit for bit; texts that repeat themselves come faster
     int32_t logprobs;     // candidates reported with each token; default 0, -1 = only the token's own
 } mica_generate_options;

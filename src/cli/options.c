@@ -42,7 +42,7 @@ const mica_cli_option mica_cli_generation_options[] = {
     {"stop", 0, MICA_CLI_LIST, AT(stop), 0, 0, "TEXT", "end the answer before TEXT; may be repeated"},
     {"ignore-eos", 0, MICA_CLI_FLAG, AT(ignore_eos), 0, 0, NULL, "go on past the model's end of text"},
     {"min-tokens", 0, MICA_CLI_INT, AT(min_tokens), 0, MANY, "N", "no end of text before N tokens (default 0)"},
-    {"speculate", 0, MICA_CLI_INT, AT(speculate), 0, 15, "N",
+    {"speculate", 0, MICA_CLI_INT, AT(speculate), 0, 7, "N",
      "guess up to N tokens ahead where the text repeats itself; the answer stays the same (default 0)"},
     {"logprobs", 0, MICA_CLI_INT, AT(logprobs), 1, MANY, "K",
      "with --json: the log-probability of each token and of the K most likely ones"},

@@ -8,7 +8,7 @@
 #include "base/base.h"
 
 enum {
-    MICA_DRAFT_MOST = 15,   // tokens of a guess: a forward of 16 rows
+    MICA_DRAFT_MOST = 7,    // tokens of a guess: a forward of 8 rows, which attention and products compute as if they were alone
     MICA_DRAFT_CLASSES = 5, // lengths of the match: 2, 3, 4…7, 8…15, 16 and more
 };
 

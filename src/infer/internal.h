@@ -35,7 +35,7 @@ bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int
  * those of n forwards of one. Only the first counts as computed; keep (0 … n-1) of the others by mica_runner_keep, the rest is undone. */
 bool mica_runner_verify(mica_runner *r, const int32_t *ids, size_t n, const float **logits, mica_error *err);
 void mica_runner_keep(mica_runner *r, size_t n);
-/** How many ids one verification may have: the context and the rotary frequencies may end sooner than `most`. */
+/** How many ids one verification may have: rows alone, the context and the rotary frequencies may end sooner than `most`. */
 size_t mica_runner_reach(const mica_runner *r, size_t most);
 /** Ids must lie in the vocabulary and fit the context. */
 bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err);

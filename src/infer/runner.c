@@ -68,7 +68,7 @@ size_t mica_runner_reach(const mica_runner *r, size_t most) {
     int64_t length = r->sequence.length, same = r->model->context, seen = MICA_MAX(r->sequence.rope_length, length + 1);
     same = MICA_MIN(same, mica_rope_same(c, &c->rope, seen));
     if (c->sliding_window) same = MICA_MIN(same, mica_rope_same(c, &c->rope_sliding, seen));
-    return (size_t)MICA_MIN((int64_t)most, MICA_MAX(same - length, (int64_t)1));
+    return (size_t)MICA_MIN(MICA_MIN((int64_t)most, (int64_t)MICA_ROWS_ALONE), MICA_MAX(same - length, (int64_t)1));
 }
 
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k) {

@@ -8,7 +8,7 @@
 #include "engine/node.h"
 #include "io/config.h"
 
-enum { MICA_GROUPS = 2, MICA_PAGE = 32 };
+enum { MICA_GROUPS = 2, MICA_PAGE = 32, MICA_ROWS_ALONE = 8 };
 
 typedef struct mica_page_pool {
     mica_array *array;      // kept [pages, L, Hkv, 2, P, Dh]; NULL until a page is needed
@@ -63,6 +63,7 @@ typedef struct mica_batch {
     size_t n;
     const int32_t *rows;   // tokens whose logits are wanted, as indices into ids
     size_t n_rows;
-    bool rows_alone;       // each token's result is, bit for bit, what it is if tokens are run one by one (as far as mica_rope_same reaches)
+    bool rows_alone;       // each token's result is, bit for bit, what it is if tokens are run one by one: for up to MICA_ROWS_ALONE of a sequence,
+                           // and as far as mica_rope_same reaches
 } mica_batch;
 #endif

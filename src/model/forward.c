@@ -18,32 +18,25 @@ static int64_t table_width(const mica_batch *b, int group) {
     return (int64_t)need;
 }
 
-// How attention sees the batch: as its sequences, or with rows_alone as single tokens that share a sequence's pages. Attention cuts its work
-// by the lengths of a sequence, so a token then gets the same sums as in a step of its own.
-static size_t runs(const mica_batch *b) { return b->rows_alone ? b->n : b->n_sequences; }
-static int32_t runs_of(const mica_batch *b, size_t sequence) { return b->rows_alone ? b->counts[sequence] : 1; }
-
 static mica_array *page_table(mica_scope *s, const mica_batch *b, int group) {
-    int64_t width = table_width(b, group), rows = (int64_t)runs(b);
-    int32_t *table = mica_scope_alloc(s, (size_t)(rows * width) * sizeof *table), *row = table;
+    int64_t width = table_width(b, group), rows = (int64_t)b->n_sequences;
+    int32_t *table = mica_scope_alloc(s, (size_t)(rows * width) * sizeof *table);
     if (!table) return NULL;
     memset(table, 0xff, (size_t)(rows * width) * sizeof *table); // -1: no page
     for (size_t i = 0; i < b->n_sequences; i++)
-        for (int32_t k = 0; k < runs_of(b, i); k++, row += width)
-            if (b->sequences[i]->count[group])
-                memcpy(row, b->sequences[i]->pages[group], b->sequences[i]->count[group] * sizeof *table);
+        if (b->sequences[i]->count[group])
+            memcpy(table + (int64_t)i * width, b->sequences[i]->pages[group], b->sequences[i]->count[group] * sizeof *table);
     return mica_from_data(s, table, MICA_SHAPE(rows, width), MICA_I32);
 }
 
 static mica_array *sequence_meta(mica_scope *s, const mica_batch *b) {
-    int32_t *meta = mica_scope_alloc(s, runs(b) * 4 * sizeof *meta), *row = meta, start = 0;
+    int32_t *meta = mica_scope_alloc(s, b->n_sequences * 4 * sizeof *meta), start = 0;
     if (!meta) return NULL;
-    for (size_t i = 0; i < b->n_sequences; i++) {
-        int32_t tokens = b->rows_alone ? 1 : b->counts[i], length = (int32_t)b->sequences[i]->length;
-        for (int32_t k = 0; k < runs_of(b, i); k++, row += 4, start += tokens)
-            row[0] = start, row[1] = tokens, row[2] = length += tokens;
+    for (size_t i = 0; i < b->n_sequences; start += b->counts[i++]) {
+        int32_t *row = meta + i * 4;
+        row[0] = start, row[1] = b->counts[i], row[2] = (int32_t)b->sequences[i]->length + b->counts[i];
     }
-    return mica_from_data(s, meta, MICA_SHAPE((int64_t)runs(b), 4), MICA_I32);
+    return mica_from_data(s, meta, MICA_SHAPE((int64_t)b->n_sequences, 4), MICA_I32);
 }
 
 static mica_array *positions(mica_scope *s, const mica_batch *b) {
