@@ -154,8 +154,12 @@ typedef struct mica_bench_case {
     int32_t batch;  // sequences; default 1
     int32_t depth;  // positions already in the cache; default 0
 } mica_bench_case;
-/** Runs the case once on random ids and gives its wall time; building the depth is not counted. */
-MICA_API bool mica_bench(mica_model *model, const mica_bench_case *bench, double *seconds, mica_error *err);
+typedef struct mica_bench_times {
+    double seconds;       // of the case itself
+    double depth_seconds; // of filling the cache up to its depth before: a prefill of `depth` tokens per sequence
+} mica_bench_times;
+/** Runs the case once on random ids and gives its wall times. */
+MICA_API bool mica_bench(mica_model *model, const mica_bench_case *bench, mica_bench_times *times, mica_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// `mica bench`: speed of prefill and decoding of a model, or of random weights in a named shape. Each case is run once
-// to warm up and then --repeat times; the median counts.
+// `mica bench`: speed of prefill and decoding of a model, or of random weights in a named shape. Before each case a short
+// run warms up; then the case is run --repeat times, and the median counts.
 #include "cli/cmd.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_REPEATS = 1000 };
+enum { MOST_REPEATS = 1000, WARM_PREFILL = 512, WARM_DECODE = 4 };
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -19,9 +19,20 @@ static double median(const double *v, size_t n) {
     return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
-static void report(const mica_cli_args *args, mica_cli_json *j, const mica_bench_case *c, const double *seconds, size_t n) {
+typedef struct runs {
+    double seconds[MOST_REPEATS], depth_seconds[MOST_REPEATS];
+    size_t n;
+} runs;
+
+static void put_times(mica_cli_json *j, const char *name, const double *seconds, size_t n) {
+    mica_cli_json_open(j, name, '[');
+    for (size_t i = 0; i < n; i++) mica_cli_json_double(j, NULL, seconds[i]);
+    mica_cli_json_close(j, ']');
+}
+
+static void report(const mica_cli_args *args, mica_cli_json *j, const mica_bench_case *c, const runs *r) {
     const char *test = c->decode ? "decode" : "prefill";
-    double middle = median(seconds, n), speed = (double)c->tokens * c->batch / middle;
+    double middle = median(r->seconds, r->n), speed = (double)c->tokens * c->batch / middle;
     if (!args->json) {
         printf("%-8s %6d tokens, batch %3d, depth %6d  %9.4f s  %9.1f tokens/s\n", test, c->tokens, c->batch, c->depth, middle, speed);
         fflush(stdout);
@@ -32,21 +43,33 @@ static void report(const mica_cli_args *args, mica_cli_json *j, const mica_bench
     mica_cli_json_int(j, "tokens", c->tokens);
     mica_cli_json_int(j, "batch", c->batch);
     mica_cli_json_int(j, "depth", c->depth);
-    mica_cli_json_open(j, "seconds", '[');
-    for (size_t i = 0; i < n; i++) mica_cli_json_double(j, NULL, seconds[i]);
-    mica_cli_json_close(j, ']');
+    put_times(j, "seconds", r->seconds, r->n);
+    if (c->depth) put_times(j, "depth_seconds", r->depth_seconds, r->n);
     mica_cli_json_double(j, "tokens_per_second", speed);
     mica_cli_json_close(j, '}');
 }
 
+/** A short case of the same kind: faults pages in, starts the threads and builds plans. */
+static bool warm_up(mica_model *model, mica_bench_case c, mica_error *err) {
+    mica_bench_times times;
+    int32_t most = c.decode ? WARM_DECODE : WARM_PREFILL / c.batch + 1;
+    c.depth = 0;
+    if (c.tokens > most) c.tokens = most;
+    return mica_bench(model, &c, &times, err);
+}
+
 static bool run_case(const mica_cli_args *args, mica_cli_json *j, mica_model *model, mica_bench_case c) {
-    size_t n = args->repeat ? (size_t)args->repeat : 3;
-    double seconds[MOST_REPEATS];
+    runs r = {.n = args->repeat ? (size_t)args->repeat : 3};
     mica_error err = {0};
-    for (size_t i = 0; i <= n; i++) // the first run warms up and is overwritten
-        if (!mica_bench(model, &c, &seconds[i ? i - 1 : 0], &err)) return mica_cli_fail_error("bench", &err), false;
-    report(args, j, &c, seconds, n);
-    return true;
+    bool ok = warm_up(model, c, &err);
+    for (size_t i = 0; ok && i < r.n; i++) {
+        mica_bench_times times;
+        ok = mica_bench(model, &c, &times, &err);
+        r.seconds[i] = times.seconds, r.depth_seconds[i] = times.depth_seconds;
+    }
+    if (ok) report(args, j, &c, &r);
+    else mica_cli_fail_error("bench", &err);
+    return ok;
 }
 
 /** Every prefill length and the decode length, at every batch and depth. */
@@ -88,7 +111,7 @@ static const mica_cli_option options[] = {
     {"batch", 0, MICA_CLI_INTS, AT(batch), 1, 1e6, "N,…", "sequences at a time (default 1)"},
     {"repeat", 0, MICA_CLI_INT, AT(repeat), 1, MOST_REPEATS, "N", "timed runs of each case (default 3)"},
     {"random", 0, MICA_CLI_STRING, AT(random), 0, 0, "SHAPE", "random weights of this shape instead of MODEL, such as gemma3-1b"},
-    {"bits", 0, MICA_CLI_INT, AT(bits), 2, 8, "B", "with --random: affine weights of B bits (default: dense bf16)"},
+    {"bits", 0, MICA_CLI_INT, AT(bits), 0, 8, "B", "with --random: affine weights of B bits; 0: dense bf16 (default)"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, 1e9, "N", "most positions (default: the model's own)"},
     {.name = NULL},
 };
@@ -98,8 +121,9 @@ const mica_cli_command mica_cli_bench = {
     .synopsis = "[MODEL]",
     .summary = "time prefill and decoding",
     .description =
-        "Times the prompt (prefill) and token by token (decode) on random ids, after one run to warm up; the median is reported.\n"
-        "With --json: [{\"test\":\"prefill\",\"tokens\",\"batch\",\"depth\",\"seconds\":[…],\"tokens_per_second\"},…].",
+        "Times the prompt (prefill) and token by token (decode) on random ids, after a short run to warm up; the median is reported.\n"
+        "With --json: [{\"test\":\"prefill\",\"tokens\",\"batch\",\"depth\",\"seconds\":[…],\"tokens_per_second\"},…]; at a depth also\n"
+        "\"depth_seconds\":[…], the time that filling the cache took before.",
     .example = "mica bench smollm2-135m --prefill 128,512 --decode 64\nmica bench --random gemma3-1b --bits 4 --repeat 5",
     .min_words = 0,
     .max_words = 1,

@@ -69,19 +69,23 @@ static void tear_down(bench *b) {
     mica_free(b->rows);
 }
 
-bool mica_bench(mica_model *m, const mica_bench_case *c, double *seconds, mica_error *err) {
+bool mica_bench(mica_model *m, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
+    *times = (mica_bench_times){0};
     int32_t batch = c->batch ? c->batch : 1;
     if (c->tokens < 1 || batch < 1 || c->depth < 0 || (int64_t)c->tokens + c->depth > m->context)
         return mica_fail(err, MICA_ERR_ARGUMENT, "bench: %d tokens at depth %d in batches of %d do not fit a context of %d", (int)c->tokens,
                          (int)c->depth, (int)batch, (int)m->context);
     bench b;
-    bool ok = set_up(&b, m, c, batch, err) && (!c->depth || prefill(&b, c->depth, err));
+    bool ok = set_up(&b, m, c, batch, err);
+    double started = mica_now();
+    if (ok && c->depth) ok = prefill(&b, c->depth, err);
+    times->depth_seconds = mica_now() - started;
     // A first step outside the clock: plans are built once per shape, and decoding needs a token to start from.
     if (ok && c->decode) ok = forward(&b, 1, true, err);
-    double started = mica_now();
+    started = mica_now();
     if (ok && !c->decode) ok = prefill(&b, c->tokens, err);
     for (int32_t i = 0; ok && c->decode && i < c->tokens; i++) ok = forward(&b, 1, true, err);
-    *seconds = mica_now() - started;
+    times->seconds = mica_now() - started;
     tear_down(&b);
     return ok;
 }
