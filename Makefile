@@ -38,6 +38,12 @@ bench: ## time the kernels of this CPU, and a 1B model of random weights
 	@cmake --build $(BUILD) -j $(JOBS) --target mica_benches
 	@BUILD=$(BUILD) scripts/bench.sh
 
+bench-peers: ## time mica beside other programs that PEERS=peers.json names (see bench/README.md)
+	@test -n "$(PEERS)" || { echo "usage: make bench-peers PEERS=peers.json [PEERS_FLAGS='--only decode']; see bench/README.md"; exit 2; }
+	@$(MAKE) all
+	@cmake --build $(BUILD) -j $(JOBS) --target mica measure bench_limits
+	@python3 bench/peers.py run "$(PEERS)" $(PEERS_FLAGS)
+
 asan: ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/setup.sh build test
 	@$(call configure,build-asan,$(SANITIZED) -DMICA_SANITIZE=address$(comma)undefined)
@@ -72,4 +78,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  %-10s %s\n' "$$t" "$$d"; done
 
 comma := ,
-.PHONY: all install demo test test-full bench asan tsan fuzz format lint clean help
+.PHONY: all install demo test test-full bench bench-peers asan tsan fuzz format lint clean help
