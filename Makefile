@@ -75,7 +75,7 @@ clean: ## remove the build folders
 
 help: ## this list
 	@echo "make TARGET:"
-	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  %-10s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  %-12s %s\n' "$$t" "$$d"; done
 
 comma := ,
 .PHONY: all install demo test test-full bench bench-peers asan tsan fuzz format lint clean help
