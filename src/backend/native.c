@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The native backend: loading and freeing models, and what they are (mica_info).
+#include "backend/tokenizer_load.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "infer/internal.h"
@@ -111,23 +112,30 @@ static mica_model *finish(mica_model *m, double started) {
 }
 
 // A folder without tokenizer.json still computes on token ids.
-static bool load_tokenizer(mica_model *m, const char *path, mica_error *err) {
+static bool load_tokenizer(mica_model *m, const mica_checkpoint *ck, mica_error *err) {
+    const char *path = mica_checkpoint_path(ck);
+    if (mica_checkpoint_gguf(ck)) return (m->tokenizer = mica_tokenizer_from_gguf(mica_checkpoint_gguf(ck), err));
     char *file = mica_path_join(path, "tokenizer.json");
     if (!file) return mica_fail_memory(err, strlen(path), "a path");
-    bool absent = mica_is_dir(path) && !mica_is_file(file);
+    bool absent = !mica_is_file(file);
     mica_free(file);
     return absent || (m->tokenizer = mica_tokenizer_load(path, err));
 }
 
+// The tokenizer comes first: what reading it maps is gone again before the weights take their memory.
 mica_model *mica_model_load(const char *path, const mica_load_options *options, mica_error *err) {
     double started = mica_now();
     mica_model *m = new_model(options, err);
     mica_checkpoint *ck = m ? mica_checkpoint_open(path, err) : NULL;
-    if (ck) {
+    bool ok = ck && load_tokenizer(m, ck, err);
+    if (ok) {
         info_from_checkpoint(ck, &m->info);
+        mica_checkpoint_rest(ck);
         m->net = mica_net_load(ck, m->device, err);
+    } else {
+        mica_checkpoint_free(ck);
     }
-    if (m && m->net && load_tokenizer(m, path, err)) return finish(m, started);
+    if (ok && m->net) return finish(m, started);
     mica_model_free(m);
     return NULL;
 }

@@ -38,7 +38,7 @@ typedef struct mica_quant_rows {
 
 /** Affine rows that lie in a form of their own, such as GGML's blocks, and are taken apart a run at a time. */
 typedef struct mica_quant_blocks mica_quant_blocks;
-enum { MICA_QUANT_RUN = 256 };
+enum { MICA_QUANT_RUN = 1024 };
 struct mica_quant_blocks {
     /** Inputs first … first+n-1 of `row` (first a multiple of MICA_QUANT_RUN, n at most that and whole groups): codes [n],
      * scales and biases [n/group_size] as scale_dtype. False if that type does not hold one of them exactly; all are written

@@ -83,7 +83,7 @@ typedef struct mica_pack_part {
     bool gated;                // blocks of MICA_GATE_BLOCK rows go to every second block, not one after another
     const void *words, *scales, *biases; // the rows as MLX stores them, of any alignment,
     const mica_quant_blocks *blocks;     // or to be read, where that is not NULL
-    void (*done)(void *ctx, size_t first, size_t rows); // NULL, or told which of its rows were read; called from any thread
+    void (*done)(void *ctx, size_t bytes); // NULL, or told how many bytes more are packed; called from any thread
     void *ctx;
     _Atomic bool inexact;      // set if blocks hold scales that params' scale_dtype does not: the weight is useless
     size_t task, step;         // the device's own

@@ -214,15 +214,9 @@ void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w) {
     }
 }
 
-// Where rows do not lie in order (see stored_row), some pages are read twice.
-void mica_checkpoint_forget_rows(const mica_checkpoint *c, const mica_weight *w, size_t first, size_t rows) {
-    if (c->gguf && w->blocks.read)
-        mica_gguf_forget_bytes(c->gguf, w->blocks.data + first * w->blocks.row_bytes, rows * w->blocks.row_bytes);
-    const mica_stored *parts[] = {&w->weight, &w->scales, &w->biases};
-    for (size_t i = 0; c->st && i < MICA_COUNT(parts); i++) {
-        const mica_stored *t = parts[i]->name ? mica_safetensors_find(c->st, parts[i]->name) : NULL;
-        if (t) mica_safetensors_forget_part(c->st, t, first * (t->bytes / (size_t)w->out), rows * (t->bytes / (size_t)w->out));
-    }
+void mica_checkpoint_rest(const mica_checkpoint *c) {
+    if (c->gguf) mica_gguf_rest(c->gguf);
+    if (c->st) mica_safetensors_rest(c->st);
 }
 
 void mica_weight_row(const mica_weight *w, int64_t row, float *out) {

@@ -47,8 +47,8 @@ bool mica_weight_unpack(mica_weight *w, mica_error *err);
 void mica_weight_release(mica_weight *w);
 /** Drops the mapped pages behind w from memory; call it once the weight was copied elsewhere. */
 void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w);
-/** The same for some rows of a quantised weight. Safe from several threads. */
-void mica_checkpoint_forget_rows(const mica_checkpoint *c, const mica_weight *w, size_t first, size_t rows);
+/** Drops all mapped pages; what is still needed is read again. Safe from several threads. */
+void mica_checkpoint_rest(const mica_checkpoint *c);
 /** Row `row` of the weight as f32, dequantised; out [in]. For tests and small uses. */
 void mica_weight_row(const mica_weight *w, int64_t row, float *out);
 

@@ -392,8 +392,8 @@ const mica_gguf_tensor *mica_gguf_find(const mica_gguf *g, const char *name) {
     return mica_strmap_get(&g->names, name, strlen(name), &t) ? (const mica_gguf_tensor *)t : NULL;
 }
 
-void mica_gguf_forget_bytes(const mica_gguf *g, const unsigned char *data, size_t bytes) {
-    mica_map_forget(&g->map, (size_t)(data - g->map.data), bytes);
+void mica_gguf_forget(const mica_gguf *g, const mica_gguf_tensor *t) {
+    mica_map_forget(&g->map, (size_t)(t->data - g->map.data), t->bytes);
 }
 
-void mica_gguf_forget(const mica_gguf *g, const mica_gguf_tensor *t) { mica_gguf_forget_bytes(g, t->data, t->bytes); }
+void mica_gguf_rest(const mica_gguf *g) { mica_map_forget(&g->map, 0, g->map.size); }

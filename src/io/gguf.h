@@ -49,9 +49,9 @@ const char *mica_gguf_path(const mica_gguf *g);
 size_t mica_gguf_tensor_count(const mica_gguf *g);
 const mica_gguf_tensor *mica_gguf_tensor_at(const mica_gguf *g, size_t i);
 const mica_gguf_tensor *mica_gguf_find(const mica_gguf *g, const char *name);
-/** Drops pages from memory: a tensor's, or some bytes of one. */
+/** Drops pages from memory: a tensor's, or the whole file's. */
 void mica_gguf_forget(const mica_gguf *g, const mica_gguf_tensor *t);
-void mica_gguf_forget_bytes(const mica_gguf *g, const unsigned char *data, size_t bytes);
+void mica_gguf_rest(const mica_gguf *g);
 /** Scalars: false when the key is absent or of another kind (any integer type fits int; any number fits float). */
 bool mica_gguf_int(const mica_gguf *g, const char *key, int64_t *out);
 bool mica_gguf_float(const mica_gguf *g, const char *key, double *out);

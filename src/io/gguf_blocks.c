@@ -25,11 +25,11 @@ static inline void fifth_bits(const unsigned char *bits, uint8_t *codes) {
     }
 }
 
-static void q4_0(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 2, codes); }
-static void q4_1(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 4, codes); }
-static void q5_0(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 6, codes), fifth_bits(p + 2, codes); }
-static void q5_1(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 8, codes), fifth_bits(p + 4, codes); }
-static void q8_0(const unsigned char *p, uint8_t *codes) {
+static inline void q4_0(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 2, codes); }
+static inline void q4_1(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 4, codes); }
+static inline void q5_0(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 6, codes), fifth_bits(p + 2, codes); }
+static inline void q5_1(const unsigned char *p, uint8_t *codes) { nibbles_32(p + 8, codes), fifth_bits(p + 4, codes); }
+static inline void q8_0(const unsigned char *p, uint8_t *codes) {
     for (int i = 0; i < 32; i++) codes[i] = p[2 + i] ^ 0x80; // signed to offset
 }
 
@@ -49,13 +49,6 @@ static inline bool half_shifted(uint16_t d, int up, uint16_t *out) {
 
 static inline bool half_is_nan(uint16_t h) { return (h & 0x7FFF) > 0x7C00; }
 
-static bool small_halves(const unsigned char *p, int up, uint16_t *scale, uint16_t *bias) {
-    *scale = bits_at(p);
-    if (up) return half_shifted(*scale, up, bias) && !half_is_nan(*scale);
-    *bias = bits_at(p + 2);
-    return !half_is_nan(*scale) && !half_is_nan(*bias);
-}
-
 // ---- super-blocks of 256 -----------------------------------------------------------------------------
 // Weights come in chunks whose 32 bytes hold, bit pair after bit pair, runs of 32 consecutive weights.
 static void crumbs_256(const unsigned char *q, uint8_t *codes) {
@@ -74,7 +67,7 @@ static void high_bits_256(const unsigned char *bits, int shift, uint8_t *codes) 
         for (int i = 0; i < 32; i++) codes[run * 32 + i] |= (uint8_t)((bits[i] >> run & 1) << shift);
 }
 
-static void q2_k(const unsigned char *p, uint8_t *codes) { crumbs_256(p + 16, codes); }
+static inline void q2_k(const unsigned char *p, uint8_t *codes) { crumbs_256(p + 16, codes); }
 
 static void q2_k_scales(const unsigned char *p, float *scales, float *biases) {
     float d = half_at(p + 80), dmin = half_at(p + 82);
@@ -85,7 +78,7 @@ static void q2_k_scales(const unsigned char *p, float *scales, float *biases) {
 }
 
 // p: 32 bytes of high bits, 64 of low pairs, 12 of 6-bit scales, d. A set high bit means "do not subtract 4".
-static void q3_k(const unsigned char *p, uint8_t *codes) {
+static inline void q3_k(const unsigned char *p, uint8_t *codes) {
     crumbs_256(p + 32, codes);
     high_bits_256(p, 2, codes);
 }
@@ -115,15 +108,15 @@ static void paired_scales(const unsigned char *p, float *scales, float *biases) 
     six_bit_pairs(p + 4, half_at(p), half_at(p + 2), scales, biases);
 }
 
-static void q4_k(const unsigned char *p, uint8_t *codes) { nibbles_256(p + 16, codes); }
+static inline void q4_k(const unsigned char *p, uint8_t *codes) { nibbles_256(p + 16, codes); }
 
-static void q5_k(const unsigned char *p, uint8_t *codes) {
+static inline void q5_k(const unsigned char *p, uint8_t *codes) {
     nibbles_256(p + 48, codes);
     high_bits_256(p + 16, 4, codes);
 }
 
 // p: 128 bytes of low nibbles, 64 of high pairs, 16 signed scales, d.
-static void q6_k(const unsigned char *p, uint8_t *codes) {
+static inline void q6_k(const unsigned char *p, uint8_t *codes) {
     for (int run = 0; run < 8; run++) {
         const unsigned char *low = p + run / 4 * 64 + run % 2 * 32, *high = p + 128 + run / 4 * 32;
         for (int i = 0; i < 32; i++)
@@ -140,20 +133,36 @@ static void q6_k_scales(const unsigned char *p, float *scales, float *biases) {
 }
 
 // ---- table -------------------------------------------------------------------------------------------
+// A function a type that takes many blocks apart, so that the one for a block is inlined.
+#define RUN(type, weights, bytes)                                                             \
+    static void type##_run(const unsigned char *p, size_t n, uint8_t *codes) {                \
+        for (size_t i = 0; i < n; i++) type(p + i * (bytes), codes + i * (weights));          \
+    }
+RUN(q4_0, 32, 18)
+RUN(q4_1, 32, 20)
+RUN(q5_0, 32, 22)
+RUN(q5_1, 32, 24)
+RUN(q8_0, 32, 34)
+RUN(q2_k, 256, 84)
+RUN(q3_k, 256, 110)
+RUN(q4_k, 256, 144)
+RUN(q5_k, 256, 176)
+RUN(q6_k, 256, 210)
+
 static const struct block_type {
     unsigned weights, bytes;
     int bits, group;
-    void (*codes)(const unsigned char *block, uint8_t *codes);
+    void (*codes)(const unsigned char *blocks, size_t n, uint8_t *codes);
     void (*scales)(const unsigned char *block, float *scales, float *biases); // NULL: a block of 32, its bias
     int up;                                                                   // is -2^up scales, or stored if that is 0
 } blocks[] = {
     [MICA_GGML_F32] = {1, 4, 0, 0, NULL, NULL, 0}, [MICA_GGML_F16] = {1, 2, 0, 0, NULL, NULL, 0},
-    [MICA_GGML_BF16] = {1, 2, 0, 0, NULL, NULL, 0}, [MICA_GGML_Q4_0] = {32, 18, 4, 32, q4_0, NULL, 3},
-    [MICA_GGML_Q4_1] = {32, 20, 4, 32, q4_1, NULL, 0}, [MICA_GGML_Q5_0] = {32, 22, 5, 32, q5_0, NULL, 4},
-    [MICA_GGML_Q5_1] = {32, 24, 5, 32, q5_1, NULL, 0}, [MICA_GGML_Q8_0] = {32, 34, 8, 32, q8_0, NULL, 7},
-    [MICA_GGML_Q2_K] = {256, 84, 2, 16, q2_k, q2_k_scales, 0}, [MICA_GGML_Q3_K] = {256, 110, 3, 16, q3_k, q3_k_scales, 0},
-    [MICA_GGML_Q4_K] = {256, 144, 4, 32, q4_k, paired_scales, 0}, [MICA_GGML_Q5_K] = {256, 176, 5, 32, q5_k, paired_scales, 0},
-    [MICA_GGML_Q6_K] = {256, 210, 6, 16, q6_k, q6_k_scales, 0},
+    [MICA_GGML_BF16] = {1, 2, 0, 0, NULL, NULL, 0}, [MICA_GGML_Q4_0] = {32, 18, 4, 32, q4_0_run, NULL, 3},
+    [MICA_GGML_Q4_1] = {32, 20, 4, 32, q4_1_run, NULL, 0}, [MICA_GGML_Q5_0] = {32, 22, 5, 32, q5_0_run, NULL, 4},
+    [MICA_GGML_Q5_1] = {32, 24, 5, 32, q5_1_run, NULL, 0}, [MICA_GGML_Q8_0] = {32, 34, 8, 32, q8_0_run, NULL, 7},
+    [MICA_GGML_Q2_K] = {256, 84, 2, 16, q2_k_run, q2_k_scales, 0}, [MICA_GGML_Q3_K] = {256, 110, 3, 16, q3_k_run, q3_k_scales, 0},
+    [MICA_GGML_Q4_K] = {256, 144, 4, 32, q4_k_run, paired_scales, 0}, [MICA_GGML_Q5_K] = {256, 176, 5, 32, q5_k_run, paired_scales, 0},
+    [MICA_GGML_Q6_K] = {256, 210, 6, 16, q6_k_run, q6_k_scales, 0},
 };
 
 bool mica_ggml_affine(mica_ggml_type type, mica_quant_spec *spec) {
@@ -173,7 +182,12 @@ size_t mica_ggml_row_bytes(mica_ggml_type type, size_t in) { return in / blocks[
 
 static bool unpack_halves(const struct block_type *b, const unsigned char *p, size_t n, uint16_t *scales, uint16_t *biases) {
     bool exact = true;
-    for (size_t i = 0; i < n; i++) exact &= small_halves(p + i * b->bytes, b->up, scales + i, biases + i);
+    for (size_t i = 0; i < n; i++, p += b->bytes) {
+        scales[i] = bits_at(p);
+        if (b->up) exact &= half_shifted(scales[i], b->up, &biases[i]);
+        else biases[i] = bits_at(p + 2);
+        exact &= !half_is_nan(scales[i]) & !half_is_nan(biases[i]);
+    }
     return exact;
 }
 
@@ -181,7 +195,7 @@ bool mica_ggml_unpack_run(mica_ggml_type type, mica_dtype scale_dtype, const uns
                           void *biases) {
     const struct block_type *b = &blocks[type];
     size_t groups = b->weights / (unsigned)b->group, count = n / b->weights;
-    for (size_t i = 0; i < count; i++) b->codes(src + i * b->bytes, codes + i * b->weights);
+    b->codes(src, count, codes);
     if (scale_dtype == MICA_F16) return unpack_halves(b, src, count, scales, biases);
     float *s = scales, *m = biases;
     for (size_t i = 0; i < count; i++, s += groups, m += groups) {

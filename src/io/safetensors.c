@@ -345,9 +345,11 @@ bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const ch
     return true;
 }
 
-void mica_safetensors_forget_part(const mica_safetensors *st, const mica_stored *t, size_t offset, size_t bytes) {
+void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t) {
     const shard *s = shard_of(st, t);
-    if (s && bytes) mica_map_forget(&s->map, (size_t)((const unsigned char *)t->data - s->map.data) + offset, bytes);
+    if (s && t->bytes) mica_map_forget(&s->map, (size_t)((const unsigned char *)t->data - s->map.data), t->bytes);
 }
 
-void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t) { mica_safetensors_forget_part(st, t, 0, t->bytes); }
+void mica_safetensors_rest(const mica_safetensors *st) {
+    for (size_t i = 0; i < st->shard_count; i++) mica_map_forget(&st->shards[i].map, 0, st->shards[i].map.size);
+}

@@ -29,8 +29,8 @@ const char *mica_safetensors_metadata(const mica_safetensors *st, const char *ke
 bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const char **key, const char **value);
 /** Drops a tensor's pages from memory (they are read again from the file if touched). */
 void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t);
-/** The same for some of its bytes. */
-void mica_safetensors_forget_part(const mica_safetensors *st, const mica_stored *t, size_t offset, size_t bytes);
+/** All pages of all files. */
+void mica_safetensors_rest(const mica_safetensors *st);
 
 // ---- writing -------------------------------------------------------------------------------------------
 typedef struct mica_st_writer mica_st_writer;

@@ -105,7 +105,7 @@ static bool view(void *ctx, const char *module, int64_t out, int64_t in, mica_we
     return true;
 }
 
-static void forget(void *ctx, const mica_weight *w, size_t first, size_t rows) { (void)ctx, (void)w, (void)first, (void)rows; }
+static void rest(void *ctx) { (void)ctx; }
 
 static const char *find_shape(const char *shape, mica_error *err) {
     mica_buf known = {0};
@@ -128,7 +128,7 @@ mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica
         net->config = net->own_config;
         net->device = device;
         random_source r = {.net = net, .bits = bits, .state = 88172645463325252u};
-        if (mica_net_fill(net, (mica_source){&r, has, view, forget}, err)) return net;
+        if (mica_net_fill(net, (mica_source){&r, has, view, rest}, err)) return net;
     }
     mica_net_free(net);
     return NULL;

@@ -6,6 +6,7 @@
 #include "engine/scope.h"
 #include "engine/state.h"
 #include "mica/ops.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,10 +15,10 @@ static bool checkpoint_has(void *ctx, const char *module) { return mica_checkpoi
 static bool checkpoint_view(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
     return mica_checkpoint_view(ctx, module, out, in, w, err);
 }
-static void checkpoint_forget(void *ctx, const mica_weight *w, size_t first, size_t rows) { mica_checkpoint_forget_rows(ctx, w, first, rows); }
+static void checkpoint_rest(void *ctx) { mica_checkpoint_rest(ctx); }
 
 mica_source mica_checkpoint_source(mica_checkpoint *c) {
-    return (mica_source){c, checkpoint_has, checkpoint_view, checkpoint_forget};
+    return (mica_source){c, checkpoint_has, checkpoint_view, checkpoint_rest};
 }
 
 // ---- tensors as arrays ----------------------------------------------------------------------------------------
@@ -71,19 +72,21 @@ static bool note(mica_loader *ld, mica_weight *w, const char *module, size_t fir
     return true;
 }
 
-static void forget_part(void *ctx, size_t first, size_t rows) {
-    const mica_unpacked *u = ctx;
-    u->source->forget(u->source->ctx, &u->weight, first, rows);
+// The file's pages go all at once, every few megabytes: dropping each part's own costs more than reading it.
+static void count_packed(void *ctx, size_t bytes) {
+    enum { STEP = 4 << 20 };
+    mica_loader *ld = ctx;
+    size_t before = atomic_fetch_add(&ld->packed, bytes);
+    if (before / STEP != (before + bytes) / STEP) ld->source.rest(ld->source.ctx);
 }
 
 // Packs `count` noted parts; their weights are in `base` at their offsets. False: a scale did not fit its type.
 static void pack(mica_loader *ld, mica_unpacked *u, size_t count, mica_pack_part *parts, unsigned char *base) {
     for (size_t i = 0; i < count; i++, u++) {
         const mica_weight *w = &u->weight;
-        u->source = &ld->source;
-        parts[i] = (mica_pack_part){.params = &u->linear->packed, .packed = base + u->offset, .first = u->first, .gated = u->gated, .rows = (size_t)w->out,
-                                    .words = w->weight.data, .scales = w->scales.data, .biases = w->biases.data,
-                                    .blocks = w->blocks.read ? &w->blocks : NULL, .done = forget_part, .ctx = u};
+        parts[i] = (mica_pack_part){.params = &u->linear->packed, .packed = base + u->offset, .first = u->first, .gated = u->gated,
+                                    .rows = (size_t)w->out, .words = w->weight.data, .scales = w->scales.data, .biases = w->biases.data,
+                                    .blocks = w->blocks.read ? &w->blocks : NULL, .done = count_packed, .ctx = ld};
     }
     mica_device *d = mica_scope_device(ld->scope);
     d->pack_parts(d, parts, count);
@@ -137,6 +140,7 @@ bool mica_load_finish(mica_loader *ld) {
     mica_buffer *arena = new_arena(ld, ld->arena);
     if (arena) pack(ld, ld->unpacked, ld->count, parts, arena->data);
     bool ok = arena && keep_all(ld, parts, arena);
+    ld->source.rest(ld->source.ctx);
     mica_buffer_release(arena);
     mica_free(parts);
     return ok;

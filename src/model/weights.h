@@ -24,7 +24,7 @@ typedef struct mica_source {
     bool (*has)(void *ctx, const char *module);
     /** As mica_checkpoint_view: what blocks read must live as long as the source. */
     bool (*view)(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
-    void (*forget)(void *ctx, const mica_weight *w, size_t first, size_t rows); // rows that were copied; called from any thread
+    void (*rest)(void *ctx); // what was read so far has been copied: drop it from memory; called from any thread
 } mica_source;
 mica_source mica_checkpoint_source(mica_checkpoint *c);
 
@@ -34,7 +34,6 @@ typedef struct mica_unpacked {
     mica_weight weight;
     size_t offset, first; // where the linear's weight starts in the arena; the part's first output
     bool gated;           // mica_pack_part's
-    const mica_source *source;
     char name[128];
 } mica_unpacked;
 
@@ -49,6 +48,7 @@ typedef struct mica_loader {
     int64_t bytes, mapped; // loaded so far; of these, used in place
     mica_unpacked *unpacked;
     size_t count, capacity, arena; // of unpacked; bytes that they will take
+    _Atomic size_t packed;         // bytes, so far
 } mica_loader;
 
 typedef struct mica_module {

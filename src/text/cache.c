@@ -130,7 +130,10 @@ bool mica_cache_load(mica_tables *t, const mica_cache_key *key) {
     bool mapped = path && mica_map_open(&map, path, NULL);
     mica_free(path);
     if (!mapped) return false;
-    if (map.data && mica_cache_open(t, map.data, map.size, key)) return t->map = map, true;
+    if (map.data && mica_cache_open(t, map.data, map.size, key)) {
+        mica_map_forget(&map, 0, map.size); // checking has touched all of it; texts need little
+        return t->map = map, true;
+    }
     mica_map_close(&map);
     memset(t, 0, sizeof *t);
     return false;

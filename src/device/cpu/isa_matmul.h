@@ -70,6 +70,12 @@ typedef struct mica_cpu_direct {
     bool rows_alone; // each row as if m were 1 (m is MICA_DIRECT_ROWS at most)
 } mica_cpu_direct;
 
+typedef struct mica_cpu_packing {
+    const unsigned char *from; // first row
+    size_t row_bytes, rows, chunks, per_tile, tile_bytes;
+    unsigned char *tile;
+} mica_cpu_packing;
+
 typedef struct mica_cpu_matmul_isa {
     mica_cpu_panels f32, bf16;
     void (*dot_f32)(mica_dtype type, const mica_cpu_direct *d); // w in F32, F16 or BF16
@@ -77,5 +83,9 @@ typedef struct mica_cpu_matmul_isa {
     /** x padded with zeros to per_column*depth inputs; n counts outputs, a multiple of 16. */
     void (*tiles_f32)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
     void (*tiles_bf16)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+    /** Writes planes from codes that are a byte each, or from MLX's 4-bit words: `rows` (at most 16) outputs, `row_bytes` apart, `chunks`
+     * whole chunks of each, of which `per_tile` are in a tile. */
+    void (*pack_codes)(int bits, const mica_cpu_packing *p);
+    void (*pack_nibbles)(const mica_cpu_packing *p);
 } mica_cpu_matmul_isa;
 #endif

@@ -119,6 +119,7 @@ enum { PACK_BYTES = 256 << 10 };
 typedef struct pack_job {
     mica_pack_part *parts;
     size_t count, tasks, regions;
+    const mica_cpu_matmul_isa *isa;
 } pack_job;
 
 static size_t part_columns(const mica_pack_part *p) { return (p->rows + MICA_TILE_OUTPUTS - 1) / MICA_TILE_OUTPUTS; }
@@ -153,9 +154,8 @@ static void pack_task(void *ctx, size_t i, size_t thread) {
     mica_pack_part *p = part_of_task(j, task);
     mica_cpu_tiles t = mica_cpu_tiles_of(p->params);
     size_t first = (task - p->task) * p->step, last = MICA_MIN(first + p->step, part_columns(p));
-    if (!mica_cpu_tiles_pack(&t, p, first, last)) atomic_store_explicit(&p->inexact, true, memory_order_relaxed);
-    size_t row = first * MICA_TILE_OUTPUTS;
-    if (p->done) p->done(p->ctx, row, MICA_MIN(last * MICA_TILE_OUTPUTS, p->rows) - row);
+    if (!mica_cpu_tiles_pack(&t, j->isa, p, first, last)) atomic_store_explicit(&p->inexact, true, memory_order_relaxed);
+    if (p->done) p->done(p->ctx, (last - first) * t.per_column * t.bytes);
 }
 
 size_t mica_cpu_packed_size(mica_device *d, const mica_params *params) {
@@ -169,7 +169,7 @@ size_t mica_cpu_packed_size(mica_device *d, const mica_params *params) {
 
 void mica_cpu_pack_parts(mica_device *d, mica_pack_part *parts, size_t count) {
     mica_pool *pool = ((mica_cpu_device *)d)->pool;
-    pack_job j = {parts, count, cut_parts(parts, count), mica_pool_threads(pool)};
+    pack_job j = {parts, count, cut_parts(parts, count), mica_pool_threads(pool), &((mica_cpu_device *)d)->isa->matmul};
     mica_pool_run(pool, (j.tasks + j.regions - 1) / j.regions * j.regions, pack_task, &j);
 }
 

@@ -36,12 +36,18 @@ static inline uint32_t split_nibbles(uint32_t w) {
     return ((even | even >> 8) & 0xFFFFu) | (odd | odd >> 8) << 16;
 }
 
-// Codes of one tile from rows that start at `words`, 4 bits.
-static void pack_nibbles(const unsigned char *words, size_t row_bytes, size_t rows, size_t dwords, unsigned char *tile) {
-    for (size_t o = 0; o < rows; o++)
-        for (size_t d = 0; d < dwords; d++) {
-            uint32_t u = split_nibbles(load_u32(words + o * row_bytes + 4 * d));
-            memcpy(tile + d * VECTOR + 4 * o, &u, 4);
+static unsigned char *chunk_at(const mica_cpu_packing *p, int bits, size_t chunk) {
+    return p->tile + chunk / p->per_tile * p->tile_bytes + chunk % p->per_tile * (size_t)bits * VECTOR;
+}
+
+void mica_cpu_pack_nibbles(const mica_cpu_packing *p) {
+    for (size_t o = 0; o < p->rows; o++)
+        for (size_t c = 0; c < p->chunks; c++) {
+            unsigned char *to = chunk_at(p, 4, c) + 4 * o;
+            for (size_t d = 0; d < 4; d++) {
+                uint32_t u = split_nibbles(load_u32(p->from + o * p->row_bytes + 16 * c + 4 * d));
+                memcpy(to + d * VECTOR, &u, 4);
+            }
         }
 }
 
@@ -71,15 +77,19 @@ static inline void pack_chunk(const uint8_t *codes, unsigned bits, unsigned char
     else pack_plane(c, (unsigned)width[0], (unsigned)width[1], pack_plane(c, 0, (unsigned)width[0], to));
 }
 
-// Constants for `bits` make the difference between shifts and loops here.
-static void pack_output(const uint8_t *codes, size_t chunks, int bits, unsigned char *to) {
-    for (size_t c = 0; c < chunks; c++, codes += CHUNK, to += (size_t)bits * VECTOR) switch (bits) {
-        case 2: pack_chunk(codes, 2, to); break;
-        case 3: pack_chunk(codes, 3, to); break;
-        case 4: pack_chunk(codes, 4, to); break;
-        case 5: pack_chunk(codes, 5, to); break;
-        case 6: pack_chunk(codes, 6, to); break;
-        case 8: pack_chunk(codes, 8, to); break;
+// One output's; constants for `bits` make the difference between shifts and loops here.
+static inline void pack_row(const mica_cpu_packing *p, int bits, size_t o) {
+    for (size_t c = 0; c < p->chunks; c++) pack_chunk(p->from + o * p->row_bytes + c * CHUNK, (unsigned)bits, chunk_at(p, bits, c) + 4 * o);
+}
+
+void mica_cpu_pack_codes(int bits, const mica_cpu_packing *p) {
+    for (size_t o = 0; o < p->rows; o++) switch (bits) {
+        case 2: pack_row(p, 2, o); break;
+        case 3: pack_row(p, 3, o); break;
+        case 4: pack_row(p, 4, o); break;
+        case 5: pack_row(p, 5, o); break;
+        case 6: pack_row(p, 6, o); break;
+        case 8: pack_row(p, 8, o); break;
         }
 }
 
@@ -96,10 +106,9 @@ static void unpack_codes(const unsigned char *from, int bits, size_t n, uint8_t 
     }
 }
 
-// `from`: the tile's first group of the column's first output, rows `row_bytes` apart.
-static unsigned char *pack_scales(const mica_cpu_tiles *t, const unsigned char *from, size_t row_bytes, size_t groups, size_t rows,
-                                  unsigned char *to) {
-    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2;
+// `from`: the tile's first group of the column's first output, rows `row_bytes` apart. Constant sizes make loads of the copies.
+static inline unsigned char *copy_scales(const mica_cpu_tiles *t, size_t size, const unsigned char *from, size_t row_bytes, size_t groups,
+                                         size_t rows, unsigned char *to) {
     for (size_t g = 0; g < t->groups; g++, to += OUTPUTS * size) {
         if (g >= groups || rows < OUTPUTS) memset(to, 0, OUTPUTS * size);
         for (size_t o = 0; g < groups && o < rows; o++) memcpy(to + o * size, from + o * row_bytes + g * size, size);
@@ -107,7 +116,12 @@ static unsigned char *pack_scales(const mica_cpu_tiles *t, const unsigned char *
     return to;
 }
 
-// A run of inputs of the outputs of one column: 4-bit words as they are, other codes as bytes.
+static unsigned char *pack_scales(const mica_cpu_tiles *t, const unsigned char *from, size_t row_bytes, size_t groups, size_t rows,
+                                  unsigned char *to) {
+    return t->scale_dtype == MICA_F32 ? copy_scales(t, 4, from, row_bytes, groups, rows, to) : copy_scales(t, 2, from, row_bytes, groups, rows, to);
+}
+
+// A run of inputs of the outputs of one column, and where its scales are.
 typedef struct run {
     size_t rows, inputs;
     const unsigned char *words, *scales, *biases; // first row
@@ -119,33 +133,35 @@ typedef struct buffers {
     float scales[OUTPUTS][MICA_QUANT_RUN / 16], biases[OUTPUTS][MICA_QUANT_RUN / 16];
 } buffers;
 
-static void pack_run(const mica_cpu_tiles *t, const run *r, bool nibbles, const buffers *b, unsigned char *tile) {
-    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2;
+static void pack_run(const mica_cpu_tiles *t, const mica_cpu_matmul_isa *isa, const run *r, bool nibbles, const buffers *b, unsigned char *tile) {
+    size_t size = t->scale_dtype == MICA_F32 ? 4 : 2, chunks = (r->inputs + CHUNK - 1) / CHUNK, tiles = (r->inputs + t->depth - 1) / t->depth;
+    mica_cpu_packing p = {.from = nibbles ? r->words : b->codes[0], .row_bytes = nibbles ? r->words_row : MICA_QUANT_RUN, .rows = r->rows,
+                       .chunks = chunks, .per_tile = t->depth / CHUNK, .tile_bytes = t->bytes, .tile = tile};
+    for (size_t i = 0; i < tiles && (r->rows < OUTPUTS || r->inputs < tiles * t->depth); i++) memset(tile + i * t->bytes, 0, t->codes);
+    if (nibbles) isa->pack_nibbles(&p);
+    else isa->pack_codes(t->bits, &p);
     for (size_t k = 0; k < r->inputs; k += t->depth, tile += t->bytes) {
-        size_t n = MICA_MIN(r->inputs - k, t->depth), chunks = (n + CHUNK - 1) / CHUNK, at = k / (size_t)t->group * size;
-        if (r->rows < OUTPUTS || n < t->depth) memset(tile, 0, t->codes);
-        if (nibbles) pack_nibbles(r->words + k / 2, r->words_row, r->rows, n / 8, tile);
-        for (size_t o = 0; !nibbles && o < r->rows; o++) pack_output(b->codes[o] + k, chunks, t->bits, tile + 4 * o);
-        unsigned char *to = pack_scales(t, r->scales + at, r->scales_row, n / (size_t)t->group, r->rows, tile + t->codes);
-        pack_scales(t, r->biases + at, r->scales_row, n / (size_t)t->group, r->rows, to);
+        size_t groups = MICA_MIN(r->inputs - k, t->depth) / (size_t)t->group, at = k / (size_t)t->group * size;
+        unsigned char *to = pack_scales(t, r->scales + at, r->scales_row, groups, r->rows, tile + t->codes);
+        pack_scales(t, r->biases + at, r->scales_row, groups, r->rows, to);
     }
 }
 
-// Rows row … of a part, inputs k … k+n-1; what the buffers hold past n is zero.
+// Codes of rows row … of a part, inputs k … as bytes, up to a whole chunk; scales, if the part is read from blocks.
 static bool read_run(const mica_cpu_tiles *t, const mica_pack_part *p, size_t row, size_t k, run *r, buffers *b) {
     bool exact = true;
     size_t rest = (r->inputs + CHUNK - 1) / CHUNK * CHUNK - r->inputs;
     for (size_t o = 0; o < r->rows; o++) {
         if (p->blocks) exact &= p->blocks->read(p->blocks, t->scale_dtype, row + o, k, r->inputs, b->codes[o], b->scales[o], b->biases[o]);
         else if (t->bits == 8) memcpy(b->codes[o], r->words + o * r->words_row, r->inputs);
-        else if (t->bits != 4) unpack_codes(r->words + o * r->words_row, t->bits, r->inputs, b->codes[o]);
-        memset(b->codes[o] + r->inputs, 0, rest);
+        else unpack_codes(r->words + o * r->words_row, t->bits, r->inputs, b->codes[o]);
+        if (rest) memset(b->codes[o] + r->inputs, 0, rest);
     }
     if (p->blocks) r->scales = (const unsigned char *)b->scales, r->biases = (const unsigned char *)b->biases, r->scales_row = sizeof b->scales[0];
     return exact;
 }
 
-bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_pack_part *p, size_t first, size_t last) {
+bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_cpu_matmul_isa *isa, const mica_pack_part *p, size_t first, size_t last) {
     size_t size = t->scale_dtype == MICA_F32 ? 4 : 2;
     buffers b;
     bool exact = true;
@@ -164,8 +180,9 @@ bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_pack_part *p, size_
                 r.words = (const unsigned char *)p->words + row * r.words_row + k * (size_t)t->bits / 8;
                 r.scales = (const unsigned char *)p->scales + at, r.biases = (const unsigned char *)p->biases + at;
             }
-            exact &= read_run(t, p, row, k, &r, &b);
-            pack_run(t, &r, !p->blocks && t->bits == 4, &b, tile);
+            bool nibbles = !p->blocks && t->bits == 4 && r.inputs % CHUNK == 0;
+            if (!nibbles) exact &= read_run(t, p, row, k, &r, &b);
+            pack_run(t, isa, &r, nibbles, &b, tile);
         }
     }
     return exact;

@@ -15,7 +15,10 @@ static inline size_t mica_cpu_tiles_size(const mica_cpu_tiles *t) { return t->co
 
 /** Writes tile columns [first, last) of a part (counted from its own first row). False if blocks hold a scale that the weight's
  * scale_dtype does not. */
-bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_pack_part *part, size_t first, size_t last);
+bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_cpu_matmul_isa *isa, const mica_pack_part *part, size_t first, size_t last);
+/** Plain C for mica_cpu_matmul_isa. */
+void mica_cpu_pack_codes(int bits, const mica_cpu_packing *p);
+void mica_cpu_pack_nibbles(const mica_cpu_packing *p);
 /** The k inputs from k0 on of output `row`, dequantised: scale*code + bias, each operation rounded to f32. */
 void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, size_t row, size_t k0, size_t k, float *to);
 

@@ -2,6 +2,7 @@
 // matmul kernels, level avx2: everything in f32 with FMA; bf16 and f16 are widened as they are loaded.
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
+#include "device/cpu/avx2/pack.h"
 #include "device/cpu/avx2/v16.h"
 
 #define F32_ROWS 6
@@ -12,5 +13,7 @@ void mica_cpu_avx2_matmul(mica_cpu_matmul_isa *isa) {
     isa->f32 = f32_panels;
     isa->dot_f32 = dot_f32;
     isa->tiles_f32 = tiles_f32;
+    isa->pack_codes = mica_cpu_avx2_pack_codes;
+    isa->pack_nibbles = mica_cpu_avx2_pack_nibbles;
 }
 #endif

@@ -55,5 +55,7 @@ void mica_cpu_ref_matmul(mica_cpu_matmul_isa *isa) {
     *isa = (mica_cpu_matmul_isa){
         .f32 = {.columns = COLUMNS, .depth = DEPTH, .gemm = gemm_f32, .from_dense = mica_cpu_ref_panel_dense_f32,
                 .from_tiles = panel_tiles_f32},
+        .pack_codes = mica_cpu_pack_codes,
+        .pack_nibbles = mica_cpu_pack_nibbles,
     };
 }
