@@ -186,7 +186,7 @@ static bool unpack_halves(const struct block_type *b, const unsigned char *p, si
         scales[i] = bits_at(p);
         if (b->up) exact &= half_shifted(scales[i], b->up, &biases[i]);
         else biases[i] = bits_at(p + 2);
-        exact &= !half_is_nan(scales[i]) & !half_is_nan(biases[i]);
+        if (half_is_nan(scales[i]) || half_is_nan(biases[i])) exact = false;
     }
     return exact;
 }
