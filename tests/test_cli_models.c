@@ -233,6 +233,18 @@ static void bench_json(void **state) {
     assert_string_equal(mica_json_get(v->child, "test")->string, "prefill");
     assert_int_equal(mica_json_get(v->child->next, "tokens")->integer, 8);
     spawn_free(&s);
+    s = RUN("bench", MODEL, "--json", "--profile", "--prefill", "4", "--decode", "0", "--repeat", "1");
+    v = mica_json_get(json_of(&arena, &s)->child, "ops");
+    assert_true(v && v->length > 3);
+    for (const mica_json *op = v->child; op; op = op->next) {
+        assert_true(mica_json_get(op, "runs")->integer > 0);
+        assert_true(!op->next || mica_json_get(op, "seconds")->number >= mica_json_get(op->next, "seconds")->number);
+    }
+    spawn_free(&s);
+    s = RUN("bench", MODEL, "--profile", "--prefill", "4", "--decode", "0", "--repeat", "1");
+    assert_done(&s);
+    assert_non_null(strstr(s.text[0], " runs "));
+    spawn_free(&s);
     assert_failed(RUN("bench", "--random", "no-such-shape"), 1, "no-such-shape");
     mica_arena_free(&arena);
 }

@@ -148,11 +148,20 @@ MICA_API bool mica_score(mica_model *model, const int32_t *ids, size_t count, in
 MICA_API void mica_scores_free(mica_scores *scores);
 
 // ---- measuring ----------------------------------------------------------------------------------------
+/** Where time went: all runs of one op together. */
+typedef struct mica_op_time {
+    const char *op;
+    int64_t runs;
+    double seconds;
+} mica_op_time;
+
 typedef struct mica_bench_case {
     bool decode;    // false: one prefill of `tokens`; true: `tokens` decoding steps
     int32_t tokens; // per sequence
     int32_t batch;  // sequences; default 1
     int32_t depth;  // positions already in the cache; default 0
+    mica_op_time *ops; // NULL, or room for `most_ops`: gets the ops that took longest, in order; op NULL past the last
+    size_t most_ops;
 } mica_bench_case;
 typedef struct mica_bench_times {
     double seconds;       // of the case itself

@@ -43,7 +43,7 @@ typedef struct mica_cli_args {
     // score
     int32_t top;
     // tokenize
-    bool jsonl, decode, no_special_tokens, plain, pieces;
+    bool jsonl, decode, no_special_tokens, plain, pieces, profile;
     // convert and bench
     int32_t bits, group_size;
     const char *mode, *dtype, *random;

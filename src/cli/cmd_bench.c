@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_REPEATS = 1000, WARM_PREFILL = 512, WARM_DECODE = 4 };
+enum { MOST_REPEATS = 1000, WARM_PREFILL = 512, WARM_DECODE = 4, MOST_OPS = 24 };
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -30,11 +30,33 @@ static void put_times(mica_cli_json *j, const char *name, const double *seconds,
     mica_cli_json_close(j, ']');
 }
 
+// Ops of the last run that took a thousandth of it or more.
+static void print_ops(const mica_bench_case *c) {
+    double all = 0;
+    for (size_t i = 0; i < c->most_ops; i++) all += c->ops[i].seconds;
+    for (size_t i = 0; i < c->most_ops && c->ops[i].op && c->ops[i].seconds >= all / 1000; i++)
+        printf("  %-24s %8lld runs  %9.4f s  %5.1f %%\n", c->ops[i].op, (long long)c->ops[i].runs, c->ops[i].seconds,
+               100 * c->ops[i].seconds / all);
+}
+
+static void put_ops(mica_cli_json *j, const mica_bench_case *c) {
+    mica_cli_json_open(j, "ops", '[');
+    for (size_t i = 0; i < c->most_ops && c->ops[i].op; i++) {
+        mica_cli_json_open(j, NULL, '{');
+        mica_cli_json_string(j, "op", c->ops[i].op);
+        mica_cli_json_int(j, "runs", c->ops[i].runs);
+        mica_cli_json_double(j, "seconds", c->ops[i].seconds);
+        mica_cli_json_close(j, '}');
+    }
+    mica_cli_json_close(j, ']');
+}
+
 static void report(const mica_cli_args *args, mica_cli_json *j, const mica_bench_case *c, const runs *r) {
     const char *test = c->decode ? "decode" : "prefill";
     double middle = median(r->seconds, r->n), speed = (double)c->tokens * c->batch / middle;
     if (!args->json) {
         printf("%-8s %6d tokens, batch %3d, depth %6d  %9.4f s  %9.1f tokens/s\n", test, c->tokens, c->batch, c->depth, middle, speed);
+        if (c->ops) print_ops(c);
         fflush(stdout);
         return;
     }
@@ -46,6 +68,7 @@ static void report(const mica_cli_args *args, mica_cli_json *j, const mica_bench
     put_times(j, "seconds", r->seconds, r->n);
     if (c->depth) put_times(j, "depth_seconds", r->depth_seconds, r->n);
     mica_cli_json_double(j, "tokens_per_second", speed);
+    if (c->ops) put_ops(j, c);
     mica_cli_json_close(j, '}');
 }
 
@@ -60,7 +83,9 @@ static bool warm_up(mica_model *model, mica_bench_case c, mica_error *err) {
 
 static bool run_case(const mica_cli_args *args, mica_cli_json *j, mica_model *model, mica_bench_case c) {
     runs r = {.n = args->repeat ? (size_t)args->repeat : 3};
+    mica_op_time ops[MOST_OPS];
     mica_error err = {0};
+    if (args->profile) c.ops = ops, c.most_ops = MOST_OPS;
     bool ok = warm_up(model, c, &err);
     for (size_t i = 0; ok && i < r.n; i++) {
         mica_bench_times times;
@@ -113,6 +138,7 @@ static const mica_cli_option options[] = {
     {"random", 0, MICA_CLI_STRING, AT(random), 0, 0, "SHAPE", "random weights of this shape instead of MODEL, such as gemma3-1b"},
     {"bits", 0, MICA_CLI_INT, AT(bits), 0, 8, "B", "with --random: affine weights of B bits; 0: dense bf16 (default)"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, 1e9, "N", "most positions (default: the model's own)"},
+    {"profile", 0, MICA_CLI_FLAG, AT(profile), 0, 0, NULL, "list the time of each op in the last run"},
     {.name = NULL},
 };
 
@@ -123,7 +149,8 @@ const mica_cli_command mica_cli_bench = {
     .description =
         "Times the prompt (prefill) and token by token (decode) on random ids, after a short run to warm up; the median is reported.\n"
         "With --json: [{\"test\":\"prefill\",\"tokens\",\"batch\",\"depth\",\"seconds\":[…],\"tokens_per_second\"},…]; at a depth also\n"
-        "\"depth_seconds\":[…], the time that filling the cache took before.",
+        "\"depth_seconds\":[…], the time that filling the cache took before; with --profile also\n"
+        "\"ops\":[{\"op\",\"runs\",\"seconds\"},…], the longest first.",
     .example = "mica bench smollm2-135m --prefill 128,512 --decode 64\nmica bench --random gemma3-1b --bits 4 --repeat 5",
     .min_words = 0,
     .max_words = 1,

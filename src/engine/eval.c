@@ -59,6 +59,13 @@ static bool bind(mica_device *d, const mica_plan *p, mica_collection *c, mica_er
     return true;
 }
 
+static void run_measured(const mica_kernel *kernel, const mica_call *call, mica_op_clock *clock) {
+    double started = mica_now();
+    kernel->run(call);
+    clock->seconds += mica_now() - started;
+    clock->runs++;
+}
+
 static void run_step(mica_device *d, const mica_plan *p, const mica_step *step, unsigned char *const *bases) {
     const mica_plan_item *item = &p->items[step->item];
     mica_call call;
@@ -69,7 +76,8 @@ static void run_step(mica_device *d, const mica_plan *p, const mica_step *step, 
     }
     call.out.data = bases[step->out.base] + step->out.offset;
     if (step->scratch_size) call.scratch = bases[0] + step->scratch.offset;
-    step->kernel->run(&call);
+    if (d->state->clocks) run_measured(step->kernel, &call, &d->state->clocks[item->op]);
+    else step->kernel->run(&call);
 }
 
 // The nodes of the results become evaluated; an in-place result shares the memory of what it wrote into.

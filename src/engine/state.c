@@ -169,6 +169,12 @@ bool mica_device_attach(mica_device *d, mica_error *err) {
     return true;
 }
 
+void mica_device_measure(mica_device *d, mica_op_clock *clocks) {
+    pthread_mutex_lock(&d->state->run_lock);
+    d->state->clocks = clocks;
+    pthread_mutex_unlock(&d->state->run_lock);
+}
+
 mica_device *mica_device_retain(mica_device *d) {
     atomic_fetch_add(&d->state->refs, 1);
     return d;

@@ -9,6 +9,11 @@
 enum { MICA_SIZE_CLASSES = 256, MICA_MOST_PLANS = 64 };
 typedef struct mica_plan mica_plan;
 
+typedef struct mica_op_clock {
+    uint64_t runs;
+    double seconds;
+} mica_op_clock;
+
 typedef struct mica_device_state {
     _Atomic uint32_t refs;
     mica_kernel kernels[MICA_OP_COUNT];
@@ -20,6 +25,7 @@ typedef struct mica_device_state {
     uint64_t plan_hash[MICA_MOST_PLANS], plan_used[MICA_MOST_PLANS], plan_clock;
     uint64_t plans_built, plans_reused;
     mica_buffer *workspace;
+    mica_op_clock *clocks; // [MICA_OP_COUNT] while somebody measures, else NULL
 } mica_device_state;
 
 /** Memory of the device with one reference, contents undefined; NULL when out of memory or over the limit. */
@@ -31,4 +37,6 @@ void mica_buffer_release(mica_buffer *b);
 /** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */
 bool mica_device_attach(mica_device *d, mica_error *err);
 mica_device *mica_device_retain(mica_device *d);
+/** From now on evaluations add the time of each op to clocks [MICA_OP_COUNT]; NULL: no longer. */
+void mica_device_measure(mica_device *d, mica_op_clock *clocks);
 #endif

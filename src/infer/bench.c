@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Timing of prefill and decode on random ids, one or several sequences at any depth.
 #include "base/rng.h"
+#include "engine/state.h"
 #include "infer/internal.h"
 #include "mica/array.h"
 #include <string.h>
@@ -69,6 +70,33 @@ static void tear_down(bench *b) {
     mica_free(b->rows);
 }
 
+// The case's list of ops, longest first.
+static void list_ops(const mica_op_clock *clocks, const mica_bench_case *c) {
+    for (size_t i = 0; i < c->most_ops; i++) c->ops[i] = (mica_op_time){.op = NULL};
+    for (size_t op = 0; op < MICA_OP_COUNT; op++) {
+        mica_op_time t = {.op = mica_op_table[op].name, .runs = (int64_t)clocks[op].runs, .seconds = clocks[op].seconds};
+        for (size_t i = 0; t.runs && i < c->most_ops; i++) { // sinks to its place; the last one falls off
+            if (c->ops[i].op && c->ops[i].seconds >= t.seconds) continue;
+            mica_op_time other = c->ops[i];
+            c->ops[i] = t, t = other;
+            if (!t.op) break;
+        }
+    }
+}
+
+// The part that counts.
+static bool run_case(bench *b, const mica_bench_case *c, double *seconds, mica_error *err) {
+    mica_op_clock clocks[MICA_OP_COUNT] = {{0}};
+    bool ok = true;
+    if (c->ops) mica_device_measure(b->model->device, clocks);
+    double started = mica_now();
+    if (!c->decode) ok = prefill(b, c->tokens, err);
+    for (int32_t i = 0; ok && c->decode && i < c->tokens; i++) ok = forward(b, 1, true, err);
+    *seconds = mica_now() - started;
+    if (c->ops) mica_device_measure(b->model->device, NULL), list_ops(clocks, c);
+    return ok;
+}
+
 bool mica_bench(mica_model *m, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
     *times = (mica_bench_times){0};
     int32_t batch = c->batch ? c->batch : 1;
@@ -82,10 +110,7 @@ bool mica_bench(mica_model *m, const mica_bench_case *c, mica_bench_times *times
     times->depth_seconds = mica_now() - started;
     // A first step outside the clock: plans are built once per shape, and decoding needs a token to start from.
     if (ok && c->decode) ok = forward(&b, 1, true, err);
-    started = mica_now();
-    if (ok && !c->decode) ok = prefill(&b, c->tokens, err);
-    for (int32_t i = 0; ok && c->decode && i < c->tokens; i++) ok = forward(&b, 1, true, err);
-    times->seconds = mica_now() - started;
+    ok = ok && run_case(&b, c, &times->seconds, err);
     tear_down(&b);
     return ok;
 }
