@@ -73,12 +73,12 @@ static size_t look_up(const mica_draft *d, size_t *length) {
 }
 
 // ---- how much --------------------------------------------------------------------------------------------------
-// In units of a forward of one row. Where it is unknown, each further row adds a fifth (4-bit weights on two Zen 4 cores: 0.1 … 0.25).
+// In units of a forward of one row. Where it is unknown, each further row adds a quarter (4-bit weights on two Zen 4 cores: 0.22 … 0.3).
 static double cost(const mica_draft *d, size_t rows) {
     size_t known = rows;
     while (known > 1 && !(d->seconds[known] > 0)) known--;
     double base = d->seconds[1] > 0 ? d->seconds[known] / d->seconds[1] : 1;
-    return base + (double)(rows - (d->seconds[1] > 0 ? known : 1)) / 5;
+    return base + (double)(rows - (d->seconds[1] > 0 ? known : 1)) / 4;
 }
 
 static size_t best_length(const mica_draft *d, int kind, size_t limit) {
