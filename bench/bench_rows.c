@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Speed of the row and attention kernels: each op at shapes of 1B-parameter models, at every level this CPU has, as
 // CSV.
-//   bench_rows [threads] [op]     threads 0 = all; op = only that one
+//   bench_rows [--quick] [threads] [op]     threads 0 = all; op = only that one; --quick: short runs
 // GB/s counts every input and output byte once (attention: the keys and values of the cache that are seen); GFLOP/s
 // counts 4 * Dh per query and key for attention, nothing elsewhere. The best of several runs within about 0.2 s; with
-// one thread in processor time, which other programs disturb less than wall time.
+// one thread in processor time, which other programs disturb less than wall time. The last column is the share of this
+// machine's limit, of reading or of computing, whichever is nearer; what fits into a cache may exceed that of reading.
 #include "base/half.h"
 #include "device/cpu/cpu.h"
 #include "device/cpu/isa.h"
 #include "device/cpu/rows_kernels.h"
+#include "limits.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +20,22 @@
 
 enum { HUGE_PAGE = 2 << 20 };
 static mica_cpu_device device;
+static bool quick;
+static double read_limit, peak_limit[BENCH_TYPES];
+
+static void find_limits(void) {
+    if (!(read_limit > 0)) read_limit = bench_limit_read(device.pool);
+    for (int type = 0; type < BENCH_TYPES; type++) peak_limit[type] = bench_limit_peak(device.pool, device.isa->name, type);
+    if (!(peak_limit[BENCH_BF16] > 0)) peak_limit[BENCH_BF16] = peak_limit[BENCH_F32];
+}
+
+static void print_line(const char *op, mica_dtype type, const char *what, double t, double bytes, double flops) {
+    double peak = peak_limit[type == MICA_F32 ? BENCH_F32 : BENCH_BF16];
+    double reading = read_limit > 0 ? bytes / t / read_limit : 0, computing = peak > 0 ? flops / t / peak : 0;
+    printf("%s,%s,%s,%s,%.2f,%.1f,%.1f,%.0f\n", op, device.isa->name, mica_dtype_name(type), what, t * 1e6, bytes / t * 1e-9, flops / t * 1e-9,
+           100 * MICA_MAX(reading, computing));
+    fflush(stdout);
+}
 
 static double now(void) {
     struct timespec t;
@@ -34,7 +52,8 @@ static mica_tensor tensor(mica_dtype dtype, int ndim, const int64_t *shape) {
     t.data = mica_alloc_aligned(bytes, bytes < HUGE_PAGE ? 64 : HUGE_PAGE);
     if (!t.data) exit(1);
     if (bytes >= HUGE_PAGE) madvise(t.data, bytes, MADV_HUGEPAGE); // as the device does for its memory
-    for (size_t i = 0; i < n; i++) {
+    size_t distinct = MICA_MIN(n, (size_t)1 << 16); // the rest repeats them
+    for (size_t i = 0; i < distinct; i++) {
         float v = (float)((i * 2654435761u >> 7) % 2001) / 1000.0f - 1.0f;
         uint16_t h = dtype == MICA_BF16 ? mica_f32_to_bf16(v) : mica_f32_to_f16(v);
         if (dtype == MICA_F32)
@@ -44,6 +63,8 @@ static mica_tensor tensor(mica_dtype dtype, int ndim, const int64_t *shape) {
         else
             memset(t.data + i * mica_dtype_size(dtype), 0, mica_dtype_size(dtype));
     }
+    for (size_t i = distinct; i < n; i += distinct)
+        memcpy(t.data + i * mica_dtype_size(dtype), t.data, MICA_MIN(distinct, n - i) * mica_dtype_size(dtype));
     return t;
 }
 #define SHAPE(...)                                                                                                     \
@@ -65,7 +86,7 @@ static void measure(const char *op, const char *what, mica_call *c, double bytes
     c->scratch = mica_alloc_aligned(scratch + 64, 64);
     if (!c->scratch) exit(1);
     double best = 1e9, start = mica_now();
-    for (int i = 0; i < 3 || mica_now() - start < 0.2; i++) {
+    for (int i = 0; i < 3 || mica_now() - start < (quick ? 0.03 : 0.2); i++) {
         double t = now();
         k->run(c);
         best = MICA_MIN(best, now() - t);
@@ -75,9 +96,7 @@ static void measure(const char *op, const char *what, mica_call *c, double bytes
         bytes = bytes_of(&c->out);
         for (int i = 0; i < c->inputs; i++) bytes += bytes_of(&c->in[i]);
     }
-    printf("%s,%s,%s,%s,%.2f,%.1f,%.1f\n", op, device.isa->name, mica_dtype_name(c->in[0].dtype), what, best * 1e6,
-           bytes / best * 1e-9, flops / best * 1e-9);
-    fflush(stdout);
+    print_line(op, c->in[0].dtype, what, best, bytes, flops);
 }
 
 static void release(mica_call *c) {
@@ -185,16 +204,14 @@ static void bench_paged(mica_dtype t, const heads *m, int64_t B, int64_t n, int6
     if (!c.scratch) exit(1);
     double best = 1e9;
     int runs = 0; // from layer to layer, as a model does: every run finds its keys in memory, not in a cache
-    for (double start = mica_now(); runs < 3 || mica_now() - start < 0.3; runs++) {
+    for (double start = mica_now(); runs < 3 || mica_now() - start < (quick ? 0.05 : 0.3); runs++) {
         params.paged.layer = (int32_t)(runs % layers);
         double s = now();
         k->run(&c);
         best = MICA_MIN(best, now() - s);
     }
     double bytes = (double)(B * kv * 2 * m->Hkv * m->Dh) * (double)mica_dtype_size(t);
-    printf("paged_attention,%s,%s,%s,%.2f,%.1f,%.1f\n", device.isa->name, mica_dtype_name(t), what, best * 1e6,
-           bytes / best * 1e-9, 4.0 * (double)m->Dh * pairs / best * 1e-9);
-    fflush(stdout);
+    print_line("paged_attention", t, what, best, bytes, 4.0 * (double)m->Dh * pairs);
     mica_free(c.scratch), release(&c);
 }
 
@@ -231,13 +248,15 @@ static void bench_attention_of(mica_dtype t, const char *only) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "--quick")) quick = true, argc--, argv++;
     size_t threads = argc > 1 ? strtoul(argv[1], NULL, 10) : 0;
     const char *only = argc > 2 ? argv[2] : NULL;
     device.pool = mica_pool_new(threads);
     if (!device.pool) return 1;
-    printf("op,level,type,shape,microseconds,GB/s,GFLOP/s (%zu threads)\n", mica_pool_threads(device.pool));
+    printf("op,level,type,shape,microseconds,GB/s,GFLOP/s (%zu threads),%% of limit\n", mica_pool_threads(device.pool));
     for (size_t i = mica_cpu_isa_at(1) ? 1 : 0; mica_cpu_isa_at(i); i++) {
         device.isa = mica_cpu_isa_at(i);
+        find_limits();
         static const mica_dtype types[] = {MICA_F32, MICA_BF16};
         for (size_t t = 0; t < 2; t++) bench_rows_of(types[t], only), bench_attention_of(types[t], only);
     }
