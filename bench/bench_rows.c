@@ -186,7 +186,7 @@ static void bench_paged(mica_dtype t, const heads *m, int64_t B, int64_t n, int6
     mica_params params = {.paged = {.scale = 0.1f}};
     mica_call c = {
         .device = &device.device, .params = &params, .inputs = 4, .out = tensor(t, SHAPE(B * n, m->H, m->Dh))};
-    c.in[0] = tensor(t, SHAPE(B * n, m->H, m->Dh)), c.in[1] = tensor(t, SHAPE(B * pages, layers, 2, m->Hkv, P, m->Dh));
+    c.in[0] = tensor(t, SHAPE(B * n, m->H, m->Dh)), c.in[1] = tensor(t, SHAPE(B * pages, layers, m->Hkv, 2, P, m->Dh));
     c.in[2] = tensor(MICA_I32, SHAPE(B, 4)), c.in[3] = tensor(MICA_I32, SHAPE(B, pages));
     int32_t *meta = (int32_t *)(void *)c.in[2].data, *table = (int32_t *)(void *)c.in[3].data;
     for (int64_t b = 0; b < B; b++) {

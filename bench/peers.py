@@ -36,6 +36,7 @@ CASES = {
     "start": None,
 }
 DEFAULT_CASES = ["decode", "prefill512", "deep", "batch8", "batch32"]
+BOUND_BY_READING = ("decode", "deep", "batch8", "batch32")
 HOPELESS = {1: 0.6, 2: 0.85}  # after so many runs, an engine below this share of the best peer rests
 PROMPT = "Hello my name is"
 COLUMNS = ["machine", "date", "model", "metric", "engine", "run", "value", "unit", "command"]
@@ -152,6 +153,16 @@ class Bench:
             name = " ".join(str(x) for x in (limit, level, threads) if x != "")
             self.add("", "limit " + name, "machine", 1, value, unit, command)
 
+    def bandwidth(self, model, case, run):
+        """Neighbours on the host change the bandwidth from minute to minute: it is measured again beside every such run."""
+        command = [os.path.join(self.config["build"], "bench", "bench_limits"), "--read", str(self.threads)]
+        out, why = self.run(command)
+        if out is None:
+            sys.exit("bench_limits: " + why)
+        for metric, part in CASES[case][3].items():
+            if part == "decode":
+                self.add(model, "read " + metric, "machine", run, parse_limits(out)[("read", "", self.threads)][0], "GB/s", command)
+
     def once(self, name, e, model, case, run):
         """Runs one engine once; its speed for ranking, None if it cannot."""
         at = self.config["models"][model][e.get("model", name)]
@@ -187,6 +198,8 @@ class Bench:
             if run > 3 and time.time() > until:
                 say("    out of time after %d runs" % (run - 1))
                 break
+            if case in BOUND_BY_READING:
+                self.bandwidth(model, case, run)
             for name, e in list(engines.items()):
                 speed = self.once(name, e, model, case, run)
                 if speed is None:

@@ -43,6 +43,17 @@ def machine_limits(table):
     return best.get("read", 0), max(best.get("bf16", 0), best.get("f32", 0))
 
 
+def limits_of(table):
+    """(model, metric) -> (bytes a second, operations a second): the bandwidth beside these very runs, where it was measured."""
+    read_speed, peak = machine_limits(table)
+
+    def find(model, metric):
+        beside = table.get((model, "read " + metric))
+        return (statistics.median(beside["machine"][0]) * 1e9 if beside else read_speed), peak
+
+    return find
+
+
 def attention_pairs(shape, first, n):
     """Pairs of query and key for positions first … first+n-1, over all layers."""
     layers, window, every = shape[1], shape[7], shape[8]
@@ -79,7 +90,7 @@ def summarise(table):
     """One row per model and metric: (model, metric, unit, {engine: (median, runs)}, ratio of mica to the best peer)."""
     rows = []
     for (model, metric), cells in table.items():
-        if not model:
+        if not model or metric.startswith("read "):
             continue
         middle = {e: (statistics.median(v), len(v)) for e, (v, _) in cells.items()}
         unit = next(iter(cells.values()))[1]
@@ -114,17 +125,17 @@ def busy_lines(rows):
 
 
 def markdown(about, table):
-    rows, (read_speed, peak) = summarise(table), machine_limits(table)
+    rows, limits = summarise(table), limits_of(table)
     engines = engines_of(rows)
     out = ["# %s, %s" % about, "",
            "Medians; in brackets the number of runs where it is not that of mica (a peer far behind the best one rests).",
-           "Ratio: mica to the best peer, above 1 is better for mica. Limit: from the read bandwidth and bf16 peak below, and the",
-           "model's size (4-bit weights count %.1f bits each); share: mica's of it." % BITS, "",
+           "Ratio: mica to the best peer, above 1 is better for mica. Limit: from the bf16 peak below, the read bandwidth measured",
+           "beside the same runs, and the model's size (4-bit weights count %.1f bits each); share: mica's of it." % BITS, "",
            "| model | what | unit | %s | ratio | limit | share |" % " | ".join(engines), "|-|-|-|" + "-|" * (len(engines) + 3)]
     for model, metric, unit, cells, ratio in rows:
         runs = cells["mica"][1] if "mica" in cells else 0
         shown = [figure(cells[e][0]) + ("" if cells[e][1] == runs else " (%d)" % cells[e][1]) if e in cells else "" for e in engines]
-        most = limit(model, metric, read_speed, peak)
+        most = limit(model, metric, *limits(model, metric))
         share = "%.0f %%" % (100 * cells["mica"][0] / most) if most and "mica" in cells else ""
         out.append("| %s | %s | %s | %s | %s | %s | %s |" % (model, metric, unit, " | ".join(shown), "**%.2f**" % ratio if ratio else "",
                                                          figure(most) if most else "", share))
@@ -138,7 +149,7 @@ def markdown(about, table):
 
 def svg(about, table):
     """Bars: speed relative to the best peer's, one block per model and metric; a mark at the machine's limit."""
-    rows, (read_speed, peak) = summarise(table), machine_limits(table)
+    rows, limits = summarise(table), limits_of(table)
     rows = [r for r in rows if r[2] == "tokens/s" and r[4]]
     engines = engines_of(rows)
     left, right, bar, gap, top = 190, 640, 11, 12, 64
@@ -154,7 +165,7 @@ def svg(about, table):
                          % (left, y, width, bar - 1, COLOURS[i % len(COLOURS)], left + width + 4, y + bar - 2, figure(cells[e][0])))
             y += bar
         parts.append('<text x="%d" y="%d" text-anchor="end">%s %s</text>' % (left - 8, (start + y) // 2 + 4, html.escape(model), metric))
-        most = limit(model, metric, read_speed, peak)
+        most = limit(model, metric, *limits(model, metric))
         if most and most / best < 3.1:
             x = left + most / best * scale
             parts.append('<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#c00" stroke-width="2"/>' % (x, x, start - 2, y + 1))

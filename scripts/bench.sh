@@ -18,7 +18,7 @@ run "$build/bench/bench_limits"
 run "$build/bench/bench_matmul" --quick
 run "$build/bench/bench_rows" --quick
 run "$build/bench/bench_micro"
-run "$build/bench/bench_tokenizer" README.md tests/golden/TOKENIZER
+run "$build/bench/bench_tokenizer" README.md tests/golden/tokenizers/tiny-llama3 tests/golden/tokenizers/tiny-gemma
 for shape in gemma3-1b qwen3-0.6b llama3.2-1b; do
     run "$build/mica" bench --random $shape --bits 4 --prefill 512 --decode 48 --repeat 1
 done

@@ -25,6 +25,7 @@ m,2026-01-02,gemma3-1b,decode,other,1,20,tokens/s,other
 m,2026-01-02,gemma3-1b,decode,mica,2,44,tokens/s,mica bench
 m,2026-01-02,gemma3-1b,decode,mica,3,42,tokens/s,mica bench
 m,2026-01-02,gemma3-1b,decode,fast,1,35,tokens/s,fast
+m,2026-01-02,gemma3-1b,read decode,machine,1,45,GB/s,limits
 m,2026-01-02,gemma3-1b,busy,mica,1,21,tokens/s,mica bench
 m,2026-01-02,smollm2-135m,start,mica,1,0.1,s,mica generate
 m,2026-01-02,smollm2-135m,start,fast,1,0.3,s,fast
@@ -65,6 +66,8 @@ class Peers(unittest.TestCase):
         self.assertAlmostEqual(rows[("smollm2-135m", "start")][4], 3)
         text = peers_report.markdown(about, table)
         self.assertIn("| gemma3-1b | decode | tokens/s | 42.0 | 20.0 (1) | 35.0 (1) | **1.20** |", text)
+        self.assertEqual(peers_report.limits_of(table)("gemma3-1b", "decode"), (45e9, 458e9))
+        self.assertEqual(peers_report.limits_of(table)("gemma3-1b", "busy"), (30e9, 458e9))
         self.assertIn("keeps of its decoding speed: mica 0.50.", text)
         plot = peers_report.svg(about, table)
         self.assertTrue(plot.startswith("<svg") and plot.endswith("</svg>\n"))
