@@ -56,6 +56,12 @@ tsan: ## run the threaded tests under ThreadSanitizer
 	@cmake --build build-tsan -j $(JOBS) --target threaded_tests
 	@cd build-tsan && $(CTEST) -L threads
 
+neon: ## cross-compile for 64-bit ARM and run what kernels can break under an emulator
+	@scripts/setup.sh build neon
+	@$(call configure,build-neon,-DMICA_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake)
+	@cmake --build build-neon -j $(JOBS) --target mica mica_shared kernel_tests mica_benches
+	@cd build-neon && $(CTEST) -L kernels
+
 FUZZ_SECONDS ?= 60
 fuzz: ## run every libFuzzer harness for FUZZ_SECONDS=60 (clang)
 	@scripts/setup.sh build full
@@ -71,11 +77,11 @@ lint: ## static analysis (clang-tidy and cppcheck, whichever is installed)
 	@BUILD=$(BUILD) scripts/lint.sh
 
 clean: ## remove the build folders
-	@rm -rf $(BUILD) build-asan build-tsan build-fuzz build-clang
+	@rm -rf $(BUILD) build-asan build-tsan build-neon build-fuzz build-clang
 
 help: ## this list
 	@echo "make TARGET:"
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  %-12s %s\n' "$$t" "$$d"; done
 
 comma := ,
-.PHONY: all install demo test test-full bench bench-peers asan tsan fuzz format lint clean help
+.PHONY: all install demo test test-full bench bench-peers asan tsan neon fuzz format lint clean help

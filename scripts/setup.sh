@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that mica needs and this machine lacks, after saying which and why.
-#   scripts/setup.sh [build] [test] [full] [demo]        (default: build)
+#   scripts/setup.sh [build] [test] [full] [demo] [neon]        (default: build)
 # What is there already is found by asking for the thing itself (a command, a pkg-config module), not for
 # a package, so a compiler or library installed another way is fine. Needs root or sudo only if something is missing.
 set -eu
@@ -20,6 +20,12 @@ test|cmd:g++|g++|checks that the headers compile as C++
 full|cmd:clang|clang|second compiler and fuzzing
 full|clang_rt:fuzzer|libclang-rt-dev|sanitizers and libFuzzer of clang
 demo|pip:|python3-pip|fetches the demo model
+neon|cmd:aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu|compiles for 64-bit ARM
+neon|cmd:qemu-aarch64|qemu-user|runs programs for 64-bit ARM
+neon|arm64:libyajl.so|libyajl-dev:arm64|reads JSON, on ARM
+neon|arm64:libpcre2-8.so|libpcre2-dev:arm64|pre-tokenizer patterns, on ARM
+neon|arm64:libutf8proc.so|libutf8proc-dev:arm64|Unicode normalisation, on ARM
+neon|arm64:libcmocka.so|libcmocka-dev:arm64|runs the unit tests, on ARM
 '
 
 has() { # has PROBE
@@ -27,6 +33,7 @@ has() { # has PROBE
     cmd:*) command -v "${1#*:}" >/dev/null 2>&1 ;;
     pc:*) pkg-config --exists "${1#*:}" 2>/dev/null ;;
     cc:*) printf '#include <%s>\n' "${1#*:}" | gcc -fsyntax-only -x c - 2>/dev/null ;;
+    arm64:*) [ -e "/usr/lib/aarch64-linux-gnu/${1#*:}" ] ;;
     pip:*) python3 -m pip --version >/dev/null 2>&1 ;;
     clang_rt:*) ls "$(clang -print-resource-dir 2>/dev/null)"/lib/linux/libclang_rt."${1#*:}"-*.a >/dev/null 2>&1 ;;
     esac
@@ -71,6 +78,15 @@ install() {
     # shellcheck disable=SC2086 — $missing is a list of words
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >"$log" 2>&1 </dev/null
 }
+# Packages of another architecture can be installed beside this machine's once dpkg has been told of it.
+case $missing in
+*:arm64*)
+    if [ "$(dpkg --print-architecture)" != arm64 ] && ! dpkg --print-foreign-architectures | grep -qx arm64; then
+        echo "setup: running ${as_root:+sudo }dpkg --add-architecture arm64" >&2
+        $as_root dpkg --add-architecture arm64
+    fi
+    ;;
+esac
 # A new machine has no package lists, an old one has stale ones: both are mended by one update.
 if ! install; then
     echo "setup: updating the package lists first" >&2

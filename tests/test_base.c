@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: threads
+// labels: threads kernels
 // Room base: JSON round trips and refusals, the thread pool under load, half floats exhaustively.
 #include "base/base.h"
 #include "base/half.h"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: kernels
 // Ops and their gradients against PyTorch's in f64 (tests/golden/ops, made by tests/oracle/make_ops.py): inputs by their letter,
 // result y, cotangent dy, gradient dx of input x. In f64 graphs agree to rounding; the rotary table is f32 inside. The
 // same graphs in f32 must come as close as f32 allows.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: kernels
 // Attention of the CPU device at every level this CPU has, against softmax(q·k)·v in double: masks, windows, grouped
 // heads, odd head sizes, strided views; the paged cache with ragged batches, released pages and long sequences; rows
 // that must not depend on their batch or on threads; and how far bf16 may stray.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: kernels
 // Matrix products at every level this CPU has, against sums in double (matmul/checks.h), and the quantising ops against
 // the scalar quantiser.
 #include "matmul/checks.h"

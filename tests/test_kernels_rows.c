@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: kernels
 // Row kernels of the CPU device at every level this CPU has, against oracles in double: conversions, activations over
 // the whole range of inputs, norms, softmax and its kin, rope, take. Odd lengths, strided views, empty arrays,
 // guard pages around all memory, 1 to 4 threads bit for bit.

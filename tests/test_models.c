@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: kernels
 // Models against transformers, through the public API: tiny checkpoints of every architecture, scaling and quantisation in tests/golden, scored at every
 // CPU level. f32: mean |Δ log p| of the next token ≤ 1e-3. bf16 and quantised: no worse than 1.25 × the error of transformers' own bf16 run.
 #include "base/file.h"

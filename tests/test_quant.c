@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// labels: kernels
 // MLX's quantised formats against MLX's own output (golden/quant/vectors.safetensors): codes, scales and biases bit
 // for bit, dequantised values equal; packing round trips; the small floats exhaustively.
 #include "base/half.h"

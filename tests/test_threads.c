@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: threads
+// labels: threads kernels
 // One model shared by threads: every stream gives what it gives alone; cancelling from outside ends a stream within a step.
 #include "mica/model.h"
 #include <pthread.h>

@@ -41,7 +41,7 @@ MICA_API int64_t mica_info_memory(const mica_info *info, int32_t context);
 // ---- loading ------------------------------------------------------------------------------------------
 typedef struct mica_load_options {
     const char *device;    // "cpu" (default)
-    const char *cpu_level; // "ref", "avx2", "avx512", "amx"; default $MICA_CPU, else the best there is
+    const char *cpu_level; // "ref", "avx2", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
     int32_t threads;       // default: the CPUs this process may run on
     int32_t context;       // most positions a sequence may have; default: the model's own
 } mica_load_options;

@@ -63,7 +63,8 @@ void mica_free(void *p) {
 
 enum { HUGE_PAGE = 2 << 20 };
 
-static size_t whole_pages(size_t size) { return (size + 4095) & ~(size_t)4095; }
+enum { WHOLE = 1 << 16 }; // whole pages wherever Linux runs: ARM has some of 64 KiB
+static size_t whole_pages(size_t size) { return (size + WHOLE - 1) & ~(size_t)(WHOLE - 1); }
 
 // A mapping that starts on a huge page: one page too many is mapped, and what sticks out is given back.
 static void *map_pages(size_t size) {
@@ -79,7 +80,7 @@ static void *map_pages(size_t size) {
 
 void *mica_alloc_pages(size_t size) {
     if (size < HUGE_PAGE) return mica_alloc_aligned(size, 64);
-    if (size > SIZE_MAX - 4095 || refused()) return NULL;
+    if (size > SIZE_MAX - WHOLE || refused()) return NULL;
     size = whole_pages(size);
     void *p = map_pages(size);
     if (!p) return NULL;

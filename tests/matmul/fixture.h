@@ -23,7 +23,7 @@ typedef struct guarded {
     size_t size;
 } guarded;
 
-enum { PAGE = 4096 };
+enum { PAGE = 1 << 16 }; // a multiple of every page that Linux has
 
 static inline guarded guarded_new(size_t size) {
     size = (size + PAGE - 1) / PAGE * PAGE;
