@@ -132,6 +132,7 @@ typedef struct paged_case {
     int64_t H, Hkv, Dh, P, L, layer, window;
     int lengths[MOST_SEQUENCES], appended[MOST_SEQUENCES]; // positions after the append; tokens of the append
     bool release;                                          // pages that every query's window has left are given up
+    bool codes;                                            // an i8 pool
 } paged_case;
 
 // The cache and, per sequence, what was put into it.
@@ -178,7 +179,8 @@ static cache cache_new(const paged_case *s, mica_dtype t, const mica_cpu_isa *is
         c.pages += (s->lengths[b] + s->P - 1) / s->P;
     }
     c.pages += 3;
-    c.pool = array_new(t, CONTIGUOUS, SHAPE(c.pages, s->L, s->Hkv, 2, s->P, s->Dh)); // NaN wherever nothing was written
+    c.pool = array_new(s->codes ? MICA_I8 : t, CONTIGUOUS,
+                       SHAPE(c.pages, s->L, s->Hkv, 2, s->P, s->Dh + (s->codes ? 4 : 0))); // NaN wherever nothing was written
     c.meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, 4));
     c.table = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, c.max_pages));
     for (size_t i = 0; i < c.table.count; i++) array_put(&c.table, i, -1);
@@ -227,18 +229,18 @@ static void want_paged(double *want, const cache *c) {
 
 static const paged_case paged_cases[] = {
     // B  H  Hkv Dh  P  L layer window lengths appended release
-    {1, 1, 1, 32, 16, 1, 0, 0, {1}, {1}, false},
-    {1, 4, 1, 256, 32, 2, 1, 0, {333}, {1}, false},
-    {4, 4, 2, 64, 16, 3, 2, 0, {1, 17, 300, 128}, {1, 1, 1, 1}, false},
-    {4, 8, 1, 80, 32, 2, 0, 40, {5, 41, 200, 97}, {5, 1, 150, 8}, true},
-    {3, 6, 3, 96, 7, 1, 0, 0, {70, 9, 129}, {70, 9, 1}, false},
-    {5, 2, 2, 128, 64, 2, 1, 33, {64, 65, 300, 2, 150}, {64, 2, 1, 2, 40}, true},
-    {2, 3, 1, 72, 16, 1, 0, 512, {700, 513}, {30, 1}, true},
-    {3, 5, 5, 33, 1, 2, 1, 10, {40, 12, 3}, {9, 1, 0}, true},
-    {1, 16, 2, 64, 32, 1, 0, 0, {5000}, {1}, false},
-    {2, 7, 1, 128, 64, 1, 0, 0, {5000, 4100}, {3, 1}, false},
-    {1, 2, 1, 64, 64, 1, 0, 1024, {5000}, {20}, true},
-    {2, 2, 1, 64, 64, 1, 0, 1500, {5000, 4999}, {1, 8}, true},
+    {1, 1, 1, 32, 16, 1, 0, 0, {1}, {1}, false, false},
+    {1, 4, 1, 256, 32, 2, 1, 0, {333}, {1}, false, false},
+    {4, 4, 2, 64, 16, 3, 2, 0, {1, 17, 300, 128}, {1, 1, 1, 1}, false, false},
+    {4, 8, 1, 80, 32, 2, 0, 40, {5, 41, 200, 97}, {5, 1, 150, 8}, true, false},
+    {3, 6, 3, 96, 7, 1, 0, 0, {70, 9, 129}, {70, 9, 1}, false, false},
+    {5, 2, 2, 128, 64, 2, 1, 33, {64, 65, 300, 2, 150}, {64, 2, 1, 2, 40}, true, false},
+    {2, 3, 1, 72, 16, 1, 0, 512, {700, 513}, {30, 1}, true, false},
+    {3, 5, 5, 33, 1, 2, 1, 10, {40, 12, 3}, {9, 1, 0}, true, false},
+    {1, 16, 2, 64, 32, 1, 0, 0, {5000}, {1}, false, false},
+    {2, 7, 1, 128, 64, 1, 0, 0, {5000, 4100}, {3, 1}, false, false},
+    {1, 2, 1, 64, 64, 1, 0, 1024, {5000}, {20}, true, false},
+    {2, 2, 1, 64, 64, 1, 0, 1500, {5000, 4999}, {1, 8}, true, false},
 };
 
 static void paged_matches(void **state) {
@@ -263,7 +265,7 @@ static void paged_matches(void **state) {
 
 static void append_writes_only_its_slots(void **state) {
     (void)state;
-    static const paged_case s = {2, 2, 2, 32, 16, 2, 1, 0, {20, 5}, {3, 5}, false};
+    static const paged_case s = {2, 2, 2, 32, 16, 2, 1, 0, {20, 5}, {3, 5}, false, false};
     cache c = cache_new(&s, MICA_BF16, mica_cpu_isa_at(0));
     array_read(&c.pool);
     size_t written = 0, row = (size_t)(s.Hkv * s.Dh);
@@ -297,7 +299,7 @@ static void append_converts(void **state) { // an f32 model with a bf16 cache
 // A sequence alone gives the bits it gives in a batch.
 static void rows_do_not_depend_on_the_batch(void **state) {
     (void)state;
-    static const paged_case s = {4, 6, 2, 80, 16, 1, 0, 50, {300, 7, 150, 90}, {1, 7, 60, 1}, false};
+    static const paged_case s = {4, 6, 2, 80, 16, 1, 0, 50, {300, 7, 150, 90}, {1, 7, 60, 1}, false, false};
     EACH_LEVEL
     for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++) {
         cache c = cache_new(&s, t, isa);
@@ -326,9 +328,10 @@ static void rows_do_not_depend_on_the_batch(void **state) {
 static void few_tokens_equal_single_ones(void **state) {
     (void)state;
     static const paged_case fews[] = {
-        {1, 4, 2, 64, 32, 1, 0, 0, {131}, {8}, false},     {1, 8, 2, 128, 32, 1, 0, 0, {1925}, {8}, false},
-        {1, 4, 1, 256, 32, 2, 1, 512, {1000}, {5}, true},  {1, 3, 1, 80, 32, 1, 0, 45, {70}, {7}, false},
-        {2, 6, 3, 72, 16, 1, 0, 0, {40, 3845}, {3, 7}, false}, {1, 2, 2, 40, 7, 1, 0, 33, {300}, {8}, true},
+        {1, 4, 2, 64, 32, 1, 0, 0, {131}, {8}, false, false},     {1, 8, 2, 128, 32, 1, 0, 0, {1925}, {8}, false, false},
+        {1, 4, 1, 256, 32, 2, 1, 512, {1000}, {5}, true, false},  {1, 3, 1, 80, 32, 1, 0, 45, {70}, {7}, false, false},
+        {2, 6, 3, 72, 16, 1, 0, 0, {40, 3845}, {3, 7}, false, false}, {1, 2, 2, 40, 7, 1, 0, 33, {300}, {8}, true, false},
+        {1, 7, 1, 64, 32, 1, 0, 70, {200}, {8}, true, true},
     };
     EACH_LEVEL
     for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
@@ -354,10 +357,149 @@ static void few_tokens_equal_single_ones(void **state) {
         }
 }
 
+// ---- 8-bit codes ----
+// What the pool holds for element e = h * Dh + d of position j of sequence b (kv 0 keys, 1 values).
+static double coded(const cache *c, int b, size_t j, size_t kv, size_t e) {
+    const paged_case *s = c->s;
+    size_t P = (size_t)s->P, Dh = (size_t)s->Dh, page = (size_t)c->table.values[(size_t)(b * c->max_pages) + j / P];
+    size_t half = ((page * (size_t)s->L + (size_t)s->layer) * (size_t)s->Hkv + e / Dh) * 2 + kv;
+    const unsigned char *at = c->pool.t.data + half * P * (Dh + 4);
+    float scale;
+    memcpy(&scale, at + P * Dh + j % P * 4, 4);
+    return (double)scale * (double)(int8_t)at[j % P * Dh + e % Dh];
+}
+
+// Replaces what was put into the cache by what it holds of it; no element may be off by more than half a code.
+static void read_codes(cache *c) {
+    size_t row = (size_t)(c->s->Hkv * c->s->Dh), Dh = (size_t)c->s->Dh;
+    for (int b = 0; b < c->s->B; b++)
+        for (size_t j = 0; j < (size_t)c->s->lengths[b]; j++)
+            for (size_t kv = 0; kv < 2 && c->table.values[(size_t)(b * c->max_pages) + j / (size_t)c->s->P] >= 0; kv++)
+                for (size_t e = 0; e < row; e++) {
+                    double *x = (kv ? c->v : c->k)[b].values + j * row, most = 0, got = coded(c, b, j, kv, e);
+                    if (e % Dh == 0)
+                        for (size_t d = 0; d < Dh; d++) most = fmax(most, fabs(x[e + d]));
+                    static double step;
+                    if (e % Dh == 0) step = most / 127;
+                    if (!(fabs(got - x[e]) <= step * 0.5001)) fail_msg("code of %g is %g, a step %g", x[e], got, step);
+                    x[e] = got;
+                }
+}
+
+static const paged_case coded_cases[] = {
+    {1, 4, 1, 256, 32, 2, 1, 512, {1000}, {1}, true, true},      {4, 4, 2, 64, 16, 3, 2, 0, {1, 17, 300, 128}, {1, 1, 1, 1}, false, true},
+    {4, 8, 1, 80, 32, 2, 0, 40, {5, 41, 200, 97}, {5, 1, 150, 8}, true, true}, {3, 6, 3, 96, 7, 1, 0, 0, {70, 9, 129}, {70, 9, 1}, false, true},
+    {3, 5, 5, 36, 1, 2, 1, 10, {40, 12, 3}, {9, 1, 0}, true, true}, {1, 16, 2, 64, 32, 1, 0, 0, {2500}, {1}, false, true},
+    {2, 7, 1, 128, 64, 1, 0, 0, {2500, 2100}, {3, 1}, false, true}, {1, 3, 1, 20, 32, 1, 0, 0, {300}, {200}, false, true},
+};
+
+// The kernels compute what the codes say; and that is near what the values said: at most 1.5 % of their root mean square
+// (values and queries of unit variance; half a step of a row is about 1/80 of its standard deviation).
+static void codes_match(void **state) {
+    (void)state;
+    EACH_LEVEL
+    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
+        for (size_t i = 0; i < MICA_COUNT(coded_cases); i++) {
+            const paged_case *s = &coded_cases[i];
+            cache c = cache_new(s, t, isa);
+            mica_params params = paged_params(s);
+            array out = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
+            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
+            double *want = calloc(out.count, sizeof *want), *exact = calloc(out.count, sizeof *exact), error = 0, size = 0;
+            want_paged(exact, &c);
+            read_codes(&c);
+            want_paged(want, &c);
+            char what[40];
+            snprintf(what, sizeof what, "codes, case %zu", i);
+            // Prefill rounds the decoded keys and values to the type of the model: twice its tolerance.
+            double scale = t == MICA_F32 ? 2 : 3 * tolerance[t].rounding / tolerance[t].sums;
+            values_equal(what, isa->name, t, out.values, want, out.count, scale);
+            for (size_t e = 0; e < out.count; e++) error += pow(want[e] - exact[e], 2), size += pow(exact[e], 2);
+            if (!(error <= size * 0.015 * 0.015)) fail_msg("%s: off by %g of the values", what, sqrt(error / size));
+            free(want), free(exact), array_free(&out), cache_free(&c);
+        }
+}
+
+static void codes_of_odd_rows(void **state) {
+    (void)state;
+    EACH_LEVEL
+    for (size_t n = 1; n < 70; n += 3) {
+        float x[70], y[70];
+        int8_t codes[70];
+        for (size_t i = 0; i < n; i++) x[i] = (float)random_normal(n, i);
+        float scale = isa->rows.to_codes(codes, x, n), most = 0;
+        isa->rows.from_codes(y, codes, scale, n);
+        for (size_t i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+        for (size_t i = 0; i < n; i++) assert_true(fabsf(x[i] - y[i]) <= scale * 0.5001f && abs(codes[i]) <= 127);
+        assert_true(fabsf(scale * 127 - most) <= most * 1e-6f);
+        for (size_t i = 0; i < n; i++) x[i] = 0;
+        assert_true(isa->rows.to_codes(codes, x, n) == 0 && codes[n - 1] == 0);
+        x[n / 2] = 1e-42f;
+        assert_true(isa->rows.to_codes(codes, x, n) == 0);
+        x[n / 2] = INFINITY;
+        assert_true(isnan(isa->rows.to_codes(codes, x, n)));
+        x[n / 2] = NAN;
+        assert_true(isnan(isa->rows.to_codes(codes, x, n)));
+    }
+}
+
+// ---- the fused op: the bits of norm, rope, append and attention one after the other, and the same pool ----
+static void fused_equals_parts(void **state) {
+    (void)state;
+    static const paged_case cases[] = {
+        {1, 4, 1, 256, 32, 1, 0, 64, {200}, {1}, false, false},     {3, 4, 2, 64, 16, 2, 1, 0, {40, 17, 300}, {1, 8, 3}, false, false},
+        {2, 8, 2, 80, 32, 2, 0, 40, {200, 97}, {150, 8}, false, false}, {1, 6, 3, 36, 7, 1, 0, 0, {1925}, {8}, false, false},
+        {2, 4, 2, 64, 32, 1, 0, 0, {140, 33}, {1, 2}, false, true},  {2, 4, 2, 64, 32, 1, 0, 0, {140, 33}, {30, 2}, false, true},
+    };
+    EACH_LEVEL
+    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
+        for (size_t i = 0; i < MICA_COUNT(cases) * 2; i++) {
+            const paged_case *s = &cases[i / 2];
+            bool bare = i % 2; // no norms
+            cache c = cache_new(s, t, isa);
+            size_t bytes = c.pool.count * mica_dtype_size(c.pool.t.dtype);
+            array k = array_random(t, PADDED, SHAPE(c.N, s->Hkv, s->Dh), 31, 1), v = array_random(t, REVERSED, SHAPE(c.N, s->Hkv, s->Dh), 32, 1);
+            array rope = array_random(MICA_F32, CONTIGUOUS, SHAPE(1, c.N, s->Dh / 2), 33, 1);
+            array w = array_random(MICA_F32, CONTIGUOUS, SHAPE(s->Dh), 34, 1), u = array_random(MICA_F32, CONTIGUOUS, SHAPE(s->Dh), 35, 1);
+            array parts = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh)), fused = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
+            array nq = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh)), rq = array_new(t, CONTIGUOUS, SHAPE(1, c.N, s->H, s->Dh));
+            array nk = array_new(t, CONTIGUOUS, SHAPE(c.N, s->Hkv, s->Dh)), rk = array_new(t, CONTIGUOUS, SHAPE(1, c.N, s->Hkv, s->Dh));
+            mica_params params = paged_params(s), norm = {.norm = {.eps = 1e-5f}}, none = {0};
+            params.paged.eps = 1e-5f;
+            unsigned char *before = malloc(bytes), *after = malloc(bytes);
+            memcpy(before, c.pool.t.data, bytes);
+            device_use(isa, 2);
+            array *from[2] = {&c.q, &k}, *normed[2] = {&nq, &nk}, *turned[2] = {&rq, &rk}, *weight[2] = {&w, &u};
+            for (size_t j = 0; j < 2; j++) {
+                if (!bare) kernel_run("rms_norm", &norm, normed[j], 2, (array *[]){from[j], weight[j]});
+                array x = bare ? *from[j] : *normed[j];
+                for (int d = 3; d > 0; d--) x.t.shape[d] = x.t.shape[d - 1], x.t.stride[d] = x.t.stride[d - 1];
+                x.t.ndim = 4, x.t.shape[0] = 1, x.t.stride[0] = 0;
+                kernel_run("rope", &none, turned[j], 2, (array *[]){&x, &rope});
+                turned[j]->t.ndim = 3;
+                for (int d = 0; d < 3; d++)
+                    turned[j]->t.shape[d] = turned[j]->t.shape[d + 1], turned[j]->t.stride[d] = turned[j]->t.stride[d + 1];
+            }
+            kernel_run("kv_append", &params, &c.pool, 5, (array *[]){&c.pool, &rk, &v, &c.meta, &c.table});
+            kernel_run("paged_attention", &params, &parts, 4, (array *[]){&rq, &c.pool, &c.meta, &c.table});
+            memcpy(after, c.pool.t.data, bytes);
+            for (size_t threads = 1; threads <= 3; threads++) {
+                memcpy(c.pool.t.data, before, bytes);
+                device_use(isa, threads);
+                kernel_run("cache_attention", &params, &fused, 9,
+                           (array *[]){&c.q, &c.pool, &c.meta, &c.table, &k, &v, &rope, bare ? NULL : &w, bare ? NULL : &u});
+                assert_memory_equal(c.pool.t.data, after, bytes);
+                assert_memory_equal(fused.t.data, parts.t.data, parts.count * mica_dtype_size(t));
+            }
+            free(before), free(after), array_free(&k), array_free(&v), array_free(&rope), array_free(&w), array_free(&u);
+            array_free(&parts), array_free(&fused), array_free(&nq), array_free(&rq), array_free(&nk), array_free(&rk), cache_free(&c);
+        }
+}
+
 // A page missing inside the window hides its positions, and nothing else.
 static void absent_pages_are_hidden(void **state) {
     (void)state;
-    static const paged_case s = {2, 4, 2, 64, 16, 1, 0, 0, {100, 90}, {1, 30}, false};
+    static const paged_case s = {2, 4, 2, 64, 16, 1, 0, 0, {100, 90}, {1, 30}, false, false};
     EACH_LEVEL {
         cache c = cache_new(&s, MICA_F32, isa);
         array_put(&c.table, 2, -1), array_put(&c.table, (size_t)c.max_pages + 2, -1); // positions 32 … 47
@@ -385,7 +527,7 @@ static void paged_equals_sdpa(void **state) {
     for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
         for (int window = 0; window < 60; window += 25) {
             enum { T = 150, H = 4, Hkv = 2, Dh = 64 };
-            const paged_case s = {1, H, Hkv, Dh, 16, 1, 0, window, {T}, {T}, false};
+            const paged_case s = {1, H, Hkv, Dh, 16, 1, 0, window, {T}, {T}, false, false};
             cache c = cache_new(&s, t, isa);
             mica_params params = paged_params(&s),
                         dense = {.sdpa = {.scale = params.paged.scale, .causal = 1, .window = window}};
@@ -454,6 +596,9 @@ int main(void) {
         cmocka_unit_test(append_converts),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
         cmocka_unit_test(few_tokens_equal_single_ones),
+        cmocka_unit_test(codes_match),
+        cmocka_unit_test(codes_of_odd_rows),
+        cmocka_unit_test(fused_equals_parts),
         cmocka_unit_test(absent_pages_are_hidden),
         cmocka_unit_test(paged_equals_sdpa),
         cmocka_unit_test(bf16_loses_no_precision),

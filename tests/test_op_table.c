@@ -23,6 +23,7 @@ static const struct { const char *name; case_fn *run; } cases[] = {
     CASE(concatenate), CASE(tril), CASE(triu), CASE(take), CASE(take_along_axis), CASE(put_along_axis), CASE(scatter_add),
     CASE(scatter_add_along_axis), CASE(full), CASE(arange), CASE(random_uniform), CASE(random_normal), CASE(rms_norm),
     CASE(layer_norm), CASE(swiglu), CASE(geglu), CASE(rope_table), CASE(rope), CASE(sdpa), CASE(kv_append), CASE(paged_attention),
+    CASE(cache_attention),
 };
 
 #ifdef __SANITIZE_ADDRESS__ // several times slower: one thread, and four at the best level

@@ -302,6 +302,11 @@ static void cache_pages(void **state) {
     REFUSE(paged_attention, mica_paged_attention(s, f234, POOL, META, TABLE, 0, 1, 0), "q must be [N,H,Dh]");
     REFUSE(paged_attention, mica_paged_attention(s, TOKENS, POOL, META, TABLE, -1, 1, 0), "layer -1");
     REFUSE(paged_attention, mica_paged_attention(s, TOKENS, POOL, META, TABLE, 0, 1, -2), "the window is negative");
+    REFUSE(kv_append, mica_kv_append(s, zeros(MICA_I8, MICA_SHAPE(3, 2, 1, 2, 3, 9)), TOKENS, TOKENS, META, TABLE, 0), "an i8 pool must be");
+#define FUSED(...) mica_cache_attention(s, &(mica_cache_inputs){.q = TOKENS, .pool = POOL, .meta = META, .table = TABLE, __VA_ARGS__}, 0, 1, 0, 0)
+    REFUSE(cache_attention, FUSED(.k = TOKENS, .v = TOKENS, .rope = zeros(MICA_F32, MICA_SHAPE(1, 4, 6))), "the table must be f32 [1,N,dims]");
+    REFUSE(cache_attention, FUSED(.k = TOKENS, .v = TOKENS, .k_norm = zeros(MICA_F32, MICA_SHAPE(5))), "norms must be f32 [Dh]");
+    REFUSE(cache_attention, FUSED(.k = zeros(MICA_F32, MICA_SHAPE(4, 1, 6)), .v = zeros(MICA_F32, MICA_SHAPE(4, 1, 6))), "q, k and v must be of one dtype and N");
     REFUSE(paged_attention, mica_paged_attention(s, TOKENS, NULL, META, TABLE, 0, 1, 0), "input 1 is NULL");
 }
 

@@ -88,6 +88,9 @@ static sample fast_sample(mica_op op) {
     }
     case MICA_OP_kv_append:
         return (sample){.n = 5, .in = {F32(3, 2, 1, 2, 4, 6), F32(5, 1, 6), F32(5, 1, 6), I32(2, 4), I32(2, 3)}};
+    case MICA_OP_cache_attention:
+        return (sample){.n = 9, .optional = 0x1C0, .in = {F32(5, 2, 6), F32(3, 2, 1, 2, 4, 6), I32(2, 4), I32(2, 3), F32(5, 1, 6), F32(5, 1, 6),
+                                                          F32(1, 5, 4), F32(6), F32(6)}};
     default: return (sample){.n = 4, .in = {F32(5, 2, 6), F32(3, 2, 1, 2, 4, 6), I32(2, 4), I32(2, 3)}};
     }
 }
@@ -188,7 +191,7 @@ static mica_array *random_array(mica_scope *s, spec x) {
 }
 
 // The data of these says where memory is; models alone record them, with data they made themselves.
-static bool may_run(mica_op op) { return !IS_ANY(op, MICA_OP_kv_append, MICA_OP_paged_attention); }
+static bool may_run(mica_op op) { return !IS_ANY(op, MICA_OP_kv_append, MICA_OP_paged_attention, MICA_OP_cache_attention); }
 
 static void random_nodes(void **unused) {
     (void)unused;
@@ -207,6 +210,7 @@ static void random_nodes(void **unused) {
             if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope)) // as the public functions do
                 for (int i = 0; i < t.n; i++) in[i] = in[i] ? mica_contiguous(s, in[i]) : NULL;
             if (op == MICA_OP_kv_append && in[0] && !mica_eval(s, in, 1, &e)) fail_msg("%s", e.msg); // it writes there
+            if (op == MICA_OP_cache_attention && in[1] && !mica_eval(s, in + 1, 1, &e)) fail_msg("%s", e.msg);
             mica_array *a = mica_record(s, op, in, t.n, t.optional, &t.params);
             if (!a) {
                 if (!mica_scope_error(s, &e) || strncmp(e.msg, info->name, strlen(info->name)))

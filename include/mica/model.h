@@ -44,6 +44,8 @@ typedef struct mica_load_options {
     const char *cpu_level; // "ref", "avx2", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
     int32_t threads;       // default: the CPUs this process may run on
     int32_t context;       // most positions a sequence may have; default: the model's own
+    int32_t kv_bits;       // 8: keys and values are cached as 8-bit codes, one scale for each position and head, in half the
+                           // memory; default 16: in the activations' own type
 } mica_load_options;
 
 /** path: a model folder (config.json, *.safetensors, tokenizer.json) or a .gguf file. Free with mica_model_free. */

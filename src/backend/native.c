@@ -9,10 +9,16 @@
 #include <string.h>
 
 // ---- info ---------------------------------------------------------------------------------------------------
-static int64_t kv_bytes(const mica_config *c, bool sliding, size_t element) {
-    int64_t layers = 0;
+static int64_t kv_bytes(const mica_config *c, bool sliding, mica_dtype dtype) {
+    int64_t layers = 0, row = c->head_dim * (int64_t)mica_dtype_size(dtype) + (dtype == MICA_I8 ? (int64_t)sizeof(float) : 0);
     for (int64_t i = 0; i < c->num_layers; i++) layers += mica_layer_group(c, i) == sliding;
-    return layers * 2 * c->num_kv_heads * c->head_dim * (int64_t)element;
+    return layers * 2 * c->num_kv_heads * row;
+}
+
+static void set_kv_bytes(const mica_config *c, mica_dtype dtype, mica_info *info) {
+    info->kv_bytes_per_token = kv_bytes(c, false, dtype);
+    // The window's own positions, plus a chunk that is being computed.
+    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, dtype) * (c->sliding_window + MICA_CHUNK) : 0;
 }
 
 // Dynamic scaling is there to go beyond the trained length.
@@ -33,9 +39,7 @@ static void info_from(const mica_config *c, mica_info *info) {
     }
     mica_dtype dtype = c->has_dtype ? c->dtype : MICA_BF16;
     snprintf(info->dtype, sizeof info->dtype, "%s", mica_dtype_name(dtype));
-    info->kv_bytes_per_token = kv_bytes(c, false, mica_dtype_size(dtype));
-    // The window's own positions, plus a chunk that is being computed.
-    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, mica_dtype_size(dtype)) * (c->sliding_window + MICA_CHUNK) : 0;
+    set_kv_bytes(c, dtype, info);
 }
 
 // A template of its own file, or one inside tokenizer_config.json or the GGUF metadata.
@@ -94,9 +98,12 @@ int64_t mica_info_memory(const mica_info *info, int32_t context) {
 static mica_model *new_model(const mica_load_options *options, mica_error *err) {
     mica_load_options o = options ? *options : (mica_load_options){0};
     if (o.context < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "context must not be negative, got %d", (int)o.context), NULL;
+    if (o.kv_bits && o.kv_bits != 8 && o.kv_bits != 16)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "kv_bits must be 8 or 16, got %d", (int)o.kv_bits), NULL;
     mica_model *m = mica_calloc(1, sizeof *m);
     if (!m) return mica_fail_memory(err, sizeof *m, "a model"), NULL;
     m->context = o.context;
+    m->kv_dtype = o.kv_bits == 8 ? MICA_I8 : MICA_DTYPE_COUNT; // the activations' own is known later
     m->device = mica_device_open(o.device, &(mica_device_options){.level = o.cpu_level, .threads = o.threads}, err);
     if (m->device) return m;
     mica_free(m);
@@ -106,6 +113,8 @@ static mica_model *new_model(const mica_load_options *options, mica_error *err) 
 static mica_model *finish(mica_model *m, double started) {
     m->info.weight_bytes = m->net->weight_bytes;
     snprintf(m->info.dtype, sizeof m->info.dtype, "%s", mica_dtype_name(m->net->dtype));
+    if (m->kv_dtype != MICA_I8) m->kv_dtype = m->net->dtype;
+    set_kv_bytes(m->net->config, m->kv_dtype, &m->info);
     if (!m->context) m->context = m->info.context_length;
     m->load_seconds = mica_now() - started;
     return m;

@@ -33,7 +33,7 @@ typedef struct mica_cli_args {
     int32_t threads;
     const char *device, *backend;
     // generation
-    int32_t max_tokens, min_tokens, top_k, logprobs, context, speculate;
+    int32_t max_tokens, min_tokens, top_k, logprobs, context, kv_bits, speculate;
     double temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
     int64_t seed;
     const char *order;

@@ -5,7 +5,8 @@
 #include <string.h>
 
 mica_model *mica_cli_load(const mica_cli_args *args) {
-    mica_load_options options = {.device = args->device, .threads = args->threads, .context = args->context};
+    mica_load_options options = {.device = args->device, .threads = args->threads, .context = args->context,
+                                 .kv_bits = args->kv_bits};
     mica_error err = {0};
     mica_model *model = NULL;
     if (args->random) {

@@ -48,6 +48,7 @@ const mica_cli_option mica_cli_generation_options[] = {
      "with --json: the log-probability of each token and of the K most likely ones"},
     {"ids", 0, MICA_CLI_INTS, AT(ids), 0, INT32_MAX, "1,2,3", "the prompt as token ids, used as they are"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, MANY, "N", "most positions of prompt and answer (default: the model's own)"},
+    {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {"stats", 0, MICA_CLI_FLAG, AT(stats), 0, 0, NULL, "print the metrics on stderr"},
     {.name = NULL},
 };

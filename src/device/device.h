@@ -49,7 +49,7 @@ typedef union mica_params {
     struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
     struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate; } packed; // packed quantised weight [out, in]; dtype of the result; mica_gate
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
-    struct { float scale; int32_t layer, window; } paged; // attention over cache pages of one layer
+    struct { float scale; int32_t layer, window; float eps; } paged; // attention over cache pages of one layer
     uint64_t words[8];
 } mica_params;
 

@@ -94,7 +94,14 @@ mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids,
 /** pool [pages, L, Hkv, 2, P, Dh], k and v [N, Hkv, Dh], meta i32 [B, 4], table i32 [B, max_pages] (meaning: device/cpu/paged.h):
  * the pool, written. */
 mica_array *mica_kv_append(mica_scope *s, mica_array *pool, mica_array *k, mica_array *v, mica_array *meta, mica_array *table, int layer);
-/** q [N, H, Dh] over the pool that mica_kv_append returned -> [N, H, Dh]. */
+/** q [N, H, Dh] over the pool that mica_kv_append returned -> [N, H, Dh]. An i8 pool: [pages, L, Hkv, 2, P, Dh + 4]. */
 mica_array *mica_paged_attention(mica_scope *s, mica_array *q, mica_array *pool, mica_array *meta, mica_array *table, int layer,
                                  float scale, int window);
+/** Both in one, after Q/K norms (f32 [Dh]; NULL = none) and rotation by a table f32 [1, N, dims] (NULL = none). No two of these may
+ * write to the same layer of a pool between two evaluations: nothing but the result says that the pool was written. */
+typedef struct mica_cache_inputs {
+    mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice, any strides
+    mica_array *pool, *meta, *table, *rope, *q_norm, *k_norm;
+} mica_cache_inputs;
+mica_array *mica_cache_attention(mica_scope *s, const mica_cache_inputs *in, int layer, float scale, int window, float eps);
 #endif

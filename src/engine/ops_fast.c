@@ -146,10 +146,17 @@ mica_array *mica_sdpa(mica_scope *s, mica_array *q, mica_array *k, mica_array *v
 }
 
 // ---- cache pages ------------------------------------------------------------------------------------------------------
-// The pool, meta and table inputs of both cache ops.
+static bool is_short(mica_dtype t) { return mica_dtype_is_float(t) && t != MICA_F64; }
+
+static int64_t head_size(const mica_array *pool) { return pool->shape[5] - (pool->dtype == MICA_I8 ? 4 : 0); }
+
+// The pool, meta and table inputs of the cache ops.
 static bool check_pages(mica_scope *s, const mica_array *node, const mica_array *pool, const mica_array *meta, const mica_array *table) {
-    if (!mica_dtype_is_float(pool->dtype) || pool->dtype == MICA_F64 || pool->ndim != 6 || pool->shape[3] != 2 || pool->shape[4] < 1)
+    bool codes = pool->dtype == MICA_I8;
+    if ((!codes && !is_short(pool->dtype)) || pool->ndim != 6 || pool->shape[3] != 2 || pool->shape[4] < 1)
         return mica_op_fail(s, node, "the pool must be f32, f16 or bf16 [pages,L,Hkv,2,P,Dh]");
+    if (codes && (head_size(pool) < 0 || pool->shape[4] * head_size(pool) % 4))
+        return mica_op_fail(s, node, "an i8 pool must be [pages,L,Hkv,2,P,Dh+4], P*Dh a multiple of 4");
     if (node->params.paged.layer < 0 || node->params.paged.layer >= pool->shape[1])
         return mica_op_fail(s, node, "layer %d is not in the pool", (int)node->params.paged.layer);
     if (meta->dtype != MICA_I32 || meta->ndim != 2 || meta->shape[1] != 4) return mica_op_fail(s, node, "meta must be i32 [B,4]");
@@ -164,20 +171,25 @@ static bool lasts(const mica_array *pool) {
     return pool->base->buffer && mica_node_contiguous(pool);
 }
 
-bool mica_infer_kv_append(mica_scope *s, mica_array *node) {
-    const mica_array *pool = node->in[0], *k = node->in[1], *v = node->in[2];
-    if (!check_pages(s, node, pool, node->in[3], node->in[4])) return false;
-    bool fits = mica_dtype_is_float(k->dtype) && k->dtype != MICA_F64 && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) &&
-                k->shape[1] == pool->shape[2] && k->shape[2] == pool->shape[5];
-    mica_like(node, pool);
-    if (!fits) return mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[2], (long long)pool->shape[5]);
+static bool check_append(mica_scope *s, const mica_array *node, const mica_array *pool, const mica_array *k, const mica_array *v) {
+    bool fits = is_short(k->dtype) && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) && k->shape[1] == pool->shape[2] &&
+                k->shape[2] == head_size(pool);
+    if (!fits) return mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[2], (long long)head_size(pool));
     return lasts(pool) || mica_op_fail(s, node, "the pool must be evaluated and contiguous");
+}
+
+bool mica_infer_kv_append(mica_scope *s, mica_array *node) {
+    const mica_array *pool = node->in[0];
+    if (!check_pages(s, node, pool, node->in[3], node->in[4])) return false;
+    mica_like(node, pool);
+    return check_append(s, node, pool, node->in[1], node->in[2]);
 }
 
 bool mica_infer_paged_attention(mica_scope *s, mica_array *node) {
     const mica_array *q = node->in[0], *pool = node->in[1];
     if (!check_pages(s, node, pool, node->in[2], node->in[3])) return false;
-    if (q->dtype != pool->dtype || q->ndim != 3 || q->shape[2] != pool->shape[5] || pool->shape[2] < 1 || q->shape[1] % pool->shape[2])
+    bool typed = pool->dtype == MICA_I8 ? is_short(q->dtype) : q->dtype == pool->dtype;
+    if (!typed || q->ndim != 3 || q->shape[2] != head_size(pool) || pool->shape[2] < 1 || q->shape[1] % pool->shape[2])
         return mica_op_fail(s, node, "q must be [N,H,Dh] in the pool's dtype, H a multiple of Hkv");
     if (node->params.paged.window < 0) return mica_op_fail(s, node, "the window is negative");
     mica_like(node, q);
@@ -201,6 +213,31 @@ mica_array *mica_paged_attention(mica_scope *s, mica_array *q, mica_array *pool,
     p.paged.scale = scale, p.paged.layer = layer, p.paged.window = window;
     in[2] = mica_contiguous(s, in[2]);
     return mica_record(s, MICA_OP_paged_attention, in, 4, 0, &p);
+}
+
+static bool is_norm(const mica_array *w, int64_t Dh) {
+    return !w || (w->dtype == MICA_F32 && w->ndim == 1 && w->shape[0] == Dh && mica_node_contiguous(w));
+}
+
+bool mica_infer_cache_attention(mica_scope *s, mica_array *node) {
+    const mica_array *q = node->in[0], *k = node->in[4], *rope = node->in[6];
+    if (!mica_infer_paged_attention(s, node)) return false;
+    if (k->dtype != q->dtype || k->ndim < 1 || k->shape[0] != q->shape[0]) return mica_op_fail(s, node, "q, k and v must be of one dtype and N");
+    if (rope && (rope->dtype != MICA_F32 || rope->ndim != 3 || rope->shape[0] != 1 || rope->shape[1] != q->shape[0] || rope->shape[2] % 2 ||
+                 rope->shape[2] > q->shape[2]))
+        return mica_op_fail(s, node, "the table must be f32 [1,N,dims]");
+    if (!is_norm(node->in[7], q->shape[2]) || !is_norm(node->in[8], q->shape[2])) return mica_op_fail(s, node, "norms must be f32 [Dh]");
+    return check_append(s, node, node->in[1], k, node->in[5]);
+}
+
+mica_array *mica_cache_attention(mica_scope *s, const mica_cache_inputs *x, int layer, float scale, int window, float eps) {
+    mica_array *in[] = {x->q, x->pool, x->meta, x->table, x->k, x->v, x->rope, x->q_norm, x->k_norm};
+    if (!mica_inputs(s, MICA_OP_cache_attention, in, 9, 0x1C0)) return NULL;
+    mica_params p = {0};
+    p.paged.scale = scale, p.paged.layer = layer, p.paged.window = window, p.paged.eps = eps;
+    in[2] = mica_contiguous(s, in[2]);
+    if (in[6]) in[6] = mica_contiguous(s, in[6]);
+    return mica_record(s, MICA_OP_cache_attention, in, 9, 0x1C0, &p);
 }
 
 // ---- losses -------------------------------------------------------------------------------------------------------------

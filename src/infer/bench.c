@@ -45,7 +45,7 @@ static bool prefill(bench *b, int32_t tokens, mica_error *err) {
 static bool set_up(bench *b, mica_model *m, const mica_bench_case *c, int32_t batch, mica_error *err) {
     size_t n = (size_t)batch;
     *b = (bench){.model = m, .n = batch};
-    if (!mica_cache_init(&b->cache, m->device, m->net->config, m->net->dtype, err)) return false;
+    if (!mica_cache_init(&b->cache, m->device, m->net->config, m->kv_dtype, err)) return false;
     b->scope = mica_scope_new(m->device, err);
     b->sequences = mica_calloc(n, sizeof *b->sequences);
     b->list = mica_calloc(n, sizeof *b->list);

@@ -12,6 +12,7 @@ struct mica_model {
     mica_net *net;
     mica_tokenizer *tokenizer; // NULL for random weights
     mica_info info;
+    mica_dtype kv_dtype;       // of cache pages
     int32_t context;           // most positions of a sequence
     double load_seconds;
 };

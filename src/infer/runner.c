@@ -16,7 +16,7 @@ bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_
 
 bool mica_runner_init(mica_runner *r, mica_model *m, int64_t positions, mica_error *err) {
     *r = (mica_runner){.model = m};
-    if (!mica_cache_init(&r->cache, m->device, m->net->config, m->net->dtype, err)) return false;
+    if (!mica_cache_init(&r->cache, m->device, m->net->config, m->kv_dtype, err)) return false;
     mica_sequence_init(&r->sequence, &r->cache);
     r->scope = mica_scope_new(m->device, err);
     if (r->scope && mica_cache_reserve(&r->cache, MICA_MIN(positions, (int64_t)m->context), err)) return true;

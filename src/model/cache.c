@@ -7,8 +7,11 @@
 #include "model/net.h"
 #include <string.h>
 
+// Elements of a row: codes are followed by their scale, four bytes.
+static int64_t row_size(const mica_cache *c) { return c->head_dim + (c->dtype == MICA_I8 ? (int64_t)sizeof(float) : 0); }
+
 static size_t page_bytes(const mica_cache *c, const mica_page_pool *p) {
-    return (size_t)(p->layers * 2 * c->kv_heads * MICA_PAGE * c->head_dim) * mica_dtype_size(c->dtype);
+    return (size_t)(p->layers * 2 * c->kv_heads * MICA_PAGE * row_size(c)) * mica_dtype_size(c->dtype);
 }
 
 bool mica_cache_init(mica_cache *c, mica_device *d, const mica_config *config, mica_dtype dtype, mica_error *err) {
@@ -44,7 +47,7 @@ static mica_array *new_pool_array(mica_cache *c, const mica_page_pool *p, int32_
         return NULL;
     }
     if (p->array) c->device->copy(c->device, b->data, mica_data(p->array), mica_nbytes(p->array));
-    int64_t shape[6] = {pages, p->layers, c->kv_heads, 2, MICA_PAGE, c->head_dim};
+    int64_t shape[6] = {pages, p->layers, c->kv_heads, 2, MICA_PAGE, row_size(c)};
     mica_scope_reset(c->scope);
     mica_array *a = mica_scope_leaf(c->scope, b, 6, shape, c->dtype);
     mica_array *kept = a ? mica_keep(c->scope, a, err) : NULL;

@@ -11,7 +11,7 @@
 enum { MICA_GROUPS = 2, MICA_PAGE = 32, MICA_ROWS_ALONE = 8 };
 
 typedef struct mica_page_pool {
-    mica_array *array;      // kept [pages, L, Hkv, 2, P, Dh]; NULL until a page is needed
+    mica_array *array;      // kept [pages, L, Hkv, 2, P, Dh] (i8: Dh + 4); NULL until a page is needed
     int64_t layers, window; // window 0 = unbounded
     int32_t pages;          // capacity
     uint32_t *refs;         // [pages]
@@ -36,6 +36,7 @@ typedef struct mica_sequence {
     size_t released[MICA_GROUPS]; // leading pages already returned
 } mica_sequence;
 
+/** dtype: that of the activations, or MICA_I8: 8-bit codes with one scale for each position and head (device/cpu/paged.h). */
 bool mica_cache_init(mica_cache *c, mica_device *d, const mica_config *config, mica_dtype dtype, mica_error *err);
 void mica_cache_free(mica_cache *c);
 /** Bytes of the pools as allocated. */

@@ -69,12 +69,6 @@ static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_ar
     }
 }
 
-// x [N, H, Dh], turned by its positions.
-static mica_array *rotate(mica_forward *f, mica_array *x, int group) {
-    mica_array *y = mica_rope_apply(f->scope, mica_expand_dims(f->scope, x, 0), f->rope[group], false);
-    return mica_squeeze(f->scope, y, 0);
-}
-
 mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x) {
     mica_scope *s = f->scope;
     const mica_config *c = f->net->config;
@@ -82,12 +76,9 @@ mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array
     const mica_page_pool *pool = &f->cache->pool[g];
     mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice
     project(f, l, x, &q, &k, &v);
-    if (l->q_norm) q = mica_norm(f, q, l->q_norm);
-    if (l->k_norm) k = mica_norm(f, k, l->k_norm);
-    q = rotate(f, q, g);
-    k = rotate(f, k, g);
-    mica_array *written = mica_kv_append(s, pool->array, k, v, f->meta, f->table[g], index);
-    mica_array *y = mica_paged_attention(s, q, written, f->meta, f->table[g], index, (float)c->query_scale, (int)pool->window);
+    mica_cache_inputs in = {.q = q, .k = k, .v = v, .pool = pool->array, .meta = f->meta, .table = f->table[g], .rope = f->rope[g],
+                            .q_norm = l->q_norm, .k_norm = l->k_norm};
+    mica_array *y = mica_cache_attention(s, &in, index, (float)c->query_scale, (int)pool->window, (float)c->rms_norm_eps);
     y = mica_reshape(s, y, MICA_SHAPE(-1, c->num_heads * c->head_dim));
     return mica_linear_apply(s, &l->o, y);
 }

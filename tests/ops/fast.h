@@ -222,4 +222,29 @@ static void case_paged_attention(rig *r) {
     value pool = make_pool(r, MICA_F32), q = randoms(r, MICA_F32, 3, (int64_t[]){4, 5, DH}, -2, 2);
     expect_refusal(r, mica_paged_attention(r->s, put(r, &q, DENSE), put(r, &pool, DENSE), put_meta(r, caches), put_table(r, caches), 0, 1, 0), "paged_attention");
 }
+
+// Both ops in one, without norms and rotation (test_kernels_attention has those): the pool is written, the rows are the same.
+static void case_cache_attention(rig *r) {
+    static const mica_dtype types[] = {MICA_F32, MICA_F16, MICA_BF16};
+    EACH(d, types) EACH(i, caches) {
+        const cache_case *c = &caches[i];
+        value pool = make_pool(r, types[d]), q = randoms(r, types[d], 3, (int64_t[]){c->N, HEADS, DH}, -2, 2);
+        value k = randoms(r, types[d], 3, (int64_t[]){c->N, HKV, DH}, -1, 1), v = randoms(r, types[d], 3, k.shape, -1, 1);
+        mica_cache_inputs in = {.q = put(r, &q, TRANSPOSED), .k = put(r, &k, DENSE), .v = put(r, &v, TRANSPOSED), .pool = put(r, &pool, DENSE)};
+        in.meta = put_meta(r, c), in.table = put_table(r, c);
+        append_oracle(c, &pool, &k, &v, 1);
+        value want = blank(r, types[d], 3, q.shape);
+        for (int b = 0; b < SEQUENCES; b++)
+            for (int32_t t = 0; t < c->meta[b][1]; t++) paged_row(r, c, &pool, &q, &want, b, t, 1, 0.25, 3);
+        mica_array *out = mica_cache_attention(r->s, &in, 1, 0.25f, 3, 0);
+        double *written = take_memory(r, pool.size * sizeof *written);
+        assert_true(mica_eval(r->s, &out, 1, NULL) && mica_read_f64(in.pool, written, pool.size, NULL));
+        assert_memory_equal(written, pool.x, pool.size * sizeof *written);
+        expect_near(r, out, &want, d == 0 ? 1e-5 : d == 1 ? 3e-3 : 2e-2);
+    }
+    value pool = make_pool(r, MICA_F32), q = randoms(r, MICA_F32, 3, (int64_t[]){4, HKV, DH}, -2, 2);
+    mica_array *x = put(r, &q, DENSE);
+    mica_cache_inputs in = {.q = x, .k = x, .v = x, .pool = put(r, &pool, DENSE), .meta = put_meta(r, caches), .table = put_table(r, caches), .q_norm = x};
+    expect_refusal(r, mica_cache_attention(r->s, &in, 0, 1, 0, 0), "cache_attention");
+}
 #endif

@@ -102,6 +102,14 @@ typedef struct mica_cpu_rows_isa {
      * afterwards means that all were: zeros, sum 0. A level may round the weights to the type, and sums them rounded.
      */
     float (*weights[MICA_CPU_FLOATS])(float *s, size_t n, float *max);
+
+    // ---- attention over 8-bit codes: a row is scale * codes; q packed as f32, zeros up to mica_cpu_head_pad(Dh) ----
+    /** Nearest codes in -127 … 127; returns the scale (NaN if an element is not finite). */
+    float (*to_codes)(int8_t *codes, const float *x, size_t n);
+    void (*from_codes)(float *y, const int8_t *codes, float scale, size_t n);
+    /** As scores and values, of the codes alone. */
+    void (*scores_codes)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale);
+    void (*values_codes)(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh);
 } mica_cpu_rows_isa;
 
 #if defined(__x86_64__)

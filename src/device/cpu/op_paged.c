@@ -17,11 +17,14 @@ static void set_pool(mica_paged *k, const mica_tensor *pool, const mica_tensor *
     k->isa = &mica_cpu_isa_of(c)->rows;
     k->pool = pool, k->meta = meta, k->table = table;
     k->pages = (size_t)pool->shape[0], k->layers = (size_t)pool->shape[1], k->Hkv = (size_t)pool->shape[2];
-    k->P = (size_t)pool->shape[4], k->Dh = (size_t)pool->shape[5];
-    k->half = k->P * k->Dh * mica_dtype_size(pool->dtype);
+    k->codes = pool->dtype == MICA_I8;
+    k->P = (size_t)pool->shape[4], k->Dh = (size_t)pool->shape[5] - (k->codes ? sizeof(float) : 0);
+    k->row = k->Dh * mica_dtype_size(pool->dtype);
+    k->half = k->P * (k->row + (k->codes ? sizeof(float) : 0));
     k->B = (size_t)meta->shape[0], k->max_pages = (size_t)table->shape[1];
     k->layer = (size_t)c->params->paged.layer;
-    assert(pool->ndim == 6 && pool->shape[3] == 2 && mica_cpu_is_short(pool->dtype) && k->layer < k->layers && k->P);
+    assert(pool->ndim == 6 && pool->shape[3] == 2 && k->layer < k->layers && k->P);
+    assert(mica_cpu_is_short(pool->dtype) || (k->codes && k->P * k->Dh % sizeof(float) == 0));
 }
 
 static void set_queries(mica_paged *k, const mica_tensor *q) {
@@ -42,7 +45,7 @@ static mica_paged append_of(const mica_call *c) {
     mica_paged k = {.c = c, .k = {.x = c->in[1]}, .v = {.x = c->in[2]}};
     set_pool(&k, &c->in[0], &c->in[3], &c->in[4]);
     k.dtype = c->in[1].dtype, k.size = mica_dtype_size(k.dtype), k.N = (size_t)c->in[1].shape[0];
-    k.thread_bytes = mica_walk_round(k.Dh * sizeof(float));
+    k.thread_bytes = mica_walk_round(2 * k.Dh * sizeof(float));
     k.thread_scratch = c->scratch;
     return k;
 }
@@ -177,7 +180,7 @@ static mica_paged paged_of(const mica_call *c) {
     mica_paged k = {.c = c};
     set_pool(&k, &c->in[1], &c->in[2], &c->in[3]);
     set_queries(&k, &c->in[0]);
-    assert(k.pool->dtype == k.dtype);
+    assert(k.codes || k.pool->dtype == k.dtype);
     return k;
 }
 
@@ -188,5 +191,30 @@ void mica_cpu_paged_attention(const mica_call *c) {
 
 size_t mica_cpu_paged_scratch(const mica_call *c) {
     mica_paged k = paged_of(c);
+    return place(&k, NULL);
+}
+
+// ---- cache_attention: q, pool, meta, table, k, v, rope?, q_norm?, k_norm? ----
+static const mica_tensor *given(const mica_call *c, int i) { return i < c->inputs && c->in[i].data ? &c->in[i] : NULL; }
+
+static mica_paged fused_of(const mica_call *c) {
+    mica_paged k = paged_of(c);
+    const mica_tensor *rope = given(c, 6), *q_norm = given(c, 7), *k_norm = given(c, 8);
+    k.k.x = c->in[4], k.v.x = c->in[5];
+    k.rope = rope, k.dims = rope ? (size_t)rope->shape[2] : 0;
+    k.q.rotated = k.k.rotated = rope != NULL;
+    k.q.norm = q_norm ? (const float *)(const void *)q_norm->data : NULL;
+    k.k.norm = k_norm ? (const float *)(const void *)k_norm->data : NULL;
+    k.eps = c->params->paged.eps;
+    return k;
+}
+
+void mica_cpu_cache_attention(const mica_call *c) {
+    mica_paged k = fused_of(c);
+    run(&k);
+}
+
+size_t mica_cpu_cache_scratch(const mica_call *c) {
+    mica_paged k = fused_of(c);
     return place(&k, NULL);
 }

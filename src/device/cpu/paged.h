@@ -3,6 +3,8 @@
 // that all a page has of a few neighbouring heads of a layer is one stretch of memory; a sequence is a row of `table`
 // [B, max_pages] (position p lives in page table[p / P], slot p % P; -1 = released or absent) and of `meta` [B, 4] =
 // {first row of its tokens among the N packed ones, tokens, positions in the cache after this append, 0}.
+// An i8 pool [n_pages, L, Hkv, 2, P, Dh + 4] holds, in place of P rows, their 8-bit codes [P, Dh] and then their scales,
+// f32 [P]: keys and values are scale * code.
 //   paged_append.c   writes keys and values of new tokens
 //   paged_decode.c   few tokens of a sequence: chunks of positions, merged in order
 //   paged_prefill.c  many: blocks of queries against packed blocks of keys (flash.h)
@@ -43,6 +45,8 @@ typedef struct mica_paged {
     unsigned char *out;
     size_t N, H, Hkv, G, Dh, B, P, pages, max_pages, size; // size: bytes of an element of q
     size_t layer, layers, window, dims;
+    bool codes;    // the pool is i8
+    size_t row;    // bytes of a row in the pool, without its scale
     size_t half;   // bytes of the keys, and of the values, of one head of a page
     size_t heads;  // KV heads of a decode task
     size_t tokens; // queries of a prefill task
@@ -75,6 +79,11 @@ static inline unsigned char *mica_paged_half(const mica_paged *k, int32_t page, 
     return k->pool->data + ((((size_t)page * k->layers + k->layer) * k->Hkv + h) * 2 + kv) * k->half;
 }
 
+/** The P scales at the end of a half of codes. */
+static inline float *mica_paged_scales(const mica_paged *k, unsigned char *half) {
+    return (float *)(void *)(half + k->P * k->Dh);
+}
+
 /** Positions of one run: from p up to `end`, but not past the end of p's page. */
 static inline size_t mica_paged_run(const mica_paged *k, size_t p, size_t end) {
     return MICA_MIN(k->P - p % k->P, end - p);
@@ -86,10 +95,13 @@ static inline size_t mica_paged_first_seen(const mica_paged *k, size_t position)
     return k->window && position + 1 > k->window ? position + 1 - k->window : 0;
 }
 
-/** Head h of token i as attention sees it, contiguous: in place, or made in `row` (Dh elements). */
+/** Head h of token i as attention sees it, contiguous: in place, or made in `row`: memory of 2 * Dh floats, as for all
+ * parameters of this name. */
 const unsigned char *mica_paged_row(const mica_paged *k, const mica_paged_rows *x, size_t i, size_t h, void *row);
-/** The G queries of KV head kv of token i, packed one after the other; returns where the next may go. */
-unsigned char *mica_paged_pack_queries(const mica_paged *k, size_t i, size_t kv, unsigned char *packed, void *row);
+typedef void mica_paged_pack_fn(const mica_paged *k, void *packed, const void *x);
+/** The G queries of KV head kv of token i, packed `step` bytes apart; returns where the next may go. */
+unsigned char *mica_paged_pack_queries(const mica_paged *k, mica_paged_pack_fn *pack, size_t step, size_t i, size_t kv,
+                                       unsigned char *packed, void *row);
 /** Writes keys and values of row i of sequence b for heads [h, end) at a position; nothing if its page is absent. */
 void mica_paged_write(const mica_paged *k, size_t b, size_t i, size_t position, size_t h, size_t end, void *row);
 /** All rows of all sequences. */

@@ -23,20 +23,25 @@ const unsigned char *mica_paged_row(const mica_paged *k, const mica_paged_rows *
     return a;
 }
 
-unsigned char *mica_paged_pack_queries(const mica_paged *k, size_t i, size_t kv, unsigned char *packed, void *row) {
-    size_t step = mica_cpu_head_pad(k->Dh) * k->isa->pack_size[k->dtype];
+unsigned char *mica_paged_pack_queries(const mica_paged *k, mica_paged_pack_fn *pack, size_t step, size_t i, size_t kv,
+                                       unsigned char *packed, void *row) {
     for (size_t g = 0; g < k->G; g++, packed += step)
-        k->isa->pack_query[k->dtype](packed, mica_paged_row(k, &k->q, i, kv * k->G + g, row), k->Dh);
+        pack(k, packed, mica_paged_row(k, &k->q, i, kv * k->G + g, row));
     return packed;
 }
 
-// A row of the model's type into a slot of a page.
-static void store_row(const mica_paged *k, unsigned char *half, size_t slot, const unsigned char *x) {
+// A row of the model's type into a slot of a page; `floats` is memory for Dh of them.
+static void store_row(const mica_paged *k, unsigned char *half, size_t slot, const unsigned char *x, float *floats) {
     mica_dtype pool = k->pool->dtype;
     size_t size = mica_dtype_size(pool);
-    unsigned char *to = half + slot * k->Dh * size;
+    unsigned char *to = half + slot * k->row;
     if (pool == k->dtype) {
-        memcpy(to, x, k->Dh * size);
+        memcpy(to, x, k->row);
+        return;
+    }
+    if (k->codes) {
+        k->isa->to_f32[k->dtype](floats, x, k->Dh);
+        mica_paged_scales(k, half)[slot] = k->isa->to_codes((int8_t *)to, floats, k->Dh);
         return;
     }
     for (size_t d = 0; d < k->Dh; d++) { // a cache of another type: rare, element by element
@@ -48,9 +53,10 @@ static void store_row(const mica_paged *k, unsigned char *half, size_t slot, con
 
 void mica_paged_write(const mica_paged *k, size_t b, size_t i, size_t position, size_t h, size_t end, void *row) {
     int32_t page = mica_paged_page(k, b, position);
+    float *floats = (float *)row + k->Dh;
     for (; page >= 0 && h < end; h++) {
-        store_row(k, mica_paged_half(k, page, h, 0), position % k->P, mica_paged_row(k, &k->k, i, h, row));
-        store_row(k, mica_paged_half(k, page, h, 1), position % k->P, mica_paged_row(k, &k->v, i, h, row));
+        store_row(k, mica_paged_half(k, page, h, 0), position % k->P, mica_paged_row(k, &k->k, i, h, row), floats);
+        store_row(k, mica_paged_half(k, page, h, 1), position % k->P, mica_paged_row(k, &k->v, i, h, row), floats);
     }
 }
 

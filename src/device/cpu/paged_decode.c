@@ -34,7 +34,7 @@ static unsigned char *carve(unsigned char *base, size_t *at, size_t bytes) {
 
 static size_t place(const mica_paged *k, unsigned char *base, size_t n, work *w) {
     size_t R = n * k->G, rows = k->heads * R, at = 0;
-    w->row = carve(base, &at, k->Dh * sizeof(float));
+    w->row = carve(base, &at, 2 * k->Dh * sizeof(float));
     w->q = carve(base, &at, rows * mica_cpu_head_pad(k->Dh) * sizeof(float));
     w->s = (float *)(void *)carve(base, &at, R * STEP * sizeof(float));
     w->m = (float *)(void *)carve(base, &at, rows * sizeof(float));
@@ -63,27 +63,42 @@ static void fetch(const unsigned char *next, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i, 0, 2);
 }
 
-static size_t slice_rows(const mica_paged *k) { return MICA_MAX(SLICE / (k->Dh * k->size), (size_t)4); }
+static size_t slice_rows(const mica_paged *k) { return MICA_MAX(SLICE / k->row, (size_t)4); }
 
-// Scores with the n positions from p on, all of one page; `next` is what will be read afterwards, or NULL.
-static void score_run(const head *d, size_t p, size_t n, const unsigned char *keys, const unsigned char *next) {
-    const mica_paged *k = d->k;
-    size_t row = k->Dh * k->size, slice = slice_rows(k), slot = p % k->P;
-    for (size_t j = 0, m; j < n; j += m) {
-        m = MICA_MIN(slice, n - j);
-        if (next) fetch(next + (slot + j) * row, m * row);
-        k->isa->scores[k->dtype](d->scores + (p - d->p0) + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh,
-                                 k->scale);
-    }
+// s[r, j] *= scales[j]: what the codes of a run have been multiplied with, or will be.
+static void rescale(float *s, const float *scales, size_t R, size_t n) {
+    for (size_t r = 0; r < R; r++)
+        for (size_t j = 0; j < n; j++) s[r * STEP + j] *= scales[j];
 }
 
-static void value_run(const head *d, size_t p, size_t n, const unsigned char *values, const unsigned char *next) {
+// Scores with the n positions from p on, all of one page; `next` is what will be read afterwards, or NULL.
+static void score_run(const head *d, size_t p, size_t n, unsigned char *keys, const unsigned char *next) {
     const mica_paged *k = d->k;
-    size_t row = k->Dh * k->size, slice = slice_rows(k), slot = p % k->P;
+    size_t row = k->row, slice = slice_rows(k), slot = p % k->P;
+    float *s = d->scores + (p - d->p0);
     for (size_t j = 0, m; j < n; j += m) {
         m = MICA_MIN(slice, n - j);
         if (next) fetch(next + (slot + j) * row, m * row);
-        k->isa->values[k->dtype](d->acc, d->scores + (p - d->p0) + j, STEP, values + (slot + j) * row, d->R, m, k->Dh);
+        if (k->codes)
+            k->isa->scores_codes(s + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh, k->scale);
+        else
+            k->isa->scores[k->dtype](s + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh, k->scale);
+    }
+    if (k->codes) rescale(s, mica_paged_scales(k, keys) + slot, d->R, n);
+}
+
+static void value_run(const head *d, size_t p, size_t n, unsigned char *values, const unsigned char *next) {
+    const mica_paged *k = d->k;
+    size_t row = k->row, slice = slice_rows(k), slot = p % k->P;
+    float *s = d->scores + (p - d->p0);
+    if (k->codes) rescale(s, mica_paged_scales(k, values) + slot, d->R, n);
+    for (size_t j = 0, m; j < n; j += m) {
+        m = MICA_MIN(slice, n - j);
+        if (next) fetch(next + (slot + j) * row, m * row);
+        if (k->codes)
+            k->isa->values_codes(d->acc, s + j, STEP, values + (slot + j) * row, d->R, m, k->Dh);
+        else
+            k->isa->values[k->dtype](d->acc, s + j, STEP, values + (slot + j) * row, d->R, m, k->Dh);
     }
 }
 
@@ -104,7 +119,7 @@ static void hide_unseen(const head *d) {
 static void weigh(const head *d) {
     const mica_paged *k = d->k;
     for (size_t r = 0; r < d->R; r++) {
-        float old = d->m[r], sum = k->isa->weights[k->dtype](d->scores + r * STEP, d->p1 - d->p0, &d->m[r]);
+        float old = d->m[r], sum = k->isa->weights[k->codes ? MICA_F32 : k->dtype](d->scores + r * STEP, d->p1 - d->p0, &d->m[r]);
         if (old == d->m[r] || old == -INFINITY) { // nothing to scale: no values yet, or the maximum stands
             d->l[r] += sum;
             continue;
@@ -182,6 +197,13 @@ static void finish(const mica_paged *k, const mica_paged_part *s, size_t group, 
 }
 
 // ---- the task ----
+static void pack_query(const mica_paged *k, void *packed, const void *x) { k->isa->pack_query[k->dtype](packed, x, k->Dh); }
+
+static void pack_floats(const mica_paged *k, void *packed, const void *x) {
+    k->isa->to_f32[k->dtype](packed, x, k->Dh);
+    memset((float *)packed + k->Dh, 0, (mica_cpu_head_pad(k->Dh) - k->Dh) * sizeof(float));
+}
+
 // Its own new tokens enter the cache before anything is read; no other task reads them.
 static void append_own(const mica_paged *k, const mica_paged_part *s, size_t h, size_t last, size_t begin, size_t end,
                        void *row) {
@@ -204,13 +226,14 @@ void mica_paged_decode(const mica_paged *k, const mica_paged_part *s, size_t gro
     work w;
     place(k, scratch, s->n, &w);
     size_t first = group * k->heads, last = MICA_MIN(first + k->heads, k->Hkv), R = s->n * k->G;
-    size_t packed = mica_cpu_head_pad(k->Dh) * k->isa->pack_size[k->dtype];
+    size_t packed = mica_cpu_head_pad(k->Dh) * (k->codes ? sizeof(float) : k->isa->pack_size[k->dtype]);
     size_t begin = (s->first_chunk + chunk) * s->chunk, end = MICA_MIN(begin + s->chunk, s->kv_len);
     size_t seen = mica_paged_first_seen(k, mica_paged_position(s, 0));
     if (k->append) append_own(k, s, first, last, begin, end, w.row);
     unsigned char *q = w.q;
     for (size_t h = first; h < last; h++)
-        for (size_t t = 0; t < s->n; t++) q = mica_paged_pack_queries(k, s->start + t, h, q, w.row);
+        for (size_t t = 0; t < s->n; t++) 
+            q = mica_paged_pack_queries(k, k->codes ? pack_floats : pack_query, packed, s->start + t, h, q, w.row);
     for (size_t i = 0; i < (last - first) * R; i++) w.m[i] = -INFINITY, w.l[i] = 0;
     memset(w.acc, 0, (last - first) * R * k->Dh * sizeof(float));
     for (size_t p = MICA_MAX(begin, seen / STEP * STEP); p < end; p += STEP)

@@ -16,6 +16,7 @@ const mica_kernel mica_cpu_rows_kernels[] = {
     {"sdpa", mica_cpu_sdpa, mica_cpu_sdpa_scratch},
     {"kv_append", mica_cpu_kv_append, mica_cpu_append_scratch},
     {"paged_attention", mica_cpu_paged_attention, mica_cpu_paged_scratch},
+    {"cache_attention", mica_cpu_cache_attention, mica_cpu_cache_scratch},
     {"swiglu", mica_cpu_swiglu, mica_cpu_gated_scratch},
     {"geglu", mica_cpu_geglu, mica_cpu_gated_scratch},
     {"exp", mica_cpu_exp, mica_cpu_unary_scratch},

@@ -13,9 +13,10 @@ mica_kernel_fn mica_cpu_astype, mica_cpu_contiguous, mica_cpu_rms_norm, mica_cpu
     mica_cpu_logsumexp, mica_cpu_argmax;
 mica_scratch_fn mica_cpu_astype_scratch, mica_cpu_norm_scratch, mica_cpu_softmax_scratch;
 // op_rope.c, op_attention.c, op_paged.c, op_take.c
-mica_kernel_fn mica_cpu_rope_table, mica_cpu_rope, mica_cpu_sdpa, mica_cpu_kv_append, mica_cpu_paged_attention, mica_cpu_take;
+mica_kernel_fn mica_cpu_rope_table, mica_cpu_rope, mica_cpu_sdpa, mica_cpu_kv_append, mica_cpu_paged_attention, mica_cpu_cache_attention,
+    mica_cpu_take;
 mica_scratch_fn mica_cpu_rope_scratch, mica_cpu_sdpa_scratch, mica_cpu_append_scratch,
-    mica_cpu_paged_scratch;
+    mica_cpu_paged_scratch, mica_cpu_cache_scratch;
 // op_activation.c
 mica_kernel_fn mica_cpu_exp, mica_cpu_sigmoid, mica_cpu_silu, mica_cpu_gelu, mica_cpu_gelu_tanh, mica_cpu_tanh, mica_cpu_swiglu,
     mica_cpu_geglu;

@@ -123,6 +123,15 @@ static inline vf loadn_f16(const uint16_t *p, size_t n, vf fill) {
 static inline void store_f16(uint16_t *p, vf a) { _mm_storeu_si128((void *)p, to_f16(a)); }
 static inline void storen_f16(uint16_t *p, vf a, size_t n) { store_part(p, to_f16(a), n); }
 
+static inline vf load_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+static inline vf loadn_i8(const int8_t *p, size_t n, vf fill) {
+    int8_t b[8] = {0};
+    memcpy(b, p, n);
+    return fill_rest(load_i8(b), n, fill);
+}
+
 static inline vf from_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
 static inline __m128i to_bf16(vf a) {
     __m256i u = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));

@@ -33,6 +33,7 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 
 #define VEC_TEMPLATE "device/cpu/vec_attention.h"
 #include "device/cpu/vec_types.h"
+#include "device/cpu/vec_codes.h"
 
 // ---- bf16 packing ----
 enum { WORDS = 32 }; // bf16 values in a vector
@@ -213,6 +214,7 @@ void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
     fill_attention_f32(isa);
     fill_attention_f16(isa);
     fill_attention_bf16(isa);
+    fill_attention_codes(isa);
     isa->pack_query[MICA_BF16] = pack_query_pairs, isa->pack_size[MICA_BF16] = sizeof(uint16_t);
     isa->pack_keys[MICA_BF16] = pack_keys_pairs, isa->pack_values[MICA_BF16] = pack_values_pairs;
     isa->flash[MICA_BF16] = flash_pairs, isa->scores[MICA_BF16] = scores_pairs;

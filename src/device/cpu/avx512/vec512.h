@@ -104,6 +104,13 @@ static inline __m256i to_f16(vf a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEA
 static inline void store_f16(uint16_t *p, vf a) { _mm256_storeu_si256((void *)p, to_f16(a)); }
 static inline void storen_f16(uint16_t *p, vf a, size_t n) { _mm256_mask_storeu_epi16(p, v_first(n), to_f16(a)); }
 
+static inline vf load_i8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+static inline vf loadn_i8(const int8_t *p, size_t n, vf fill) {
+    return _mm512_mask_cvtepi32_ps(fill, v_first(n), _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(v_first(n), p)));
+}
+
 static inline vf from_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 static inline vf load_bf16(const uint16_t *p) { return from_bf16(_mm256_loadu_si256((const void *)p)); }
 static inline vf loadn_bf16(const uint16_t *p, size_t n, vf fill) {

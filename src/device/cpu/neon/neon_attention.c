@@ -20,10 +20,12 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 2, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 
 #define VEC_TEMPLATE "device/cpu/vec_attention.h"
 #include "device/cpu/vec_types.h"
+#include "device/cpu/vec_codes.h"
 
 void mica_cpu_neon_attention(mica_cpu_rows_isa *isa) {
     fill_attention_f32(isa);
     fill_attention_f16(isa);
     fill_attention_bf16(isa);
+    fill_attention_codes(isa);
 }
 #endif

@@ -136,6 +136,16 @@ V_INLINE vf loadn_f16(const uint16_t *p, size_t n, vf fill) { return fill_rest(f
 V_INLINE void store_f16(uint16_t *p, vf a) { vst1q_u16(p, to_f16(a)); }
 V_INLINE void storen_f16(uint16_t *p, vf a, size_t n) { store_part(p, to_f16(a), n); }
 
+V_INLINE vf load_i8(const int8_t *p) {
+    int16x8_t h = vmovl_s8(vld1_s8(p));
+    return (vf){vcvtq_f32_s32(vmovl_s16(vget_low_s16(h))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(h)))};
+}
+V_INLINE vf loadn_i8(const int8_t *p, size_t n, vf fill) {
+    int8_t b[LANES] = {0};
+    memcpy(b, p, n);
+    return fill_rest(load_i8(b), n, fill);
+}
+
 V_INLINE vf from_bf16(uint16x8_t h) {
     return (vf){vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(h), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(h, 16))};
 }

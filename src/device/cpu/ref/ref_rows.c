@@ -2,6 +2,7 @@
 // Row and attention kernels, level ref: each formula as it is written on paper, in f32, one element after the other.
 // The types differ only in how elements are read and written: ref_rows_template.h, once per type.
 #include "base/half.h"
+#include "device/cpu/codes_rows.h"
 #include "device/cpu/isa.h"
 #include <math.h>
 
@@ -86,7 +87,28 @@ static void flash(const mica_cpu_flash *b) {
 #define PUT(v) mica_f32_to_bf16(v)
 #include "device/cpu/ref/ref_rows_template.h"
 
+static void scores_codes(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale) {
+    const int8_t *b = k;
+    for (size_t g = 0; g < G; g++) {
+        const float *a = (const float *)q + g * mica_cpu_head_pad(Dh);
+        for (size_t j = 0; j < n; j++) {
+            float dot = 0;
+            for (size_t d = 0; d < Dh; d++) dot += a[d] * (float)b[j * Dh + d];
+            s[g * ss + j] = dot * scale;
+        }
+    }
+}
+
+static void values_codes(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh) {
+    const int8_t *b = v;
+    for (size_t g = 0; g < G; g++)
+        for (size_t j = 0; j < n; j++)
+            for (size_t d = 0; d < Dh; d++) acc[g * Dh + d] += p[g * ps + j] * (float)b[j * Dh + d];
+}
+
 void mica_cpu_ref_rows(mica_cpu_rows_isa *isa) {
+    isa->to_codes = row_to_codes, isa->from_codes = row_from_codes;
+    isa->scores_codes = scores_codes, isa->values_codes = values_codes;
     fill_f32(isa, MICA_F32);
     fill_f16(isa, MICA_F16);
     fill_bf16(isa, MICA_BF16);
