@@ -220,7 +220,8 @@ static void random_nodes(void **unused) {
             ran++;
             if (may_run(op) && mica_size(a) < 1 << 22 && !mica_eval(s, &a, 1, &e)) fail_msg("%s: %s", info->name, e.msg);
         }
-        if (info->infer && ran < ROUNDS / 20) fail_msg("%s: only %d random nodes were valid", info->name, ran);
+        // Of nine inputs one is nearly always disturbed.
+        if (info->infer && ran < ROUNDS / (op == MICA_OP_cache_attention ? 60 : 20)) fail_msg("%s: only %d random nodes were valid", info->name, ran);
     }
     mica_scope_free(s);
 }
