@@ -39,6 +39,17 @@ static void gemm_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const voi
     if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);
 }
 
+// ---- sums of groups ------------------------------------------------------------------------------------
+static void group_sums(mica_dtype type, const void *x, size_t group, size_t groups, float *sums) {
+    ptrdiff_t size = type == MICA_F32 ? 4 : 2;
+    const unsigned char *from = x;
+    for (size_t g = 0; g < groups; g++) {
+        v16 sum = v16_zero();
+        for (size_t i = 0; i < group; i += 16, from += 16 * size) sum = v16_add(sum, type == MICA_F32 ? v16_load_as(MICA_F32, from) : v16_load_as(MICA_BF16, from));
+        sums[g] = v16_sum(sum);
+    }
+}
+
 // ---- dense panels ------------------------------------------------------------------------------------
 // Sixteen rows [n][k], unit stride along k, to sixteen columns.
 V16_INLINE void panel_rows(mica_dtype type, const unsigned char *w, ptrdiff_t ldw, size_t n, size_t k, size_t columns, float *panel) {

@@ -78,6 +78,8 @@ typedef struct mica_cpu_packing {
 
 typedef struct mica_cpu_matmul_isa {
     mica_cpu_panels f32, bf16;
+    /** sums[g] = sum of x[g*group … (g+1)*group), group a multiple of 16; x in F32 or BF16. */
+    void (*group_sums)(mica_dtype type, const void *x, size_t group, size_t groups, float *sums);
     void (*dot_f32)(mica_dtype type, const mica_cpu_direct *d); // w in F32, F16 or BF16
     void (*dot_bf16)(mica_dtype type, const mica_cpu_direct *d); // w in BF16
     /** x padded with zeros to per_column*depth inputs; n counts outputs, a multiple of 16. */

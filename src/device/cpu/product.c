@@ -205,20 +205,10 @@ static void copy_row(const plan *p, size_t row) {
     memset(to + p->k * to_size, 0, (p->kp - p->k) * to_size);
 }
 
-// Sums of each group, in 16 lanes so that compilers vectorise them.
 static void sum_groups(const plan *p, size_t row) {
     size_t group = (size_t)p->rhs->tiles.group, groups = p->kp / group;
     float *sums = (float *)(void *)(p->call->scratch + p->at_sums) + row * groups;
-    const void *x = x_at(p, 0, row);
-    for (size_t g = 0; g < groups; g++) {
-        float lane[16] = {0};
-        for (size_t i = g * group; i < (g + 1) * group; i += 16)
-            for (size_t l = 0; l < 16; l++)
-                lane[l] += p->bf16 ? mica_bf16_to_f32(((const uint16_t *)x)[i + l]) : ((const float *)x)[i + l];
-        for (size_t w = 8; w; w /= 2)
-            for (size_t l = 0; l < w; l++) lane[l] += lane[l + w];
-        sums[g] = lane[0];
-    }
+    p->isa->group_sums(p->bf16 ? MICA_BF16 : MICA_F32, x_at(p, 0, row), group, groups, sums);
 }
 
 static void prepare_task(void *ctx, size_t task, size_t thread) {

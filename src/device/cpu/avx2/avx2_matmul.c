@@ -15,5 +15,6 @@ void mica_cpu_avx2_matmul(mica_cpu_matmul_isa *isa) {
     isa->tiles_f32 = tiles_f32;
     isa->pack_codes = mica_cpu_avx2_pack_codes;
     isa->pack_nibbles = mica_cpu_avx2_pack_nibbles;
+    isa->group_sums = group_sums;
 }
 #endif

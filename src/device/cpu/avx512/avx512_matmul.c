@@ -13,6 +13,7 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
     isa->f32 = f32_panels;
     isa->dot_f32 = dot_f32;
     isa->tiles_f32 = tiles_f32;
+    isa->group_sums = group_sums;
     isa->bf16 = (mica_cpu_panels){
         .columns = 48,
         .depth = 1024, // 96 KiB of panel in the second-level cache

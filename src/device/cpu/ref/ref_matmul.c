@@ -51,8 +51,17 @@ static void panel_tiles_f32(const mica_cpu_tiles *t, const unsigned char *packed
     }
 }
 
+static void group_sums(mica_dtype type, const void *x, size_t group, size_t groups, float *sums) {
+    for (size_t g = 0; g < groups; g++) {
+        double sum = 0;
+        for (size_t i = g * group; i < (g + 1) * group; i++) sum += (double)mica_cpu_load1(type, x, i);
+        sums[g] = (float)sum;
+    }
+}
+
 void mica_cpu_ref_matmul(mica_cpu_matmul_isa *isa) {
     *isa = (mica_cpu_matmul_isa){
+        .group_sums = group_sums,
         .f32 = {.columns = COLUMNS, .depth = DEPTH, .gemm = gemm_f32, .from_dense = mica_cpu_ref_panel_dense_f32,
                 .from_tiles = panel_tiles_f32},
         .pack_codes = mica_cpu_pack_codes,
