@@ -41,6 +41,11 @@ typedef void mica_cpu_binary_fn(void *y, const void *a, const void *b, size_t n)
 /** y[i] = x[i] * s. */
 typedef void mica_cpu_scale_fn(void *y, const void *x, float s, size_t n);
 
+enum { MICA_CPU_GATED = 16 }; // gates, or ups, in a block of a gated product
+/** y[r*ldy + 16*b + i] = f(gate, up) of element r*ldc + b*step + i of each. */
+typedef void mica_cpu_gated_fn(void *y, size_t ldy, const float *gate, const float *up, size_t ldc, size_t step, size_t rows,
+                               size_t blocks);
+
 /** Keys in a packed block of attention; a block starts at a multiple of this position. */
 enum { MICA_CPU_KEYS = 64 };
 /** Head size as packed queries, keys and values store it; the padding is zero. */
@@ -63,6 +68,9 @@ typedef struct mica_cpu_rows_isa {
     // ---- conversion and elementwise rows, contiguous; [type] ----
     void (*to_f32[MICA_CPU_FLOATS])(float *y, const void *x, size_t n);
     void (*from_f32[MICA_CPU_FLOATS])(void *y, const float *x, size_t n);
+    /** The sums of a product: y [rows, n] = c [rows, n], rows ldy and ldc elements apart. */
+    void (*store_sums[MICA_CPU_FLOATS])(void *y, size_t ldy, const float *c, size_t ldc, size_t rows, size_t n);
+    mica_cpu_gated_fn *store_gated[2][MICA_CPU_FLOATS]; // [swiglu, geglu]
     mica_cpu_unary_fn *unary[MICA_CPU_UNARIES][MICA_CPU_FLOATS];
     mica_cpu_binary_fn *binary[MICA_CPU_BINARIES][MICA_CPU_FLOATS];
     mica_cpu_scale_fn *scale[MICA_CPU_FLOATS];

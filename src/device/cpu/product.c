@@ -19,7 +19,10 @@ enum {
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
     LINE = 64,
+    BLOCK = MICA_GATE_BLOCK,
 };
+
+static_assert((int)MICA_GATE_BLOCK == (int)MICA_CPU_GATED && (int)MICA_GATE_BLOCK == (int)MICA_TILE_OUTPUTS, "gates and ups are whole tiles");
 
 typedef struct plan {
     const mica_call *call;
@@ -224,31 +227,18 @@ static unsigned char *thread_area(const plan *p, size_t thread) {
     return p->call->scratch + p->at_threads + thread * p->per_thread;
 }
 
-// Gated sums: blocks of 16 gates and 16 ups to one row of products.
-static void store_gated(const plan *p, const float *y, size_t n, unsigned char *to) {
-    enum { AT_ONCE = 8 * MICA_TILE_OUTPUTS };
-    float gate[AT_ONCE], up[AT_ONCE];
-    mica_dtype type = p->call->out.dtype;
-    mica_cpu_binary f = p->gate == MICA_GATE_SWIGLU ? MICA_CPU_SWIGLU : MICA_CPU_GEGLU;
-    for (size_t i = 0, run; i < n / 2; i += run) {
-        run = MICA_MIN(n / 2 - i, (size_t)AT_ONCE);
-        for (size_t j = 0; j < run; j += MICA_TILE_OUTPUTS) {
-            memcpy(gate + j, y + 2 * (i + j), MICA_TILE_OUTPUTS * 4);
-            memcpy(up + j, y + 2 * (i + j) + MICA_TILE_OUTPUTS, MICA_TILE_OUTPUTS * 4);
-        }
-        p->convert->binary[f][MICA_F32](gate, gate, up, run);
-        p->convert->from_f32[type](to + i * mica_dtype_size(type), gate, run);
-    }
+// Where outputs from n0 on of a row belong in the result.
+static unsigned char *out_at(const plan *p, size_t batch, size_t row, size_t n0) {
+    size_t shrink = p->gate ? 2 : 1;
+    return p->call->out.data + ((batch * p->m + row) * p->n + n0) / shrink * mica_dtype_size(p->call->out.dtype);
 }
 
+// The sums of a few rows, y [rows][ldy], outputs side by side.
 static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *y, size_t ldy) {
     mica_dtype type = p->call->out.dtype;
-    size_t size = mica_dtype_size(type), shrink = p->gate ? 2 : 1, width = p->n / shrink * size;
-    unsigned char *to = p->call->out.data + (batch * p->m + row) * width + n0 / shrink * size;
-    for (size_t i = 0; i < rows; i++, to += width, y += ldy) {
-        if (p->gate) store_gated(p, y, n, to);
-        else p->convert->from_f32[type](to, y, n);
-    }
+    unsigned char *to = out_at(p, batch, row, n0);
+    if (!p->gate) p->convert->store_sums[type](to, p->n, y, ldy, rows, n);
+    else p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][type](to, p->n / 2, y, y + BLOCK, ldy, 2 * BLOCK, rows, n / (2 * BLOCK));
 }
 
 // ---- direct: weights as they are stored --------------------------------------------------------------
@@ -326,19 +316,15 @@ static void run_panel(const plan *p, size_t batch, size_t n0, size_t row, size_t
     }
 }
 
-// Several panels' sums, panel after panel, as rows.
+// The sums of one or, gated, several panels, each c [rows][columns]: a gate and its up may be in two of them.
 static void store_panels(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *c) {
-    enum { MOST_OUTS = 128 };
+    mica_dtype type = p->call->out.dtype;
     size_t columns = p->panels->columns;
-    float line[MOST_OUTS];
-    if (p->outs == columns) {
-        store_rows(p, batch, row, rows, n0, n, c, columns);
-        return;
-    }
-    assert(p->outs <= MOST_OUTS);
-    for (size_t i = 0; i < rows; i++) {
-        for (size_t j = 0; j < p->outs; j += columns) memcpy(line + j, c + (j * rows + i * columns), columns * 4);
-        store_rows(p, batch, row + i, 1, n0, n, line, p->outs);
+    if (!p->gate) p->convert->store_sums[type](out_at(p, batch, row, n0), p->n, c, columns, rows, n);
+    for (size_t j = 0; p->gate && j < n; j += 2 * BLOCK) {
+        const float *gate = c + j / columns * columns * rows + j % columns;
+        const float *up = c + (j + BLOCK) / columns * columns * rows + (j + BLOCK) % columns;
+        p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][type](out_at(p, batch, row, n0 + j), p->n / 2, gate, up, columns, 0, rows, 1);
     }
 }
 

@@ -21,6 +21,22 @@ static void NAME(from_f32)(void *y, const float *x, size_t n) {
     if (i < n) STOREN(o + i, loadn_f32(x + i, n - i, v_zero()), n - i);
 }
 
+static void NAME(store_sums)(void *y, size_t ldy, const float *c, size_t ldc, size_t rows, size_t n) {
+    for (T *o = y; rows-- > 0; o += ldy, c += ldc) NAME(from_f32)(o, c, n);
+}
+
+#define GATED(f)                                                                                                       \
+    static void NAME(gated_##f)(void *y, size_t ldy, const float *gate, const float *up, size_t ldc, size_t step,     \
+                                size_t rows, size_t blocks) {                                                          \
+        for (T *o = y; rows-- > 0; o += ldy, gate += ldc, up += ldc)                                                   \
+            for (size_t b = 0; b < blocks; b++)                                                                        \
+                for (size_t i = 0; i < MICA_CPU_GATED; i += LANES)                                                     \
+                    STORE(o + b * MICA_CPU_GATED + i, v_##f(load_f32(gate + b * step + i), load_f32(up + b * step + i))); \
+    }
+GATED(swiglu)
+GATED(geglu)
+#undef GATED
+
 #define UNARY(f)                                                                                                       \
     static void NAME(f)(void *y, const void *x, size_t n) {                                                            \
         const T *a = x;                                                                                                \
@@ -232,6 +248,8 @@ static void NAME(rope)(void *y, const void *x, const float *table, size_t H, ptr
 
 static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->to_f32[TYPE] = NAME(to_f32), isa->from_f32[TYPE] = NAME(from_f32);
+    isa->store_sums[TYPE] = NAME(store_sums);
+    isa->store_gated[0][TYPE] = NAME(gated_swiglu), isa->store_gated[1][TYPE] = NAME(gated_geglu);
     isa->unary[MICA_CPU_EXP][TYPE] = NAME(exp);
     isa->unary[MICA_CPU_SIGMOID][TYPE] = NAME(sigmoid);
     isa->unary[MICA_CPU_SILU][TYPE] = NAME(silu);

@@ -14,6 +14,23 @@ static void NAME(from_f32)(void *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) o[i] = PUT(x[i]);
 }
 
+static void NAME(store_sums)(void *y, size_t ldy, const float *c, size_t ldc, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) NAME(from_f32)((T *)y + r * ldy, c + r * ldc, n);
+}
+
+#define GATED(f)                                                                                                       \
+    static void NAME(gated_##f)(void *y, size_t ldy, const float *gate, const float *up, size_t ldc, size_t step,      \
+                                size_t rows, size_t blocks) {                                                          \
+        for (size_t r = 0; r < rows; r++)                                                                              \
+            for (size_t b = 0; b < blocks; b++)                                                                        \
+                for (size_t i = 0; i < MICA_CPU_GATED; i++)                                                            \
+                    ((T *)y)[r * ldy + b * MICA_CPU_GATED + i] =                                                       \
+                        PUT(two_##f(gate[r * ldc + b * step + i], up[r * ldc + b * step + i]));                        \
+    }
+GATED(swiglu)
+GATED(geglu)
+#undef GATED
+
 #define UNARY(f)                                                                                                       \
     static void NAME(f)(void *y, const void *x, size_t n) {                                                            \
         const T *a = x;                                                                                                \
@@ -153,6 +170,8 @@ static void NAME(values)(float *acc, const float *p, size_t ps, const void *v, s
 
 static void NAME(fill)(mica_cpu_rows_isa *isa, mica_dtype t) {
     isa->to_f32[t] = NAME(to_f32), isa->from_f32[t] = NAME(from_f32);
+    isa->store_sums[t] = NAME(store_sums);
+    isa->store_gated[0][t] = NAME(gated_swiglu), isa->store_gated[1][t] = NAME(gated_geglu);
     isa->unary[MICA_CPU_EXP][t] = NAME(exp);
     isa->unary[MICA_CPU_SIGMOID][t] = NAME(sigmoid);
     isa->unary[MICA_CPU_SILU][t] = NAME(silu);
