@@ -71,7 +71,8 @@ mica_tokenizer *mica_tokenizer_from_gguf(const mica_gguf *g, mica_error *err) {
     if (mica_gguf_str(g, "general.architecture", &s) && s.size < sizeof architecture) memcpy(architecture, s.data, s.size);
     mica_vocab vocab = {
         .what = mica_gguf_path(g), .architecture = architecture, .model = v->model, .pre = v->pre, .ctx = v, .token = gguf_token,
-        .merge = gguf_merge, .count = v->count, .merge_count = v->merges ? v->merge_count : 0, .scores = v->scores, .types = v->types,
+        .merge = gguf_merge, .stored_tokens = {v->stored_tokens.data, v->stored_tokens.size},
+        .stored_merges = {v->stored_merges.data, v->stored_merges.size}, .count = v->count, .merge_count = v->merges ? v->merge_count : 0, .scores = v->scores, .types = v->types,
         .bos = v->bos_id, .eos = v->eos_id, .unk = v->unk_id, .pad = v->pad_id, .add_bos = v->add_bos, .add_eos = v->add_eos,
         .add_space_prefix = v->add_space_prefix};
     return mica_tokenizer_from_vocab(&vocab, err);

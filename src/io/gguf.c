@@ -275,7 +275,7 @@ bool mica_gguf_str(const mica_gguf *g, const char *key, mica_gguf_string *out) {
 }
 
 // ---- vocabulary --------------------------------------------------------------------------------------
-static bool string_array(mica_gguf *g, const char *key, const mica_gguf_string **out, size_t *count, mica_error *err) {
+static bool string_array(mica_gguf *g, const char *key, const mica_gguf_string **out, size_t *count, mica_gguf_string *stored, mica_error *err) {
     const entry *e = find_entry(g, key);
     if (!e) return true;
     if (e->type != T_ARRAY || e->item_type != T_STRING || e->count > ITEMS_MAX)
@@ -285,6 +285,7 @@ static bool string_array(mica_gguf *g, const char *key, const mica_gguf_string *
     cursor c = {e->data, (size_t)(g->map.data + g->map.size - e->data)};
     for (uint64_t i = 0; i < e->count; i++)
         if (!take_string(&c, &list[i])) return cut_short(g, key, err);
+    *stored = (mica_gguf_string){(const char *)e->data, (size_t)(c.p - e->data)};
     *out = list, *count = (size_t)e->count;
     return true;
 }
@@ -329,8 +330,8 @@ static bool read_vocab(mica_gguf *g, mica_error *err) {
     const void *scores = NULL, *types = NULL;
     if (!copy_string(g, "tokenizer.ggml.model", &v->model, err) || !copy_string(g, "tokenizer.ggml.pre", &v->pre, err) ||
         !copy_string(g, "tokenizer.chat_template", &v->chat_template, err) ||
-        !string_array(g, "tokenizer.ggml.tokens", &v->tokens, &v->count, err) ||
-        !string_array(g, "tokenizer.ggml.merges", &v->merges, &v->merge_count, err) ||
+        !string_array(g, "tokenizer.ggml.tokens", &v->tokens, &v->count, &v->stored_tokens, err) ||
+        !string_array(g, "tokenizer.ggml.merges", &v->merges, &v->merge_count, &v->stored_merges, err) ||
         !number_array(g, "tokenizer.ggml.scores", T_F32, &scores, err) ||
         !number_array(g, "tokenizer.ggml.token_type", T_I32, &types, err) ||
         !read_token_id(g, "tokenizer.ggml.bos_token_id", &v->bos_id, err) ||

@@ -37,6 +37,7 @@ typedef struct mica_gguf_vocab {
     const int32_t *types;            // [count] 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
     size_t merge_count;
     const mica_gguf_string *merges;  // "left right"
+    mica_gguf_string stored_tokens, stored_merges; // the two lists as the file has them, a length before each string
     int64_t bos_id, eos_id, unk_id, pad_id, eot_id;
     int add_bos, add_eos, add_space_prefix; // 1, 0, or -1 when the file does not say
     const char *chat_template;       // NUL-terminated; NULL if absent

@@ -191,10 +191,13 @@ static bool unpack_halves(const struct block_type *b, const unsigned char *p, si
     return exact;
 }
 
+enum { AHEAD = 6144 };
+
 bool mica_ggml_unpack_run(mica_ggml_type type, mica_dtype scale_dtype, const unsigned char *src, size_t n, uint8_t *codes, void *scales,
                           void *biases) {
     const struct block_type *b = &blocks[type];
     size_t groups = b->weights / (unsigned)b->group, count = n / b->weights;
+    for (size_t i = 0; i < count * b->bytes; i += 64) __builtin_prefetch(src + i + AHEAD); // hardware stops at the page's end
     b->codes(src, count, codes);
     if (scale_dtype == MICA_F16) return unpack_halves(b, src, count, scales, biases);
     float *s = scales, *m = biases;

@@ -301,14 +301,15 @@ static mica_cache_key add_name(mica_cache_key key, const char *s) {
 
 /** Everything that the result depends on. */
 static mica_cache_key key_of(const mica_vocab *v) {
-    static const char what[] = "gguf vocabulary 1";
+    static const char what[] = "gguf vocabulary 2";
     const int64_t numbers[] = {(int64_t)v->count, (int64_t)v->merge_count, v->scores != NULL, v->types != NULL, v->bos, v->eos, v->unk, v->pad,
                                v->add_bos, v->add_eos, v->add_space_prefix};
     mica_cache_key key = mica_cache_key_of(what, sizeof what);
     key = mica_cache_key_add(key, numbers, sizeof numbers);
     key = add_name(add_name(add_name(key, v->architecture), v->model), v->pre);
-    for (size_t i = 0; i < v->count; i++) key = add_string(key, v->token(v->ctx, i));
-    for (size_t i = 0; i < v->merge_count; i++) key = add_string(key, v->merge(v->ctx, i));
+    key = add_string(add_string(key, v->stored_tokens), v->stored_merges);
+    for (size_t i = 0; i < v->count && !v->stored_tokens.size; i++) key = add_string(key, v->token(v->ctx, i));
+    for (size_t i = 0; i < v->merge_count && !v->stored_merges.size; i++) key = add_string(key, v->merge(v->ctx, i));
     if (v->scores) key = mica_cache_key_add(key, v->scores, v->count * sizeof *v->scores);
     if (v->types) key = mica_cache_key_add(key, v->types, v->count * sizeof *v->types);
     return key;

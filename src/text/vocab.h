@@ -19,6 +19,7 @@ typedef struct mica_vocab {
     mica_vocab_string (*token)(const void *ctx, size_t i); // i < count
     mica_vocab_string (*merge)(const void *ctx, size_t i); // i < merge_count, "left right"
     size_t count, merge_count;
+    mica_vocab_string stored_tokens, stored_merges; // both lists as stored, if they are in one piece: makes a cache key faster
     const float *scores;  // [count] or NULL
     const int32_t *types; // [count] or NULL: 3 control, 4 user-defined
     int64_t bos, eos, unk, pad;             // ids, -1: none
