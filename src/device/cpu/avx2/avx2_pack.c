@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { VECTOR = 64, CHUNK = MICA_TILE_CHUNK };
+enum { VECTOR = 64, CHUNK = MICA_TILE_CHUNK, AHEAD = 6144 }; // hardware prefetching stops at the page's end
 
 static inline void put(unsigned char *to, int dword) { memcpy(to, &dword, 4); }
 
@@ -88,6 +88,7 @@ void mica_cpu_avx2_pack_nibbles(const mica_cpu_packing *p) {
         for (size_t c = 0; c < p->chunks; tile += p->tile_bytes)
             for (size_t i = 0; i < p->per_tile && c < p->chunks; i++, c++, from += CHUNK / 2) {
                 __m128i w = _mm_loadu_si128((const __m128i *)(const void *)from);
+                _mm_prefetch((const char *)from + AHEAD, _MM_HINT_T0);
                 __m128i even = _mm_maddubs_epi16(_mm_and_si128(w, mask), join), odd = _mm_maddubs_epi16(_mm_and_si128(_mm_srli_epi16(w, 4), mask), join);
                 put_four(tile + i * 4 * VECTOR, _mm_shuffle_epi8(_mm_packus_epi16(even, odd), order));
             }
