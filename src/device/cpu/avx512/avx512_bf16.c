@@ -115,14 +115,16 @@ void mica_cpu_avx512_panel_dense_bf16(mica_dtype type, const void *w, ptrdiff_t 
 }
 
 // ---- dense rows, few x ---------------------------------------------------------------------------------
-// Every output has one chain of sums over k, sixteen lanes wide: the same for any number of rows.
+// Every output has one chain of sums over k, sixteen lanes wide: the same for any number of rows. Fetching 16 KiB ahead, into the
+// second-level cache, reads at the memory's speed on Zen 4; 1 KiB ahead, into the first, at 0.8 of it.
+enum { AHEAD = 16384 };
 V16_INLINE void dot_step(const int rows, const int outs, const uint16_t *x, ptrdiff_t ldx, const uint16_t *w, ptrdiff_t ldw,
                          const __mmask32 mask, __m512 sum[8][8]) {
     __m512bh v[8];
 #pragma GCC unroll 8
     for (int j = 0; j < outs; j++) {
         v[j] = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + j * ldw);
-        _mm_prefetch((const char *)(w + j * ldw) + 1024, _MM_HINT_T0);
+        _mm_prefetch((const char *)(w + j * ldw) + AHEAD, _MM_HINT_T1);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) {
@@ -155,7 +157,7 @@ V16_INLINE void dot_block(const int rows, const int outs, const mica_cpu_direct 
         for (; n + (outs) <= d->n; n += (outs)) dot_block(rows, outs, d, n);                                           \
         for (; n < d->n; n++) dot_block(rows, 1, d, n);                                                                \
     }
-DOT_ROWS(1, 8)
+DOT_ROWS(1, 4)
 DOT_ROWS(2, 8)
 DOT_ROWS(3, 4)
 DOT_ROWS(4, 4)
