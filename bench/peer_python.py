@@ -40,7 +40,8 @@ class OpenVINO:
         import openvino
         self.np = numpy
         core = openvino.Core()
-        core.set_property("CPU", {"INFERENCE_NUM_THREADS": args.threads, "PERFORMANCE_HINT": "LATENCY"})
+        properties = {"INFERENCE_NUM_THREADS": args.threads, "PERFORMANCE_HINT": "LATENCY"}
+        core.set_property("CPU", {**properties, **dict(s.split("=", 1) for s in args.set)})
         model = core.read_model(args.model + "/openvino_model.xml")
         with open(args.model + "/config.json") as f:
             self.vocab = json.load(f)["vocab_size"]
@@ -105,6 +106,7 @@ def main():
     parser.add_argument("model")
     for name in ("threads", "prompt", "decode", "batch"):
         parser.add_argument("--" + name, type=int, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a property of OpenVINO's CPU device")
     args = parser.parse_args()
     engine = (Transformers if args.backend == "transformers" else OpenVINO)(args)
     measure(engine, min(args.prompt, 16), 2, args.batch)

@@ -19,6 +19,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -126,13 +127,14 @@ class Bench:
         self.out = args.out or os.path.join(HERE, "results", self.machine + ".csv")
         self.date = datetime.date.today().isoformat()
         self.rows = []
+        self.folder = tempfile.TemporaryDirectory()  # engines may leave logs where they run
 
     def run(self, command, busy=0, limit=240):
         """Stdout and the line of `measure`; None and why not, if it fails."""
         measure = [os.path.join(self.config["build"], "bench", "measure")] + (["--busy", str(busy)] if busy else [])
         try:
             p = subprocess.run(self.config.get("wrap", []) + measure + command, capture_output=True, text=True, timeout=limit,
-                               errors="replace", stdin=subprocess.DEVNULL)
+                               errors="replace", stdin=subprocess.DEVNULL, cwd=self.folder.name)
         except subprocess.TimeoutExpired:
             return None, "more than %d s" % limit
         if p.returncode:
@@ -141,8 +143,8 @@ class Bench:
         return p.stdout + "\n" + p.stderr if "llama" in command[0] else p.stdout, parse_measure(p.stderr)
 
     def add(self, model, metric, engine, run, value, unit, command):
-        self.rows.append(dict(zip(COLUMNS, [self.machine, self.date, model, metric, engine, run, "%.6g" % value, unit,
-                                            shlex.join(command)])))
+        shown = shlex.join(a if a.startswith("-") else os.path.basename(a) or a for a in command)
+        self.rows.append(dict(zip(COLUMNS, [self.machine, self.date, model, metric, engine, run, "%.6g" % value, unit, shown])))
 
     def limits(self):
         command = [os.path.join(self.config["build"], "bench", "bench_limits"), str(self.threads)]
@@ -250,19 +252,26 @@ def say(text):
 
 
 def read_config(path):
-    """The config with ~ and relative paths of programs resolved; a mistake in it ends the program with a message."""
+    """The config with relative paths made absolute (from where the script was started); a mistake in it ends the program with a message."""
     with open(path) as f:
         config = json.load(f)
     for key in ("engines", "models"):
         if not isinstance(config.get(key), dict) or not config[key]:
             sys.exit("%s: \"%s\" must be an object with at least one entry" % (path, key))
-    config.setdefault("build", os.path.join(HERE, "..", "build"))
+    config["build"] = os.path.abspath(config.get("build", os.path.join(HERE, "..", "build")))
     for name, e in config["engines"].items():
         if e.get("kind") not in KINDS:
             sys.exit("%s: engine %s: kind must be one of %s" % (path, name, ", ".join(KINDS)))
+        for key in ("bin", "python"):
+            if os.sep in e.get(key, ""):
+                e[key] = os.path.abspath(e[key])
         if e["kind"] == "mica":
             e.setdefault("bin", os.path.join(config["build"], "mica"))
             e.setdefault("model", "mica")
+    for spec in config["models"].values():
+        for key, at in spec.items():
+            if isinstance(at, str):
+                spec[key] = os.path.abspath(at)
     return config
 
 
