@@ -87,14 +87,14 @@ static void *plain_bytes(size_t n) {
     return p;
 }
 
-static void bench_one(const options *o, const mica_cpu_isa *isa, mica_pool *pool, int bits, mica_dtype type, shape s) {
+static void bench_one(const options *o, const mica_cpu_isa *isa, mica_pool *pool, int bits, mica_dtype type, bool int8, shape s) {
     char name[64];
-    if (bits) snprintf(name, sizeof name, "linear_packed %d-bit %s", bits, mica_dtype_name(type));
+    if (bits) snprintf(name, sizeof name, "linear_packed %d-bit %s%s", bits, mica_dtype_name(type), int8 ? " int8" : "");
     else snprintf(name, sizeof name, "matmul %s", mica_dtype_name(type));
     if ((o->only && !strstr(name, o->only)) || (o->quick && !is_quick(s))) return;
     mica_cpu_device d = {.pool = pool, .isa = isa};
     mica_params params = {.packed = {.out = (int32_t)s.n, .in = (int32_t)s.k, .bits = bits, .group_size = 64, .mode = MICA_AFFINE,
-                                     .scale_dtype = MICA_BF16}};
+                                     .scale_dtype = MICA_BF16, .int8 = int8}};
     size_t size = mica_dtype_size(type), bytes = bits ? mica_cpu_packed_size(&d.device, &params) : s.n * s.k * size;
     void *x = plain_bytes(s.m * s.k * size), *w = plain_bytes(bytes), *out = plain_bytes(s.m * s.n * size);
     mica_call c = {.device = &d.device, .params = &params, .inputs = 2};
@@ -109,14 +109,15 @@ static void bench_one(const options *o, const mica_cpu_isa *isa, mica_pool *pool
 }
 
 static void bench_level(const options *o, const mica_cpu_isa *isa, size_t threads) {
-    static const struct { int bits; mica_dtype type; } kinds[] = {{4, MICA_BF16}, {4, MICA_F32}, {0, MICA_BF16}, {0, MICA_F32},
-                                                                  {0, MICA_F16},  {2, MICA_BF16}, {3, MICA_BF16}, {5, MICA_BF16},
-                                                                  {6, MICA_BF16}, {8, MICA_BF16}, {8, MICA_F32}};
+    static const struct { int bits; mica_dtype type; bool int8; } kinds[] = {{4, MICA_BF16, false}, {4, MICA_F32, false}, {0, MICA_BF16, false}, {0, MICA_F32, false},
+                                                                  {0, MICA_F16, false},  {2, MICA_BF16, false}, {3, MICA_BF16, false}, {5, MICA_BF16, false},
+                                                                  {6, MICA_BF16, false}, {8, MICA_BF16, false}, {8, MICA_F32, false},
+                                                                  {4, MICA_BF16, true}, {6, MICA_BF16, true}, {8, MICA_BF16, true}};
     mica_pool *pool = mica_pool_new(threads);
     for (size_t i = 0; i < MICA_COUNT(kinds); i++)
         for (size_t j = 0; j < MICA_COUNT(shapes); j++) {
             if (!strcmp(isa->name, "ref") && shapes[j].m * shapes[j].n > 1 << 17) continue; // minutes
-            bench_one(o, isa, pool, kinds[i].bits, kinds[i].type, shapes[j]);
+            bench_one(o, isa, pool, kinds[i].bits, kinds[i].type, kinds[i].int8, shapes[j]);
         }
     mica_pool_free(pool);
 }

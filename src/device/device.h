@@ -47,7 +47,8 @@ typedef union mica_params {
     struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
     struct { int32_t wide; } matmul;                           // wide: the result is f32 whatever the inputs are
     struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
-    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate; } packed; // packed quantised weight [out, in]; dtype of the result; mica_gate
+    /** Packed quantised weight [out, in]. dtype: of the result; gate: mica_gate; int8: linear_packed rounds x to 8 bits. */
+    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate, int8; } packed;
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
     struct { float scale; int32_t layer, window; float eps; } paged; // attention over cache pages of one layer
     uint64_t words[8];

@@ -63,11 +63,13 @@ static void find_x86_levels(void) {
     if (avx2) {
         mica_cpu_isa *isa = add_level("avx2");
         mica_cpu_avx2_matmul(&isa->matmul);
+        mica_cpu_avx2_int8(&isa->int8);
         mica_cpu_avx2_rows(&isa->rows);
     }
     if (avx512) {
         mica_cpu_isa *isa = add_level("avx512");
         mica_cpu_avx512_matmul(&isa->matmul);
+        mica_cpu_avx512_int8(&isa->int8);
         mica_cpu_avx512_rows(&isa->rows);
     }
     if (avx512 && has_amx(state)) {
@@ -88,6 +90,7 @@ static void find_arm_levels(void) {
 static void find_levels(void) {
     mica_cpu_isa *isa = add_level("ref");
     mica_cpu_ref_matmul(&isa->matmul);
+    mica_cpu_ref_int8(&isa->int8);
     mica_cpu_ref_rows(&isa->rows);
 #if defined(__x86_64__)
     find_x86_levels();

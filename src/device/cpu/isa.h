@@ -9,13 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Matrix products; see isa_matmul.h.   Rows and attention; see isa_rows.h.
+// Matrix products; see isa_matmul.h, isa_int8.h.   Rows and attention; see isa_rows.h.
+#include "device/cpu/isa_int8.h"
 #include "device/cpu/isa_matmul.h"
 #include "device/cpu/isa_rows.h"
 
 typedef struct mica_cpu_isa {
     const char *name; // "ref", "avx2", "avx512", "amx", "neon"
     mica_cpu_matmul_isa matmul;
+    mica_cpu_int8_isa int8;
     mica_cpu_rows_isa rows;
 } mica_cpu_isa;
 
@@ -28,11 +30,14 @@ const mica_cpu_isa *mica_cpu_isa_at(size_t i);
 
 // Each level overwrites what it has; defined in <level>/*.c.
 void mica_cpu_ref_matmul(mica_cpu_matmul_isa *isa);
+void mica_cpu_ref_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_ref_rows(mica_cpu_rows_isa *isa);
 #if defined(__x86_64__)
 void mica_cpu_avx2_matmul(mica_cpu_matmul_isa *isa);
+void mica_cpu_avx2_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_avx2_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa);
+void mica_cpu_avx512_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa);
 void mica_cpu_amx_rows(mica_cpu_rows_isa *isa);

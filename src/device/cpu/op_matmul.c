@@ -3,6 +3,7 @@
 // for gradient checks and is a plain loop.
 #include "device/cpu/op_matmul.h"
 #include "device/cpu/product.h"
+#include "device/cpu/product_int8.h"
 #include <assert.h>
 
 // ---- matmul ----------------------------------------------------------------------------------------
@@ -81,12 +82,13 @@ static mica_cpu_rhs packed_rhs(const mica_call *c) {
 
 static void linear_packed(const mica_call *c) {
     mica_cpu_rhs rhs = packed_rhs(c);
-    mica_cpu_product(c, &rhs);
+    if (c->params->packed.int8) mica_cpu_product_int8(c);
+    else mica_cpu_product(c, &rhs);
 }
 
 static size_t linear_packed_scratch(const mica_call *c) {
     mica_cpu_rhs rhs = packed_rhs(c);
-    return mica_cpu_product_scratch(c, &rhs);
+    return c->params->packed.int8 ? mica_cpu_product_int8_scratch(c) : mica_cpu_product_scratch(c, &rhs);
 }
 
 const mica_kernel mica_cpu_matmul_kernels[] = {

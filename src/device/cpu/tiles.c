@@ -189,8 +189,7 @@ bool mica_cpu_tiles_pack(const mica_cpu_tiles *t, const mica_cpu_matmul_isa *isa
 }
 
 // ---- decoding --------------------------------------------------------------------------------------
-// The 32 codes of output o in a chunk.
-static void chunk_codes(const unsigned char *chunk, int bits, size_t o, uint8_t codes[CHUNK]) {
+void mica_cpu_tiles_codes(const unsigned char *chunk, int bits, size_t o, uint8_t codes[MICA_TILE_CHUNK]) {
     int width[2], planes = mica_cpu_tile_planes(bits, width);
     memset(codes, 0, CHUNK);
     for (int p = 0, low = 0; p < planes; low += width[p++]) {
@@ -215,7 +214,7 @@ void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, si
         size_t n = (size_t)t->group - at % (size_t)t->group;
         if (n > end) n = end;
         for (size_t j = at; j < at + n; j++, i++) {
-            if (j == at || j % CHUNK == 0) chunk_codes(tile + j / CHUNK * (size_t)t->bits * VECTOR, t->bits, o, codes);
+            if (j == at || j % CHUNK == 0) mica_cpu_tiles_codes(tile + j / CHUNK * (size_t)t->bits * VECTOR, t->bits, o, codes);
             to[i - k0] = s * (float)codes[j % CHUNK] + b;
         }
     }

@@ -22,6 +22,9 @@ void mica_cpu_pack_nibbles(const mica_cpu_packing *p);
 /** The k inputs from k0 on of output `row`, dequantised: scale*code + bias, each operation rounded to f32. */
 void mica_cpu_tiles_row(const mica_cpu_tiles *t, const unsigned char *packed, size_t row, size_t k0, size_t k, float *to);
 
+/** The 32 codes of output o of a chunk. */
+void mica_cpu_tiles_codes(const unsigned char *chunk, int bits, size_t o, uint8_t codes[MICA_TILE_CHUNK]);
+
 /** Widths of the planes of a chunk, lowest bits first; returns how many. */
 static inline int mica_cpu_tile_planes(int bits, int width[2]) {
     width[0] = bits == 3 ? 2 : bits >= 4 ? 4 : bits;

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Driver of packed products with activations in 8 bits (isa_int8.h): all rows of x are rounded first, once, into blocks of
+// eight; then every task takes some outputs and passes the blocks over their weights.
+#include "device/cpu/product_int8.h"
+#include "device/cpu/isa.h"
+#include "device/cpu/product.h"
+#include <assert.h>
+
+enum {
+    BLOCK_BYTES = 262144, // weights that all rows pass over: stay in the second-level cache
+    BLOCK_OUTPUTS = 256,  // outputs of such a block at most
+    TASK_BYTES = 65536,   // weights of a task for few rows at least: 2 µs
+    LINE = 64,
+};
+
+typedef struct plan {
+    const mica_call *call;
+    const mica_cpu_int8_isa *isa;
+    const mica_cpu_rows_isa *convert;
+    mica_cpu_tiles tiles;
+    size_t m, n, k, groups; // k padded to whole tiles
+    size_t outs, tasks;     // outs: of a block of weights
+    size_t column_bytes;    // weights of 16 outputs
+    size_t at_scales, at_sums, at_threads, per_thread; // byte offsets into scratch
+} plan;
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+// Tasks shrink from a large share to a small one, so that most of the weights are read in long streams and the threads still
+// end together; outputs are independent of each other, so the cut may follow the number of threads. Task t takes outputs
+// [*from, *to); returns how many tasks there are.
+static size_t cut(const plan *p, size_t t, size_t *from, size_t *to) {
+    size_t units = p->tiles.columns, threads = mica_pool_threads(mica_cpu_pool(p->call)), at = 0, i = 0;
+    size_t least = p->m > MICA_INT8_ROWS ? 1 : MICA_MAX(TASK_BYTES / (p->column_bytes + 1), 1);
+    for (; at < units; i++) {
+        size_t step = MICA_MIN(MICA_MAX((units - at) / (2 * threads), least), units - at);
+        if (i == t) *from = at * MICA_TILE_OUTPUTS, *to = MICA_MIN((at + step) * MICA_TILE_OUTPUTS, p->n);
+        at += step;
+    }
+    return i;
+}
+
+static plan plan_product(const mica_call *c) {
+    plan p = {.call = c, .isa = &mica_cpu_isa_of(c)->int8, .convert = &mica_cpu_isa_of(c)->rows, .tiles = mica_cpu_tiles_of(c->params)};
+    size_t from, to;
+    p.m = mica_cpu_row_count(&c->in[0], 1);
+    p.n = p.tiles.out;
+    p.k = p.tiles.per_column * p.tiles.depth;
+    p.groups = p.k / (size_t)p.tiles.group;
+    p.column_bytes = p.tiles.per_column * p.tiles.bytes;
+    p.outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (p.column_bytes + 1), 1) * MICA_TILE_OUTPUTS, (size_t)BLOCK_OUTPUTS);
+    p.tasks = cut(&p, SIZE_MAX, &from, &to);
+    p.at_scales = round_up(p.m * p.k, LINE);
+    p.at_sums = p.at_scales + round_up(p.m * p.groups * 4, LINE);
+    p.at_threads = p.at_sums + round_up(p.m * p.groups * 4, LINE);
+    p.per_thread = round_up(MICA_MAX(MICA_INT8_ROWS * p.outs, p.tiles.in) * 4, LINE); // sums; or a row of x whose elements lie apart
+    return p;
+}
+
+size_t mica_cpu_product_int8_scratch(const mica_call *c) {
+    plan p = plan_product(c);
+    return p.at_threads + p.per_thread * mica_pool_threads(mica_cpu_pool(c));
+}
+
+static float *thread_area(const plan *p, size_t thread) {
+    return (float *)(void *)(p->call->scratch + p->at_threads + thread * p->per_thread);
+}
+
+// The block of rows r0 …
+static mica_cpu_int8_block block_at(const plan *p, size_t r0) {
+    const unsigned char *scratch = p->call->scratch;
+    return (mica_cpu_int8_block){.rows = MICA_MIN((size_t)MICA_INT8_ROWS, p->m - r0), .k = p->k, .groups = p->groups,
+                                 .codes = (const int8_t *)scratch + r0 * p->k,
+                                 .scales = (const float *)(const void *)(scratch + p->at_scales) + r0 * p->groups,
+                                 .sums = (const float *)(const void *)(scratch + p->at_sums) + r0 * p->groups};
+}
+
+static void round_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    const mica_tensor *x = &p->call->in[0];
+    size_t n = p->tiles.in, size = mica_dtype_size(x->dtype), r0 = task * MICA_INT8_ROWS;
+    mica_cpu_int8_block b = block_at(p, r0);
+    ptrdiff_t step = (ptrdiff_t)x->stride[x->ndim - 1] * (ptrdiff_t)size;
+    for (size_t r = 0; r < b.rows; r++) {
+        const unsigned char *row = x->data + mica_cpu_row_offset(x, 1, r0 + r) * (ptrdiff_t)size;
+        mica_dtype type = x->dtype;
+        if (step != (ptrdiff_t)size && n > 1) {
+            float *gathered = thread_area(p, thread);
+            for (size_t i = 0; i < n; i++) gathered[i] = mica_cpu_load1(type, row + (ptrdiff_t)i * step, 0);
+            row = (const unsigned char *)gathered, type = MICA_F32;
+        }
+        p->isa->round_row(type, row, n, p->k, (size_t)p->tiles.group, b.rows, (int8_t *)b.codes + 4 * r, (float *)b.scales + r,
+                          (float *)b.sums + r);
+    }
+}
+
+static void store_rows(const plan *p, size_t row, size_t rows, size_t n0, size_t n, const float *y) {
+    mica_dtype type = p->call->out.dtype;
+    size_t size = mica_dtype_size(type);
+    unsigned char *to = p->call->out.data + (row * p->n + n0) * size;
+    for (size_t i = 0; i < rows; i++) p->convert->from_f32[type](to + i * p->n * size, y + i * p->outs, n);
+}
+
+static void product_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    size_t from = 0, to = 0;
+    cut(p, task, &from, &to);
+    float *y = thread_area(p, thread);
+    for (size_t n0 = from; n0 < to; n0 += p->outs) {
+        size_t n = MICA_MIN(p->outs, to - n0);
+        const unsigned char *w = p->call->in[1].data + n0 / MICA_TILE_OUTPUTS * p->column_bytes;
+        for (size_t row = 0; row < p->m; row += MICA_INT8_ROWS) {
+            mica_cpu_int8_block x = block_at(p, row);
+            p->isa->tiles(&p->tiles, &x, w, round_up(n, MICA_TILE_OUTPUTS), y, p->outs);
+            store_rows(p, row, x.rows, n0, n, y);
+        }
+    }
+}
+
+void mica_cpu_product_int8(const mica_call *c) {
+    plan p = plan_product(c);
+    assert(c->inputs == 2 && c->params->packed.mode == MICA_AFFINE);
+    if (!p.m || !p.n) return;
+    mica_pool *pool = mica_cpu_pool(c);
+    mica_pool_run(pool, (p.m + MICA_INT8_ROWS - 1) / MICA_INT8_ROWS, round_task, &p);
+    mica_pool_run(pool, p.tasks, product_task, &p);
+}
