@@ -6,8 +6,8 @@
 // the sums in f32.
 #include "device/cpu/product.h"
 #include "device/cpu/isa.h"
+#include "device/cpu/product_parts.h"
 #include <assert.h>
-#include <stdatomic.h>
 
 enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
@@ -87,37 +87,12 @@ static size_t weight_bytes(const plan *p) { // of 16 outputs
                                           : p->k * 16 * mica_dtype_size(p->call->in[1].dtype);
 }
 
-// Direct work is cut into one range of outputs a thread, so that weights are read in long streams (small pieces that alternate
-// between two threads cost a fifth of the bandwidth). A thread takes pieces from the front of its own range, smaller ones towards
-// the end, and then helps with the others' ranges: all end together, also when a thread is late. Outputs are independent of
-// each other, so here the cut may follow the number of threads.
-typedef struct range {
-    _Alignas(LINE) _Atomic size_t next; // in units of outputs, batches one after another
-    size_t end;
-} range;
-
 static size_t units_of(const plan *p) { return (p->n + p->unit - 1) / p->unit; }
-static range *ranges_of(const plan *p) { return (range *)(void *)(p->call->scratch + p->at_ranges); }
+static mica_cpu_range *ranges_of(const plan *p) { return (mica_cpu_range *)(void *)(p->call->scratch + p->at_ranges); }
 
-static void cut_ranges(const plan *p) {
-    size_t units = p->batch * units_of(p);
-    for (size_t i = 0; i < p->tasks; i++) {
-        atomic_init(&ranges_of(p)[i].next, units * i / p->tasks);
-        ranges_of(p)[i].end = units * (i + 1) / p->tasks;
-    }
-}
-
-// Takes units [*from, *to) of one batch from the front of a range; false if none is left.
-static bool take_piece(const plan *p, range *r, size_t *from, size_t *to) {
-    size_t at = atomic_load_explicit(&r->next, memory_order_relaxed), n;
+static bool take_piece(const plan *p, mica_cpu_range *r, size_t *from, size_t *to) {
     size_t least = MICA_MAX(PIECE_BYTES * 16 / (weight_bytes(p) * p->unit + 1), (size_t)1), most = MICA_MAX(p->outs / p->unit, (size_t)1);
-    do {
-        if (at >= r->end) return false;
-        n = MICA_MIN(MICA_MIN(MICA_MAX((r->end - at) / 4, least), most), r->end - at);
-        n = MICA_MIN(n, units_of(p) - at % units_of(p));
-    } while (!atomic_compare_exchange_weak_explicit(&r->next, &at, at + n, memory_order_relaxed, memory_order_relaxed));
-    *from = at, *to = at + n;
-    return true;
+    return mica_cpu_take_piece(r, least, most, units_of(p), from, to);
 }
 
 static void plan_tasks(plan *p) {
@@ -128,7 +103,7 @@ static void plan_tasks(plan *p) {
         p->outs = MICA_MAX(p->outs, p->unit);
         p->tasks = MICA_MIN(threads, p->batch * units_of(p));
         p->rows = p->rhs->kind == MICA_CPU_TILES && !p->call->rows_alone ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
-        p->at_threads = p->at_ranges + threads * sizeof(range);
+        p->at_threads = p->at_ranges + threads * sizeof(mica_cpu_range);
         p->per_thread = p->rows * p->outs * 4;
         return;
     }
@@ -347,7 +322,7 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
         memset(c->out.data, 0, rows * p.n * mica_dtype_size(c->out.dtype));
         return;
     }
-    if (p.direct) cut_ranges(&p);
+    if (p.direct) mica_cpu_cut_ranges(ranges_of(&p), p.tasks, p.batch * units_of(&p));
     mica_pool *pool = mica_cpu_pool(c);
     if (p.copy || (p.direct && rhs->kind == MICA_CPU_TILES))
         mica_pool_run(pool, (rows + COPY_ROWS - 1) / COPY_ROWS, prepare_task, &p);

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Driver of packed products with activations in 8 bits (isa_int8.h): all rows of x are rounded first, once, into blocks of
-// eight; then every task takes some outputs and passes the blocks over their weights.
+// eight; then the threads take outputs, a few at a
+// time, and pass the blocks over their weights.
 #include "device/cpu/product_int8.h"
 #include "device/cpu/isa.h"
 #include "device/cpu/product.h"
+#include "device/cpu/product_parts.h"
 #include <assert.h>
 
 enum {
     BLOCK_BYTES = 262144, // weights that all rows pass over: stay in the second-level cache
     BLOCK_OUTPUTS = 256,  // outputs of such a block at most
-    TASK_BYTES = 65536,   // weights of a task for few rows at least: 2 µs
+    PIECE_BYTES = 16384,  // weights of a piece at least: half a microsecond
     LINE = 64,
 };
 
@@ -19,40 +21,34 @@ typedef struct plan {
     const mica_cpu_rows_isa *convert;
     mica_cpu_tiles tiles;
     size_t m, n, k, groups; // k padded to whole tiles
-    size_t outs, tasks;     // outs: of a block of weights
+    mica_gate gate;
+    size_t unit;            // outputs are cut at multiples of it
+    size_t outs, tasks;     // outs: that all rows pass over at once; tasks: threads at work
     size_t column_bytes;    // weights of 16 outputs
-    size_t at_scales, at_sums, at_threads, per_thread; // byte offsets into scratch
+    size_t at_scales, at_sums, at_ranges, at_threads, per_thread; // byte offsets into scratch
 } plan;
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-// Tasks shrink from a large share to a small one, so that most of the weights are read in long streams and the threads still
-// end together; outputs are independent of each other, so the cut may follow the number of threads. Task t takes outputs
-// [*from, *to); returns how many tasks there are.
-static size_t cut(const plan *p, size_t t, size_t *from, size_t *to) {
-    size_t units = p->tiles.columns, threads = mica_pool_threads(mica_cpu_pool(p->call)), at = 0, i = 0;
-    size_t least = p->m > MICA_INT8_ROWS ? 1 : MICA_MAX(TASK_BYTES / (p->column_bytes + 1), 1);
-    for (; at < units; i++) {
-        size_t step = MICA_MIN(MICA_MAX((units - at) / (2 * threads), least), units - at);
-        if (i == t) *from = at * MICA_TILE_OUTPUTS, *to = MICA_MIN((at + step) * MICA_TILE_OUTPUTS, p->n);
-        at += step;
-    }
-    return i;
-}
+static size_t units_of(const plan *p) { return (p->n + p->unit - 1) / p->unit; }
 
 static plan plan_product(const mica_call *c) {
     plan p = {.call = c, .isa = &mica_cpu_isa_of(c)->int8, .convert = &mica_cpu_isa_of(c)->rows, .tiles = mica_cpu_tiles_of(c->params)};
-    size_t from, to;
+    size_t threads = mica_pool_threads(mica_cpu_pool(c));
     p.m = mica_cpu_row_count(&c->in[0], 1);
     p.n = p.tiles.out;
     p.k = p.tiles.per_column * p.tiles.depth;
     p.groups = p.k / (size_t)p.tiles.group;
     p.column_bytes = p.tiles.per_column * p.tiles.bytes;
-    p.outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (p.column_bytes + 1), 1) * MICA_TILE_OUTPUTS, (size_t)BLOCK_OUTPUTS);
-    p.tasks = cut(&p, SIZE_MAX, &from, &to);
+    p.gate = (mica_gate)c->params->packed.gate;
+    p.unit = p.gate ? 2 * MICA_GATE_BLOCK : MICA_TILE_OUTPUTS;
+    p.outs = MICA_MIN(BLOCK_BYTES * MICA_TILE_OUTPUTS / (p.column_bytes + 1), (size_t)BLOCK_OUTPUTS) / p.unit * p.unit;
+    p.outs = MICA_MAX(p.outs, p.unit);
+    p.tasks = MICA_MIN(threads, units_of(&p));
     p.at_scales = round_up(p.m * p.k, LINE);
     p.at_sums = p.at_scales + round_up(p.m * p.groups * 4, LINE);
-    p.at_threads = p.at_sums + round_up(p.m * p.groups * 4, LINE);
+    p.at_ranges = p.at_sums + round_up(p.m * p.groups * 4, LINE);
+    p.at_threads = p.at_ranges + threads * sizeof(mica_cpu_range);
     p.per_thread = round_up(MICA_MAX(MICA_INT8_ROWS * p.outs, p.tiles.in) * 4, LINE); // sums; or a row of x whose elements lie apart
     return p;
 }
@@ -95,32 +91,37 @@ static void round_task(void *ctx, size_t task, size_t thread) {
 }
 
 static void store_rows(const plan *p, size_t row, size_t rows, size_t n0, size_t n, const float *y) {
+    enum { BLOCK = MICA_GATE_BLOCK };
     mica_dtype type = p->call->out.dtype;
-    size_t size = mica_dtype_size(type);
-    unsigned char *to = p->call->out.data + (row * p->n + n0) * size;
-    for (size_t i = 0; i < rows; i++) p->convert->from_f32[type](to + i * p->n * size, y + i * p->outs, n);
+    unsigned char *to = p->call->out.data + (row * p->n + n0) / (p->gate ? 2 : 1) * mica_dtype_size(type);
+    if (!p->gate) p->convert->store_sums[type](to, p->n, y, p->outs, rows, n);
+    else p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][type](to, p->n / 2, y, y + BLOCK, p->outs, 2 * BLOCK, rows, n / (2 * BLOCK));
+}
+
+// Outputs [n0, n0+n) of all rows.
+static void product_block(const plan *p, size_t n0, size_t n, float *y) {
+    const unsigned char *w = p->call->in[1].data + n0 / MICA_TILE_OUTPUTS * p->column_bytes;
+    for (size_t row = 0; row < p->m; row += MICA_INT8_ROWS) {
+        mica_cpu_int8_block x = block_at(p, row);
+        p->isa->tiles(&p->tiles, &x, w, round_up(n, MICA_TILE_OUTPUTS), y, p->outs);
+        store_rows(p, row, x.rows, n0, n, y);
+    }
 }
 
 static void product_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
-    size_t from = 0, to = 0;
-    cut(p, task, &from, &to);
-    float *y = thread_area(p, thread);
-    for (size_t n0 = from; n0 < to; n0 += p->outs) {
-        size_t n = MICA_MIN(p->outs, to - n0);
-        const unsigned char *w = p->call->in[1].data + n0 / MICA_TILE_OUTPUTS * p->column_bytes;
-        for (size_t row = 0; row < p->m; row += MICA_INT8_ROWS) {
-            mica_cpu_int8_block x = block_at(p, row);
-            p->isa->tiles(&p->tiles, &x, w, round_up(n, MICA_TILE_OUTPUTS), y, p->outs);
-            store_rows(p, row, x.rows, n0, n, y);
-        }
-    }
+    mica_cpu_range *ranges = (mica_cpu_range *)(void *)(p->call->scratch + p->at_ranges);
+    size_t least = MICA_MAX(PIECE_BYTES * 16 / (p->column_bytes * p->unit + 1), (size_t)1), from, to;
+    for (size_t i = 0; i < p->tasks; i++)
+        while (mica_cpu_take_piece(&ranges[(task + i) % p->tasks], least, p->outs / p->unit, units_of(p), &from, &to))
+            product_block(p, from * p->unit, MICA_MIN((to - from) * p->unit, p->n - from * p->unit), thread_area(p, thread));
 }
 
 void mica_cpu_product_int8(const mica_call *c) {
     plan p = plan_product(c);
     assert(c->inputs == 2 && c->params->packed.mode == MICA_AFFINE);
     if (!p.m || !p.n) return;
+    mica_cpu_cut_ranges((mica_cpu_range *)(void *)(c->scratch + p.at_ranges), p.tasks, units_of(&p));
     mica_pool *pool = mica_cpu_pool(c);
     mica_pool_run(pool, (p.m + MICA_INT8_ROWS - 1) / MICA_INT8_ROWS, round_task, &p);
     mica_pool_run(pool, p.tasks, product_task, &p);
