@@ -46,6 +46,8 @@ typedef struct mica_load_options {
     int32_t context;       // most positions a sequence may have; default: the model's own
     int32_t kv_bits;       // 8: keys and values are cached as 8-bit codes, one scale for each position and head, in half the
                            // memory; default 16: in the activations' own type
+    const char *activations; // "exact" (default), or "int8": inputs of layers with packed weights are rounded to 8 bits, group by
+                             // group; faster where prompts or batches are long, and less exact (mica_perplexity_of tells how much)
 } mica_load_options;
 
 /** path: a model folder (config.json, *.safetensors, tokenizer.json) or a .gguf file. Free with mica_model_free. */
@@ -148,6 +150,24 @@ typedef struct mica_scores {
 /** Teacher-forced log-probabilities (f32 log-softmax). top_k up to the vocabulary's size. Release with mica_scores_free. */
 MICA_API bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top_k, mica_scores *scores, mica_error *err);
 MICA_API void mica_scores_free(mica_scores *scores);
+
+typedef struct mica_perplexity_options {
+    mica_model *reference; // to compare with; same vocabulary; default NULL: none
+    int32_t window;        // the text is cut into pieces of so many tokens, each read from nothing; default 1024, at most the context
+} mica_perplexity_options;
+
+typedef struct mica_perplexity {
+    size_t predicted;  // tokens: all but the first of each window
+    double perplexity; // exp of the mean of -log p
+    // Against the reference (NAN without one):
+    double reference_perplexity;
+    double kl_mean, kl_max; // Kullback-Leibler divergence of the model's distribution from the reference's, in nats
+    double same_top;        // share of positions where both hold the same token for the likeliest
+} mica_perplexity;
+
+/** How well the model predicts ids, and how far it is from a reference. */
+MICA_API bool mica_perplexity_of(mica_model *model, const int32_t *ids, size_t count, const mica_perplexity_options *options,
+                                 mica_perplexity *out, mica_error *err);
 
 // ---- measuring ----------------------------------------------------------------------------------------
 /** Where time went: all runs of one op together. */

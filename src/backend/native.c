@@ -97,6 +97,8 @@ int64_t mica_info_memory(const mica_info *info, int32_t context) {
 // ---- loading ------------------------------------------------------------------------------------------------
 static mica_model *new_model(const mica_load_options *options, mica_error *err) {
     mica_load_options o = options ? *options : (mica_load_options){0};
+    if (o.activations && strcmp(o.activations, "exact") != 0 && strcmp(o.activations, "int8") != 0)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "activations: there is no \"%.40s\"; there are exact and int8", o.activations), NULL;
     if (o.context < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "context must not be negative, got %d", (int)o.context), NULL;
     if (o.kv_bits && o.kv_bits != 8 && o.kv_bits != 16)
         return mica_fail(err, MICA_ERR_ARGUMENT, "kv_bits must be 8 or 16, got %d", (int)o.kv_bits), NULL;
@@ -110,7 +112,8 @@ static mica_model *new_model(const mica_load_options *options, mica_error *err) 
     return NULL;
 }
 
-static mica_model *finish(mica_model *m, double started) {
+static mica_model *finish(mica_model *m, const mica_load_options *options, double started) {
+    if (options && options->activations && strcmp(options->activations, "int8") == 0) mica_net_round_activations(m->net);
     m->info.weight_bytes = m->net->weight_bytes;
     snprintf(m->info.dtype, sizeof m->info.dtype, "%s", mica_dtype_name(m->net->dtype));
     if (m->kv_dtype != MICA_I8) m->kv_dtype = m->net->dtype;
@@ -144,7 +147,7 @@ mica_model *mica_model_load(const char *path, const mica_load_options *options, 
     } else {
         mica_checkpoint_free(ck);
     }
-    if (ok && m->net) return finish(m, started);
+    if (ok && m->net) return finish(m, options, started);
     mica_model_free(m);
     return NULL;
 }
@@ -157,7 +160,7 @@ mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_o
         info_from(m->net->config, &m->info);
         m->info.quant_bits = bits;
         m->info.quant_group = bits ? 64 : 0;
-        return finish(m, started);
+        return finish(m, options, started);
     }
     mica_model_free(m);
     return NULL;

@@ -42,6 +42,11 @@ typedef struct mica_cli_args {
     bool ids_given, stats, ignore_eos;
     // score
     int32_t top;
+    // loading
+    const char *activations;
+    // perplexity
+    const char *reference;
+    int32_t window;
     // tokenize
     bool jsonl, decode, no_special_tokens, plain, pieces, profile;
     // convert and bench
@@ -71,7 +76,7 @@ typedef struct mica_cli_option {
     const char *help;
 } mica_cli_option;
 
-enum { MICA_CLI_COMMON = 1, MICA_CLI_GENERATION = 2 }; // shared groups of options
+enum { MICA_CLI_COMMON = 1, MICA_CLI_GENERATION = 2, MICA_CLI_LOADING = 4 }; // shared groups of options
 
 typedef struct mica_cli_command {
     const char *name, *synopsis, *summary; // "MODEL [PROMPT]", one line
@@ -83,8 +88,8 @@ typedef struct mica_cli_command {
     int (*run)(const mica_cli_args *args);
 } mica_cli_command;
 
-extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[];
-extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
+extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
+extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
     mica_cli_bench;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
@@ -132,6 +137,8 @@ typedef struct mica_cli_text {
 void mica_cli_append(mica_cli_text *text, const char *bytes, size_t n);
 /** All of stdin; false after a complaint. */
 bool mica_cli_read_stdin(const mica_cli_args *args, const char *what, mica_cli_text *text);
+/** All of a file; false after a complaint. */
+bool mica_cli_read_file(const char *path, mica_cli_text *text);
 /** One line of stdin without its end; false at the end of the input. */
 bool mica_cli_read_line(mica_cli_text *line);
 /** One JSON string, nothing else, unescaped into text; otherwise false and *why says what is wrong. */

@@ -4,21 +4,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-mica_model *mica_cli_load(const mica_cli_args *args) {
-    mica_load_options options = {.device = args->device, .threads = args->threads, .context = args->context,
-                                 .kv_bits = args->kv_bits};
+bool mica_cli_approximate(const mica_cli_args *args) {
+    return (args->activations && strcmp(args->activations, "exact") != 0) || args->kv_bits == 8;
+}
+
+static mica_load_options exact_options(const mica_cli_args *args) {
+    return (mica_load_options){.device = args->device, .threads = args->threads, .context = args->context};
+}
+
+static mica_model *load(const char *name, const mica_load_options *options) {
     mica_error err = {0};
-    mica_model *model = NULL;
-    if (args->random) {
-        model = mica_model_random(args->random, args->bits, &options, &err);
-        if (!model) mica_cli_fail_error("--random", &err);
-        return model;
-    }
-    char *path = mica_cli_model_path(args->words[0]);
+    char *path = mica_cli_model_path(name);
     if (!path) return NULL;
-    model = mica_model_load(path, &options, &err);
+    mica_model *model = mica_model_load(path, options, &err);
     if (!model) mica_cli_fail_error(path, &err);
     free(path);
+    return model;
+}
+
+mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name) {
+    mica_load_options options = exact_options(args);
+    return load(name, &options);
+}
+
+mica_model *mica_cli_load(const mica_cli_args *args) {
+    mica_load_options options = exact_options(args);
+    mica_error err = {0};
+    options.activations = args->activations, options.kv_bits = args->kv_bits;
+    if (!args->random) return load(args->words[0], &options);
+    mica_model *model = mica_model_random(args->random, args->bits, &options, &err);
+    if (!model) mica_cli_fail_error("--random", &err);
     return model;
 }
 

@@ -8,6 +8,10 @@
 
 /** The model of args->words[0] (or of --random), NULL after a complaint. */
 mica_model *mica_cli_load(const mica_cli_args *args);
+/** The model `name`, without the options that approximate. */
+mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name);
+/** Is any option on that makes results less exact than the model's own? */
+bool mica_cli_approximate(const mica_cli_args *args);
 /** The text given as an argument, or stdin if there is none or it is "-"; false after a complaint. */
 bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text *text);
 /** Members of the object "metrics". */

@@ -139,7 +139,6 @@ static const mica_cli_option options[] = {
     {"bits", 0, MICA_CLI_INT, AT(bits), 0, 8, "B", "with --random: affine weights of B bits; 0: dense bf16 (default)"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, 1e9, "N", "most positions (default: the model's own)"},
     {"profile", 0, MICA_CLI_FLAG, AT(profile), 0, 0, NULL, "list the time of each op in the last run"},
-    {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {.name = NULL},
 };
 
@@ -155,7 +154,7 @@ const mica_cli_command mica_cli_bench = {
     .example = "mica bench smollm2-135m --prefill 128,512 --decode 64\nmica bench --random gemma3-1b --bits 4 --repeat 5",
     .min_words = 0,
     .max_words = 1,
-    .groups = MICA_CLI_COMMON,
+    .groups = MICA_CLI_LOADING | MICA_CLI_COMMON,
     .options = options,
     .run = run,
 };

@@ -185,6 +185,6 @@ const mica_cli_command mica_cli_generate = {
                "mica generate model.gguf --temp 0.7 --top-p 0.9 --seed 1 < prompt.txt",
     .min_words = 1,
     .max_words = 2,
-    .groups = MICA_CLI_GENERATION | MICA_CLI_COMMON,
+    .groups = MICA_CLI_GENERATION | MICA_CLI_LOADING | MICA_CLI_COMMON,
     .run = run,
 };

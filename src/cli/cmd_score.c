@@ -88,7 +88,6 @@ static const mica_cli_option options[] = {
     {"ids", 0, MICA_CLI_INTS, AT(ids), 0, INT32_MAX, "1,2,3", "the text as token ids, used as they are"},
     {"no-special-tokens", 0, MICA_CLI_FLAG, AT(no_special_tokens), 0, 0, NULL, "add no BOS or EOS to the text"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, 1e9, "N", "most positions (default: the model's own)"},
-    {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {"stats", 0, MICA_CLI_FLAG, AT(stats), 0, 0, NULL, "print the metrics on stderr"},
     {.name = NULL},
 };
@@ -104,7 +103,7 @@ const mica_cli_command mica_cli_score = {
     .example = "mica score smollm2-135m \"The sky is blue.\" --top 3",
     .min_words = 1,
     .max_words = 2,
-    .groups = MICA_CLI_COMMON,
+    .groups = MICA_CLI_LOADING | MICA_CLI_COMMON,
     .options = options,
     .run = run,
 };

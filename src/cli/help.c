@@ -93,6 +93,8 @@ void mica_cli_man_page(FILE *out) {
     for (const mica_cli_command *const *c = mica_cli_commands; *c; c++) man_command(out, *c);
     fputs(".SH OPTIONS OF GENERATION\n", out);
     for (const mica_cli_option *o = mica_cli_generation_options; o->name; o++) man_option(o, out);
+    fputs(".SH OPTIONS OF LOADING\nTaken by generate, score, perplexity and bench.\n", out);
+    for (const mica_cli_option *o = mica_cli_loading_options; o->name; o++) man_option(o, out);
     fputs(".SH OPTIONS OF EVERY COMMAND\n", out);
     for (const mica_cli_option *o = mica_cli_common_options; o->name; o++) man_option(o, out);
     fputs(".SH EXIT STATUS\n", out);

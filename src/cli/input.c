@@ -18,12 +18,24 @@ void mica_cli_append(mica_cli_text *text, const char *bytes, size_t n) {
     text->data[text->size] = 0;
 }
 
-bool mica_cli_read_stdin(const mica_cli_args *args, const char *what, mica_cli_text *text) {
-    if (isatty(STDIN_FILENO)) mica_cli_note(args, "reading %s from the terminal; Ctrl-D ends it", what);
+static bool read_all(FILE *file, mica_cli_text *text) {
     mica_cli_append(text, "", 0);
     char chunk[1 << 16];
-    for (size_t n; (n = fread(chunk, 1, sizeof chunk, stdin)) > 0;) mica_cli_append(text, chunk, n);
-    if (!ferror(stdin)) return true;
+    for (size_t n; (n = fread(chunk, 1, sizeof chunk, file)) > 0;) mica_cli_append(text, chunk, n);
+    return !ferror(file);
+}
+
+bool mica_cli_read_file(const char *path, mica_cli_text *text) {
+    FILE *file = fopen(path, "rbe");
+    bool ok = file && read_all(file, text);
+    if (!ok) mica_cli_fail("%s: cannot read it: %s", path, strerror(errno));
+    if (file) fclose(file);
+    return ok;
+}
+
+bool mica_cli_read_stdin(const mica_cli_args *args, const char *what, mica_cli_text *text) {
+    if (isatty(STDIN_FILENO)) mica_cli_note(args, "reading %s from the terminal; Ctrl-D ends it", what);
+    if (read_all(stdin, text)) return true;
     mica_cli_fail("stdin: cannot read %s: %s", what, strerror(errno));
     return false;
 }

@@ -48,8 +48,14 @@ const mica_cli_option mica_cli_generation_options[] = {
      "with --json: the log-probability of each token and of the K most likely ones"},
     {"ids", 0, MICA_CLI_INTS, AT(ids), 0, INT32_MAX, "1,2,3", "the prompt as token ids, used as they are"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, MANY, "N", "most positions of prompt and answer (default: the model's own)"},
-    {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {"stats", 0, MICA_CLI_FLAG, AT(stats), 0, 0, NULL, "print the metrics on stderr"},
+    {.name = NULL},
+};
+
+const mica_cli_option mica_cli_loading_options[] = {
+    {"activations", 0, MICA_CLI_STRING, AT(activations), 0, 0, "KIND",
+     "inputs of quantised layers: exact (default), or int8, which is faster and rounds them"},
+    {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {.name = NULL},
 };
 
@@ -95,6 +101,7 @@ const char *mica_cli_nearest(const char *word, const char *const *names, size_t 
 // ---- tables --------------------------------------------------------------------------------------------------
 void mica_cli_each_option(const mica_cli_command *command, void (*visit)(const mica_cli_option *option, void *to), void *to) {
     const mica_cli_option *groups[] = {command->options, (command->groups & MICA_CLI_GENERATION) ? mica_cli_generation_options : NULL,
+                                       (command->groups & MICA_CLI_LOADING) ? mica_cli_loading_options : NULL,
                                        (command->groups & MICA_CLI_COMMON) ? mica_cli_common_options : NULL};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
         for (const mica_cli_option *o = groups[g]; o && o->name; o++) visit(o, to);

@@ -40,6 +40,8 @@ void mica_runner_keep(mica_runner *r, size_t n);
 size_t mica_runner_reach(const mica_runner *r, size_t most);
 /** Ids must lie in the vocabulary and fit the context. */
 bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err);
+/** Tokens of a step whose logits are all wanted: these stay within a few tens of megabytes. */
+size_t mica_logits_chunk(size_t vocab);
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k);
 
 enum { MICA_CHUNK = 512 }; // tokens of one prefill step: enough to saturate the matrix kernels, small enough to cancel within

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-static size_t chunk_size(size_t vocab) {
+size_t mica_logits_chunk(size_t vocab) {
     const size_t most = (size_t)64 << 20; // bytes of logits
     size_t n = most / (vocab * sizeof(float));
     return MICA_MIN(MICA_MAX(n, (size_t)16), (size_t)MICA_CHUNK);
@@ -21,7 +21,7 @@ static bool allocate(mica_scores *out, size_t count, size_t top_k) {
 }
 
 static bool score_all(mica_runner *r, const int32_t *ids, mica_scores *out, mica_candidate *scratch, int32_t *rows, mica_error *err) {
-    size_t vocab = (size_t)r->model->info.vocab_size, chunk = chunk_size(vocab), top_k = (size_t)out->top_k;
+    size_t vocab = (size_t)r->model->info.vocab_size, chunk = mica_logits_chunk(vocab), top_k = (size_t)out->top_k;
     double sum = 0;
     for (size_t i = 0; i < chunk; i++) rows[i] = (int32_t)i;
     out->logprobs[0] = NAN;

@@ -75,8 +75,18 @@ mica_net *mica_net_load(mica_checkpoint *checkpoint, mica_device *device, mica_e
     return NULL;
 }
 
+// All linear layers of a block, used or not.
+#define LINEARS(l) {&(l)->q, &(l)->k, &(l)->v, &(l)->o, &(l)->gate, &(l)->up, &(l)->down, &(l)->qkv, &(l)->gate_up}
+
+void mica_net_round_activations(mica_net *net) {
+    for (int64_t i = 0; i < net->config->num_layers; i++) {
+        mica_linear *linears[] = LINEARS(&net->layers[i]);
+        for (size_t j = 0; j < MICA_COUNT(linears); j++) linears[j]->packed.packed.int8 = linears[j]->kind == MICA_LINEAR_PACKED;
+    }
+}
+
 static void free_layer(mica_layer *l) {
-    mica_linear *linears[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down, &l->qkv, &l->gate_up};
+    mica_linear *linears[] = LINEARS(l);
     mica_array *norms[] = {l->input_norm, l->post_attention_norm, l->pre_mlp_norm, l->post_mlp_norm, l->q_norm, l->k_norm};
     for (size_t i = 0; i < MICA_COUNT(linears); i++) mica_linear_free(linears[i]);
     for (size_t i = 0; i < MICA_COUNT(norms); i++) mica_array_free(norms[i]);

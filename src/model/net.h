@@ -60,6 +60,8 @@ mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica
 /** Shared by the two above: loads everything from a source. */
 bool mica_net_fill(mica_net *net, mica_source source, mica_error *err);
 void mica_net_free(mica_net *net);
+/** From here on the blocks' packed layers round their inputs to 8 bits; the head stays exact. Before anything is run. */
+void mica_net_round_activations(mica_net *net);
 /** Records one forward: the wanted rows' logits f32 [n_rows, V], or with n_rows 0 the last hidden state, to be evaluated all the same. The tokens'
  * keys and values enter the cache at evaluation; call mica_sequence_advance then. NULL on failure. */
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_batch *batch, mica_error *err);

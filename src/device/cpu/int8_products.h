@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products with activations in 8 bits (isa_int8.h), written once over v16 and v16i and included by each level that defines
-// these, v16i_dot4 and v16_round among them, together with
+// these, v16i_dot4 and v16i_narrow among them, together with
 //   INT8_DIRECT  rows whose sums fit the registers.
 // A quad is what one dot product of bytes takes: for sixteen outputs each, the codes of four inputs, 0 4 1 5 or 2 6 3 7 of
 // eight: a mask over a dword of nibbles, or over it shifted by four. The other planes' fields are brought into that order.
@@ -13,21 +13,25 @@ V16_INLINE void round_type(const mica_dtype type, const unsigned char *x, size_t
                            float *scales, float *sums) {
     const size_t size = type == MICA_F32 ? 4 : 2;
     for (size_t g = 0; g < k / group; g++, codes += group * h, scales += h, sums += h) {
-        v16 v[8], most = v16_zero(), sum = v16_zero();
+        v16 v[8];
+        v16i most = v16i_zero(), sum = v16i_zero(); // bits of |x| as integers: of the same order, and NaN is the greatest
         for (size_t i = 0; i < group / 16; i++) {
             size_t at = g * group + i * 16, left = at < n ? n - at : 0;
             v[i] = left >= 16 ? v16_load_as(type, x + at * size) : left ? v16_load_part(type, x + at * size, left) : v16_zero();
-            most = v16_max(v16_abs(v[i]), most); // a NaN is skipped, but the sum has it
-            sum = v16_add(sum, v[i]);
+            most = v16i_max(most, v16_abs_bits(v[i]));
         }
-        float max = v16_greatest(most), inverse = max >= MICA_INT8_LEAST ? 127.0f / max : 0;
-        *scales = max >= MICA_INT8_LEAST ? max * (1.0f / 127) : 0;
-        *sums = v16_sum(sum);
+        float max = v16_greatest(most);
+        bool none = max < MICA_INT8_LEAST;
+        v16 inverse = v16_set1(none ? 0 : 127.0f / max);
         for (size_t i = 0; i < group / 16; i++) {
             int8_t sixteen[16];
-            v16_round(v16_mul(v[i], v16_set1(inverse)), sixteen);
-            for (size_t q = 0; q < 4; q++) memcpy(codes + (4 * i + q) * 4 * h, sixteen + 4 * q, 4);
+            v16i q = v16_to_int(v16_mul(v[i], inverse));
+            sum = v16i_add(sum, q);
+            v16i_narrow(q, sixteen);
+            for (size_t d = 0; d < 4; d++) memcpy(codes + (4 * i + d) * 4 * h, sixteen + 4 * d, 4);
         }
+        *scales = none ? 0 : max * (1.0f / 127);
+        *sums = *scales * (float)v16i_sum(sum);
     }
 }
 

@@ -21,23 +21,29 @@ V16_INLINE v16i v16i_dot4(const int bits, v16i sum, v16i w, v16i x) {
     return (v16i){v8i_dot4(bits, sum.lo, w.lo, x.lo), v8i_dot4(bits, sum.hi, w.hi, x.hi)};
 }
 
-V16_INLINE v16 v16_abs(v16 v) {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    return (v16){_mm256_andnot_ps(sign, v.lo), _mm256_andnot_ps(sign, v.hi)};
+V16_INLINE v16i v16i_max(v16i a, v16i b) { return (v16i){_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)}; }
+V16_INLINE int32_t v16i_sum(v16i v) {
+    __m256i s = _mm256_add_epi32(v.lo, v.hi);
+    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xB1)));
 }
-V16_INLINE v16 v16_max(v16 a, v16 b) { return (v16){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-V16_INLINE float v16_greatest(v16 v) {
-    __m256 s = _mm256_max_ps(v.lo, v.hi);
-    __m128 h = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
-    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
-    return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+V16_INLINE v16i v16_abs_bits(v16 v) {
+    const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);
+    return (v16i){_mm256_and_si256(_mm256_castps_si256(v.lo), mask), _mm256_and_si256(_mm256_castps_si256(v.hi), mask)};
 }
+V16_INLINE float v16_greatest(v16i bits) {
+    __m256i s = _mm256_max_epi32(bits.lo, bits.hi);
+    __m128i h = _mm_max_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    h = _mm_max_epi32(h, _mm_shuffle_epi32(h, 0x4E));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(h, _mm_shuffle_epi32(h, 0xB1))));
+}
+V16_INLINE v16i v16_to_int(v16 v) { return (v16i){_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
 
-/** Sixteen values to the nearest integers, in the order of the codes of x. */
-V16_INLINE void v16_round(v16 v, int8_t *to) {
+/** Sixteen integers as bytes, in the order of the codes of x. */
+V16_INLINE void v16i_narrow(v16i v, int8_t *to) {
     const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)); // 0…3 8…11 | 4…7 12…15
-    words = _mm256_permute4x64_epi64(words, 0xD8);
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0xD8); // packs: 0…3 8…11 | 4…7 12…15
     __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128((__m128i *)(void *)to, _mm_shuffle_epi8(bytes, order));
 }

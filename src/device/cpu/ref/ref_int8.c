@@ -8,29 +8,24 @@
 
 enum { OUTPUTS = MICA_TILE_OUTPUTS, CHUNK = MICA_TILE_CHUNK };
 
-// Sixteen sums, then halves onto halves: the order that vectors add in.
-static float sum_of(const float *x, size_t n) {
-    float lane[16] = {0};
-    for (size_t i = 0; i < n; i++) lane[i % 16] += x[i];
-    for (size_t w = 8; w; w /= 2)
-        for (size_t l = 0; l < w; l++) lane[l] += lane[l + w];
-    return lane[0];
-}
-
 // Code of input i in a block of height h.
 static size_t code_at(size_t i, size_t h) { return mica_cpu_int8_place(i) / 4 * 4 * h + mica_cpu_int8_place(i) % 4; }
 
 static void round_group(const float *x, size_t group, size_t h, int8_t *codes, float *scale, float *sum) {
     float most = 0;
-    for (size_t i = 0; i < group; i++) most = fmaxf(most, fabsf(x[i]));
-    bool some = most >= MICA_INT8_LEAST;
-    float inverse = some ? 127.0f / most : 0;
-    *scale = some ? most * (1.0f / 127) : 0;
-    *sum = sum_of(x, group);
+    int32_t total = 0;
+    for (size_t i = 0; i < group; i++)
+        if (!(fabsf(x[i]) <= most) && !isnan(most)) most = fabsf(x[i]); // a NaN stays
+    bool none = most < MICA_INT8_LEAST;
+    float inverse = none ? 0 : 127.0f / most;
     for (size_t i = 0; i < group; i++) {
         float v = x[i] * inverse;
-        codes[code_at(i, h)] = fabsf(v) < 127.5f ? (int8_t)lrintf(v) : 0; // NaN: the sum tells
+        int8_t code = fabsf(v) < 127.5f ? (int8_t)lrintf(v) : 0; // not finite: the scale tells
+        codes[code_at(i, h)] = code;
+        total += code;
     }
+    *scale = none ? 0 : most * (1.0f / 127);
+    *sum = *scale * (float)total;
 }
 
 static void round_row(mica_dtype type, const void *x, size_t n, size_t k, size_t group, size_t h, int8_t *codes, float *scales, float *sums) {
