@@ -8,6 +8,7 @@
 #include <math.h>
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
+#define PACKED MICA_SOURCE_DIR "/tests/golden/quant/llama-4bit-g64"
 
 static const mica_json *json_of(mica_arena *arena, const spawned *s) {
     assert_done(s);
@@ -220,6 +221,27 @@ static void score_text(void **state) {
     assert_failed(RUN("score", MODEL, ""), 1, "score");
 }
 
+static void perplexity(void **state) {
+    (void)state;
+    static const char text[] = "The quick brown fox jumps over the lazy dog.";
+    mica_arena arena = {0};
+    spawned bare = RUN_INPUT(text, sizeof text - 1, "perplexity", PACKED, "--json"),
+            rounded = RUN_INPUT(text, sizeof text - 1, "perplexity", PACKED, "-", "--json", "--activations", "int8"),
+            lines = RUN_INPUT(text, sizeof text - 1, "perplexity", PACKED, "--reference", PACKED);
+    const mica_json *b = json_of(&arena, &bare), *r = json_of(&arena, &rounded);
+    double exact = mica_json_get(b, "perplexity")->number;
+    assert_true(exact > 1 && mica_json_get(b, "predicted")->integer > 3);
+    assert_null(mica_json_get(b, "kl_mean"));
+    assert_true(mica_json_get(r, "reference_perplexity")->number == exact && mica_json_get(r, "kl_mean")->number > 0);
+    assert_true(mica_json_get(r, "kl_max")->number > 0 && mica_json_get(r, "same_top")->number > 0);
+    assert_done(&lines);
+    assert_non_null(strstr(lines.text[0], "divergence   0.000000"));
+    spawn_free(&bare), spawn_free(&rounded), spawn_free(&lines);
+    mica_arena_free(&arena);
+    assert_failed(RUN("perplexity", PACKED, "/nowhere/text"), 1, "/nowhere/text");
+    assert_failed(RUN_INPUT(text, 5, "perplexity", PACKED, "--activations", "int4"), 1, "int4");
+}
+
 static void bench_json(void **state) {
     (void)state;
     mica_arena arena = {0};
@@ -314,6 +336,7 @@ int main(void) {
         cmocka_unit_test(full_disk_is_reported),
         cmocka_unit_test(score_json),
         cmocka_unit_test(score_text),
+        cmocka_unit_test(perplexity),
         cmocka_unit_test(bench_json),
         cmocka_unit_test_setup_teardown(convert_and_run, make_scratch, remove_scratch),
         cmocka_unit_test_setup_teardown(convert_refuses, make_scratch, remove_scratch),

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 typedef struct problem {
+    mica_gate gate;
     mica_quant_spec spec;
     mica_dtype scales, type, out;
     size_t m, n, k, gap, step; // elements between rows beyond k·step; between the elements of a row
@@ -15,7 +16,7 @@ typedef struct problem {
 
 static mica_params params_of(const problem *p) {
     return (mica_params){.packed = {.out = (int32_t)p->n, .in = (int32_t)p->k, .bits = p->spec.bits, .group_size = p->spec.group_size,
-                                    .mode = MICA_AFFINE, .scale_dtype = (int32_t)p->scales, .int8 = 1}};
+                                    .mode = MICA_AFFINE, .scale_dtype = (int32_t)p->scales, .gate = (int32_t)p->gate, .int8 = 1}};
 }
 
 // What one problem is made of; the operands touch unmapped pages.
@@ -52,8 +53,9 @@ static void run(check *c, const mica_cpu_isa *isa, const problem *p, const opera
     call.in[0] = TENSOR(p->type, o->x, (int64_t)m, (int64_t)p->k);
     call.in[0].stride[0] = (int64_t)(p->k * p->step + p->gap), call.in[0].stride[1] = (int64_t)p->step;
     call.in[0].contiguous = p->gap == 0 && p->step == 1;
-    call.in[1] = TENSOR(MICA_U8, o->packed, (int64_t)o->bytes), call.out = TENSOR(p->out, out, (int64_t)m, (int64_t)p->n);
-    memset(out, 0xFF, m * p->n * mica_dtype_size(p->out));
+    size_t n = p->gate ? p->n / 2 : p->n;
+    call.in[1] = TENSOR(MICA_U8, o->packed, (int64_t)o->bytes), call.out = TENSOR(p->out, out, (int64_t)m, (int64_t)n);
+    memset(out, 0xFF, m * n * mica_dtype_size(p->out));
     run_call("linear_packed", &call, &c->scratch);
 }
 
@@ -89,7 +91,7 @@ static void against_formula(void **state) {
     for (size_t b = 0; b < MICA_COUNT(check_bits); b++)
         for (size_t g = 0; g < MICA_COUNT(check_groups); g++)
             for (size_t m = 3; m <= 11; m += 8) {
-                problem p = {{MICA_AFFINE, check_bits[b], check_groups[g]}, check_floats[(b + g) % 3], check_floats[g % 3], MICA_F32,
+                problem p = {MICA_GATE_NONE, {MICA_AFFINE, check_bits[b], check_groups[g]}, check_floats[(b + g) % 3], check_floats[g % 3], MICA_F32,
                              m, 35, (size_t)check_groups[g] * 6, 0, 1};
                 operands o = operands_new(&c, &p);
                 run(&c, c.isa, &p, &o, m, c.out.base);
@@ -132,18 +134,43 @@ static void levels_agree(void **state) {
             for (size_t t = 0; t < 9; t++, i++) {
                 size_t group = (size_t)check_groups[g], k = group * (1 + next_below(&c.random, 5));
                 if (k * (size_t)check_bits[b] % 32) k += group;
-                problem p = {{MICA_AFFINE, check_bits[b], check_groups[g]}, check_floats[t / 3], check_floats[t % 3], check_floats[i % 3],
+                problem p = {MICA_GATE_NONE, {MICA_AFFINE, check_bits[b], check_groups[g]}, check_floats[t / 3], check_floats[t % 3], check_floats[i % 3],
                              check_m[i % 18], check_n[i % 5], k, i % 4 ? 0 : 3, 1 + (i % 11 == 0)};
                 one_problem(&c, want, &p);
             }
     for (size_t b = 0; b < MICA_COUNT(check_bits); b++) { // many rows
-        problem p = {{MICA_AFFINE, check_bits[b], 64}, MICA_BF16, MICA_BF16, MICA_BF16, 70, 49, 1152, 0, 1};
+        problem p = {MICA_GATE_NONE, {MICA_AFFINE, check_bits[b], 64}, MICA_BF16, MICA_BF16, MICA_BF16, 70, 49, 1152, 0, 1};
         one_problem(&c, want, &p);
     }
-    one_problem(&c, want, &(problem){{MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, MICA_BF16, 530, 33, 128, 0, 1}); // still more
-    one_problem(&c, want, &(problem){{MICA_AFFINE, 4, 64}, MICA_F16, MICA_BF16, MICA_F32, 1, 800, 1152, 0, 1});
+    one_problem(&c, want, &(problem){MICA_GATE_NONE, {MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, MICA_BF16, 530, 33, 128, 0, 1}); // still more
+    one_problem(&c, want, &(problem){MICA_GATE_NONE, {MICA_AFFINE, 4, 64}, MICA_F16, MICA_BF16, MICA_F32, 1, 800, 1152, 0, 1});
     mica_free(want);
     assert_int_equal(check_free(&c), 0);
+}
+
+// Gates are what the same product without them gives, activated: blocks of 16 gates and 16 ups.
+static void gated(void **state) {
+    (void)state;
+    float *plain = mica_alloc(1 << 20);
+    for (size_t level = 0; mica_cpu_isa_at(level); level++)
+        for (size_t m = 1; m <= 9; m += 4) {
+            check c = check_new(mica_cpu_isa_at(level), 2);
+            problem p = {MICA_GATE_NONE, {MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, MICA_F32, m, 320, 128, 0, 1};
+            operands o = operands_new(&c, &p);
+            run(&c, c.isa, &p, &o, m, (unsigned char *)plain);
+            for (p.gate = MICA_GATE_SWIGLU; p.gate <= MICA_GATE_GEGLU; p.gate++) {
+                run(&c, c.isa, &p, &o, m, c.out.base);
+                for (size_t i = 0; i < m * 160; i++) {
+                    const float *at = plain + i / 160 * 320 + i % 160 / 16 * 32 + i % 16;
+                    double g = (double)at[0], up = (double)at[16], inner = sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+                    double want = up * (p.gate == MICA_GATE_SWIGLU ? g / (1 + exp(-g)) : g / 2 * (1 + tanh(inner)));
+                    compare(&c, "gated", MICA_F32, c.out.base, i, want, fabs(g * up), tolerance_of(MICA_F32, false));
+                }
+            }
+            operands_free(&o);
+            assert_int_equal(check_free(&c), 0);
+        }
+    mica_free(plain);
 }
 
 // ---- threads, rows ------------------------------------------------------------------------------------------
@@ -153,7 +180,7 @@ static void same_alone_and_with_any_threads(void **state) {
     for (size_t level = 0; mica_cpu_isa_at(level); level++)
         for (size_t threads = 1; threads <= 4; threads++) {
             check c = check_new(mica_cpu_isa_at(level), threads);
-            problem p = {{MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, MICA_BF16, 60, 300, 320, 0, 1};
+            problem p = {MICA_GATE_NONE, {MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, MICA_BF16, 60, 300, 320, 0, 1};
             operands o = operands_new(&c, &p);
             if (threads == 1) run(&c, c.isa, &p, &o, p.m, all);
             for (size_t m = 1; m <= p.m; m += m < 20 ? 1 : 20) {
@@ -190,7 +217,7 @@ static void special_values(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(special_values), cmocka_unit_test(against_formula), cmocka_unit_test(levels_agree),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(special_values), cmocka_unit_test(against_formula), cmocka_unit_test(levels_agree), cmocka_unit_test(gated),
                                        cmocka_unit_test(same_alone_and_with_any_threads)};
     setvbuf(stdout, NULL, _IOLBF, 0);
     return cmocka_run_group_tests(tests, NULL, NULL);
