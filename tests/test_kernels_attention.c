@@ -328,9 +328,9 @@ static void rows_do_not_depend_on_the_batch(void **state) {
 static void few_tokens_equal_single_ones(void **state) {
     (void)state;
     static const paged_case fews[] = {
-        {1, 4, 2, 64, 32, 1, 0, 0, {131}, {8}, false, false},     {1, 8, 2, 128, 32, 1, 0, 0, {1925}, {8}, false, false},
+        {1, 4, 2, 64, 32, 1, 0, 0, {131}, {8}, false, false},     {1, 4, 2, 32, 32, 1, 0, 0, {1925}, {8}, false, false},
         {1, 4, 1, 256, 32, 2, 1, 512, {1000}, {5}, true, false},  {1, 3, 1, 80, 32, 1, 0, 45, {70}, {7}, false, false},
-        {2, 6, 3, 72, 16, 1, 0, 0, {40, 3845}, {3, 7}, false, false}, {1, 2, 2, 40, 7, 1, 0, 33, {300}, {8}, true, false},
+        {2, 3, 1, 24, 16, 1, 0, 0, {40, 3845}, {3, 4}, false, false}, {1, 2, 2, 40, 7, 1, 0, 33, {300}, {8}, true, false},
         {1, 7, 1, 64, 32, 1, 0, 70, {200}, {8}, true, true},
     };
     EACH_LEVEL
