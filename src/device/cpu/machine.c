@@ -10,19 +10,29 @@
 #include <string.h>
 #include <unistd.h>
 
-/** The value of the first "model name" line (x86), or "unknown". */
-static void read_model(char *out, size_t size) {
-    snprintf(out, size, "unknown");
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    if (!f) return;
+/** The value of /proc/cpuinfo's first line called `name`, in `out`; false if there is none. */
+static bool read_value(FILE *f, const char *name, char *out, size_t size) {
     char line[256];
+    rewind(f);
     while (fgets(line, sizeof line, f)) {
-        const char *value = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : NULL;
+        const char *value = strncmp(line, name, strlen(name)) == 0 ? strchr(line, ':') : NULL;
         if (!value) continue;
         snprintf(out, size, "%s", value + 1 + strspn(value + 1, " \t"));
         out[strcspn(out, "\n")] = 0;
-        break;
+        return true;
     }
+    return false;
+}
+
+/** x86 has a name for people; ARM the numbers of its maker and core. */
+static void read_model(char *out, size_t size) {
+    char maker[32], core[32];
+    snprintf(out, size, "unknown");
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    if (!f) return;
+    if (!read_value(f, "model name", out, size) && read_value(f, "CPU implementer", maker, sizeof maker) &&
+        read_value(f, "CPU part", core, sizeof core))
+        snprintf(out, size, "ARM implementer %s, part %s", maker, core);
     fclose(f);
 }
 
