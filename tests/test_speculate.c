@@ -92,6 +92,22 @@ static void rows_equal_tokens_alone(void **state) {
     each_model(check_rows);
 }
 
+static void rounded_rows_equal_tokens_alone(void **state) {
+    (void)state;
+    for (size_t l = 0; mica_cpu_isa_at(l); l++) {
+        mica_error err = {0};
+        const char *level = mica_cpu_isa_at(l)->name;
+        mica_model *m = mica_model_load(GOLDEN "quant/llama-4bit-g64", &(mica_load_options){.cpu_level = level, .threads = 2, .activations = "int8"}, &err);
+        if (!m) fail_msg("%s", err.msg);
+        int32_t ids[64];
+        float *want = malloc((size_t)m->info.vocab_size * 8 * sizeof *want);
+        make_ids(m, ids, 64, 64, 5);
+        check_rows_after(m, level, ids, 40, want);
+        free(want);
+        mica_model_free(m);
+    }
+}
+
 // Where attention begins to cut its work otherwise (4096 positions), beyond windows, and with keys and values cached in 8 bits.
 static void rows_equal_tokens_alone_at_depth(void **state) {
     (void)state;
@@ -423,6 +439,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guesses_follow_the_longest_match), cmocka_unit_test(guesses_that_do_not_pay_stop), cmocka_unit_test(rows_equal_tokens_alone),
         cmocka_unit_test(rows_equal_tokens_alone_at_depth),
+        cmocka_unit_test(rounded_rows_equal_tokens_alone),
         cmocka_unit_test(greedy_answers_are_equal), cmocka_unit_test(sampled_answers_are_equal), cmocka_unit_test(answers_end_at_the_same_place),
         cmocka_unit_test(distribution_is_unchanged), cmocka_unit_test(steady_guessing_allocates_nothing), cmocka_unit_test(every_allocation_may_fail),
     };
