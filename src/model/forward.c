@@ -71,10 +71,17 @@ static mica_array *embed_tokens(mica_forward *f, const mica_batch *b) {
     return f->net->arch->scale_embed ? mica_mul_scalar(f->scope, h, embed_scale(f->net)) : h;
 }
 
-static mica_array *head(mica_forward *f, const mica_batch *b, mica_array *h) {
+// The rows that the last layer needs after its attention; NULL: all. Where no logits are wanted, one stands for the evaluation.
+static mica_array *last_rows(mica_scope *s, const mica_batch *b) {
+    int32_t last = (int32_t)b->n - 1;
+    if (b->n_rows == b->n || b->n == 1) return NULL;
+    if (!b->n_rows) return mica_from_data(s, &last, MICA_SHAPE(1), MICA_I32);
+    return mica_from_data(s, b->rows, MICA_SHAPE((int64_t)b->n_rows), MICA_I32);
+}
+
+static mica_array *head(mica_forward *f, mica_array *h) {
     mica_scope *s = f->scope;
     mica_net *net = f->net;
-    if (b->n_rows != b->n) h = mica_take(s, h, mica_from_data(s, b->rows, MICA_SHAPE((int64_t)b->n_rows), MICA_I32), 0);
     h = mica_norm(f, h, net->norm);
     mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
     double cap = net->config->final_softcap;
@@ -93,8 +100,11 @@ mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, co
         f.rope[g] = rope_table(&f, b, g ? &c->rope_sliding : &c->rope, pos);
     }
     mica_array *h = embed_tokens(&f, b); // [N, D]
-    for (f.layer = 0; f.layer < c->num_layers; f.layer++) h = net->arch->block(&f, &net->layers[f.layer], h);
-    if (b->n_rows) h = head(&f, b, h);
+    for (f.layer = 0; f.layer < c->num_layers; f.layer++) {
+        if (f.layer == c->num_layers - 1) f.rows = last_rows(s, b);
+        h = net->arch->block(&f, &net->layers[f.layer], h);
+    }
+    if (b->n_rows) h = head(&f, h);
     mica_scope_error(s, err);
     return h;
 }

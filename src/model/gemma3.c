@@ -17,7 +17,7 @@ static bool load_layer(mica_net *net, mica_loader *ld, mica_layer *l) {
 
 static mica_array *block(mica_forward *f, const mica_layer *l, mica_array *h) {
     mica_array *a = mica_self_attention(f, l, mica_norm(f, h, l->input_norm));
-    h = mica_add(f->scope, h, mica_norm(f, a, l->post_attention_norm));
+    h = mica_add(f->scope, mica_wanted_rows(f, h), mica_norm(f, a, l->post_attention_norm));
     mica_array *m = mica_mlp(f, l, mica_norm(f, h, l->pre_mlp_norm));
     return mica_add(f->scope, h, mica_norm(f, m, l->post_mlp_norm));
 }

@@ -69,6 +69,8 @@ static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_ar
     }
 }
 
+mica_array *mica_wanted_rows(mica_forward *f, mica_array *x) { return f->rows ? mica_take(f->scope, x, f->rows, 0) : x; }
+
 mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x) {
     mica_scope *s = f->scope;
     const mica_config *c = f->net->config;
@@ -80,7 +82,7 @@ mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array
                             .q_norm = l->q_norm, .k_norm = l->k_norm};
     mica_array *y = mica_cache_attention(s, &in, index, (float)c->query_scale, (int)pool->window, (float)c->rms_norm_eps);
     y = mica_reshape(s, y, MICA_SHAPE(-1, c->num_heads * c->head_dim));
-    return mica_linear_apply(s, &l->o, y);
+    return mica_linear_apply(s, &l->o, mica_wanted_rows(f, y));
 }
 
 static mica_array *activate(mica_forward *f, mica_array *gate, mica_array *up) {

@@ -27,12 +27,13 @@ typedef struct mica_forward {
     mica_array *rope[MICA_GROUPS];  // cos | sin, f32 [1, N, Dh]
     mica_array *meta;               // i32 [B, 4]
     mica_array *table[MICA_GROUPS]; // i32 [B, pages]
+    mica_array *rows;               // i32 [R], rows wanted: set in the last layer where they are fewer than N, else NULL
     int layer;
 } mica_forward;
 
 typedef struct mica_arch_ops {
     bool (*load_layer)(mica_net *net, mica_loader *ld, mica_layer *l);
-    mica_array *(*block)(mica_forward *f, const mica_layer *l, mica_array *h); // h [N, D] -> [N, D]
+    mica_array *(*block)(mica_forward *f, const mica_layer *l, mica_array *h); // h [N, D] -> [N or R, D]
     float norm_add;   // 1 where the stored norm weight w means 1 + w
     bool scale_embed; // embeddings are multiplied by sqrt(D), rounded to their dtype
 } mica_arch_ops;
@@ -62,7 +63,7 @@ bool mica_net_fill(mica_net *net, mica_source source, mica_error *err);
 void mica_net_free(mica_net *net);
 /** From here on the blocks' packed layers round their inputs to 8 bits; the head stays exact. Before anything is run. */
 void mica_net_round_activations(mica_net *net);
-/** Records one forward: the wanted rows' logits f32 [n_rows, V], or with n_rows 0 the last hidden state, to be evaluated all the same. The tokens'
+/** Records one forward: the wanted rows' logits f32 [n_rows, V], or with n_rows 0 a hidden state, to be evaluated all the same. The tokens'
  * keys and values enter the cache at evaluation; call mica_sequence_advance then. NULL on failure. */
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_batch *batch, mica_error *err);
 /** Group of a layer: 0 unbounded, 1 sliding window. */
@@ -73,7 +74,9 @@ bool mica_load_attention(mica_net *net, mica_loader *ld, mica_layer *l);
 bool mica_load_qk_norms(mica_net *net, mica_loader *ld, mica_layer *l);
 bool mica_load_mlp(mica_net *net, mica_loader *ld, mica_layer *l);
 mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w);
-/** x [N, D] -> [N, D]: projections, Q/K norms if loaded, rotation, cache, attention, output projection. */
+/** Of x [N, D] the rows that are still needed: keys and values are for all tokens, what follows in the last layer only for some. */
+mica_array *mica_wanted_rows(mica_forward *f, mica_array *x);
+/** x [N, D] -> [N, D], or only the wanted rows: projections, Q/K norms if loaded, rotation, cache, attention, output projection. */
 mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x);
 /** down(act(gate x) * up x) */
 mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x);

@@ -13,7 +13,8 @@ static bool load_layer(mica_net *net, mica_loader *ld, mica_layer *l) {
 }
 
 static mica_array *block(mica_forward *f, const mica_layer *l, mica_array *h) {
-    h = mica_add(f->scope, h, mica_self_attention(f, l, mica_norm(f, h, l->input_norm)));
+    mica_array *a = mica_self_attention(f, l, mica_norm(f, h, l->input_norm));
+    h = mica_add(f->scope, mica_wanted_rows(f, h), a);
     return mica_add(f->scope, h, mica_mlp(f, l, mica_norm(f, h, l->post_attention_norm)));
 }
 
