@@ -4,7 +4,7 @@
 //   scale = max|x| / 127,  code = x / scale to the nearest integer,  sum = scale · Σ code
 // and then  y = Σ_g  scale_x·scale_w · Σ code_w·code_x  +  bias_w · sum_x.
 // which is exactly the product of the weights with the rounded x. (With sums of x itself, more exact as they are, the rounding would
-// meet the codes, whose mean is far from zero, rather than the weights: three times the divergence was measured.)
+// meet the codes, whose mean is far from zero, rather than the weights: eight times the divergence was measured.)
 // The inner sums are integers, thus exact, and all levels apply scales and biases in the same order with fused
 // multiply-adds: every level and any number of rows give the same bits. There are no panels: nibbles become bytes so cheaply
 // that decoding them anew for every eight rows costs less than storing and loading them.
