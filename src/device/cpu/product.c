@@ -13,9 +13,6 @@ enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
     ROWS_TASK_SMALL = 128, // where there are few panels
     FEW_PANELS = 16,
-    PIECE_BYTES = 16384,   // weights of a piece at least: half a microsecond
-    BLOCK_BYTES = 262144,  // weights that all rows pass over: stay in the second-level cache
-    BLOCK_OUTPUTS = 256,   // outputs of such a block at most
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
     LINE = 64,
@@ -90,17 +87,11 @@ static size_t weight_bytes(const plan *p) { // of 16 outputs
 static size_t units_of(const plan *p) { return (p->n + p->unit - 1) / p->unit; }
 static mica_cpu_range *ranges_of(const plan *p) { return (mica_cpu_range *)(void *)(p->call->scratch + p->at_ranges); }
 
-static bool take_piece(const plan *p, mica_cpu_range *r, size_t *from, size_t *to) {
-    size_t least = MICA_MAX(PIECE_BYTES * 16 / (weight_bytes(p) * p->unit + 1), (size_t)1), most = MICA_MAX(p->outs / p->unit, (size_t)1);
-    return mica_cpu_take_piece(r, least, most, units_of(p), from, to);
-}
-
 static void plan_tasks(plan *p) {
     size_t lanes = p->panels->columns;
     if (p->direct) {
         size_t threads = mica_pool_threads(mica_cpu_pool(p->call));
-        p->outs = MICA_MIN(MICA_MAX(BLOCK_BYTES / (weight_bytes(p) + 1), 1) * 16, (size_t)BLOCK_OUTPUTS) / p->unit * p->unit;
-        p->outs = MICA_MAX(p->outs, p->unit);
+        p->outs = mica_cpu_block_outputs(weight_bytes(p), p->unit);
         p->tasks = MICA_MIN(threads, p->batch * units_of(p));
         p->rows = p->rhs->kind == MICA_CPU_TILES && !p->call->rows_alone ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
         p->at_threads = p->at_ranges + threads * sizeof(mica_cpu_range);
@@ -202,20 +193,6 @@ static unsigned char *thread_area(const plan *p, size_t thread) {
     return p->call->scratch + p->at_threads + thread * p->per_thread;
 }
 
-// Where outputs from n0 on of a row belong in the result.
-static unsigned char *out_at(const plan *p, size_t batch, size_t row, size_t n0) {
-    size_t shrink = p->gate ? 2 : 1;
-    return p->call->out.data + ((batch * p->m + row) * p->n + n0) / shrink * mica_dtype_size(p->call->out.dtype);
-}
-
-// The sums of a few rows, y [rows][ldy], outputs side by side.
-static void store_rows(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *y, size_t ldy) {
-    mica_dtype type = p->call->out.dtype;
-    unsigned char *to = out_at(p, batch, row, n0);
-    if (!p->gate) p->convert->store_sums[type](to, p->n, y, ldy, rows, n);
-    else p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][type](to, p->n / 2, y, y + BLOCK, ldy, 2 * BLOCK, rows, n / (2 * BLOCK));
-}
-
 // ---- direct: weights as they are stored --------------------------------------------------------------
 // Outputs [n0, n0+n) of all rows, a few at a time.
 static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float *y) {
@@ -237,16 +214,16 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
         d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
         if (tiles) (p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
         else (p->bf16 ? p->isa->dot_bf16 : p->isa->dot_f32)(w->dtype, &d);
-        store_rows(p, batch, i, d.m, n0, n, y, p->outs);
+        mica_cpu_store_rows(p->convert, p->gate, &p->call->out, p->n, batch * p->m + i, d.m, n0, n, y, p->outs);
     }
 }
 
 static void direct_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
     float *y = (float *)(void *)thread_area(p, thread);
-    size_t units = units_of(p), from, to;
+    size_t units = units_of(p), least = mica_cpu_least_piece(weight_bytes(p), p->unit), from, to;
     for (size_t i = 0; i < p->tasks; i++)
-        while (take_piece(p, &ranges_of(p)[(task + i) % p->tasks], &from, &to)) {
+        while (mica_cpu_take_piece(&ranges_of(p)[(task + i) % p->tasks], least, p->outs / p->unit, units, &from, &to)) {
             size_t n0 = from % units * p->unit, end = MICA_MIN(n0 + (to - from) * p->unit, p->n);
             direct_block(p, from / units, n0, end - n0, y);
         }
@@ -291,15 +268,16 @@ static void run_panel(const plan *p, size_t batch, size_t n0, size_t row, size_t
     }
 }
 
-// The sums of one or, gated, several panels, each c [rows][columns]: a gate and its up may be in two of them.
-static void store_panels(const plan *p, size_t batch, size_t row, size_t rows, size_t n0, size_t n, const float *c) {
-    mica_dtype type = p->call->out.dtype;
+// The sums of one or, gated, several panels, each c [rows][columns], from row `row` of the result on: a gate and its up may be in two of them.
+static void store_panels(const plan *p, size_t row, size_t rows, size_t n0, size_t n, const float *c) {
+    const mica_tensor *out = &p->call->out;
     size_t columns = p->panels->columns;
-    if (!p->gate) p->convert->store_sums[type](out_at(p, batch, row, n0), p->n, c, columns, rows, n);
+    if (!p->gate) mica_cpu_store_rows(p->convert, p->gate, out, p->n, row, rows, n0, n, c, columns);
     for (size_t j = 0; p->gate && j < n; j += 2 * BLOCK) {
         const float *gate = c + j / columns * columns * rows + j % columns;
         const float *up = c + (j + BLOCK) / columns * columns * rows + (j + BLOCK) % columns;
-        p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][type](out_at(p, batch, row, n0 + j), p->n / 2, gate, up, columns, 0, rows, 1);
+        unsigned char *to = mica_cpu_out_at(p->gate, out, p->n, row, n0 + j);
+        p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][out->dtype](to, p->n / 2, gate, up, columns, 0, rows, 1);
     }
 }
 
@@ -311,7 +289,7 @@ static void panel_task(void *ctx, size_t task, size_t thread) {
     unsigned char *area = thread_area(p, thread);
     float *c = (float *)(void *)area;
     for (size_t j = 0; j < n; j += p->panels->columns) run_panel(p, batch, n0 + j, row, rows, area, c + j * rows);
-    store_panels(p, batch, row, rows, n0, n, c);
+    store_panels(p, batch * p->m + row, rows, n0, n, c);
 }
 
 void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {

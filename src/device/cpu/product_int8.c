@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Driver of packed products with activations in 8 bits (isa_int8.h): all rows of x are rounded first, once, into blocks of
-// eight; then the threads take outputs, a few at a
-// time, and pass the blocks over their weights.
+// eight; then the threads take outputs, a few at a time, and pass the blocks over their weights.
 #include "device/cpu/product_int8.h"
 #include "device/cpu/isa.h"
 #include "device/cpu/product.h"
 #include "device/cpu/product_parts.h"
 #include <assert.h>
 
-enum {
-    BLOCK_BYTES = 262144, // weights that all rows pass over: stay in the second-level cache
-    BLOCK_OUTPUTS = 256,  // outputs of such a block at most
-    PIECE_BYTES = 16384,  // weights of a piece at least: half a microsecond
-    LINE = 64,
-};
+enum { LINE = 64 };
 
 typedef struct plan {
     const mica_call *call;
@@ -42,8 +36,7 @@ static plan plan_product(const mica_call *c) {
     p.column_bytes = p.tiles.per_column * p.tiles.bytes;
     p.gate = (mica_gate)c->params->packed.gate;
     p.unit = p.gate ? 2 * MICA_GATE_BLOCK : MICA_TILE_OUTPUTS;
-    p.outs = MICA_MIN(BLOCK_BYTES * MICA_TILE_OUTPUTS / (p.column_bytes + 1), (size_t)BLOCK_OUTPUTS) / p.unit * p.unit;
-    p.outs = MICA_MAX(p.outs, p.unit);
+    p.outs = mica_cpu_block_outputs(p.column_bytes, p.unit);
     p.tasks = MICA_MIN(threads, units_of(&p));
     p.at_scales = round_up(p.m * p.k, LINE);
     p.at_sums = p.at_scales + round_up(p.m * p.groups * 4, LINE);
@@ -90,28 +83,20 @@ static void round_task(void *ctx, size_t task, size_t thread) {
     }
 }
 
-static void store_rows(const plan *p, size_t row, size_t rows, size_t n0, size_t n, const float *y) {
-    enum { BLOCK = MICA_GATE_BLOCK };
-    mica_dtype type = p->call->out.dtype;
-    unsigned char *to = p->call->out.data + (row * p->n + n0) / (p->gate ? 2 : 1) * mica_dtype_size(type);
-    if (!p->gate) p->convert->store_sums[type](to, p->n, y, p->outs, rows, n);
-    else p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][type](to, p->n / 2, y, y + BLOCK, p->outs, 2 * BLOCK, rows, n / (2 * BLOCK));
-}
-
 // Outputs [n0, n0+n) of all rows.
 static void product_block(const plan *p, size_t n0, size_t n, float *y) {
     const unsigned char *w = p->call->in[1].data + n0 / MICA_TILE_OUTPUTS * p->column_bytes;
     for (size_t row = 0; row < p->m; row += MICA_INT8_ROWS) {
         mica_cpu_int8_block x = block_at(p, row);
         p->isa->tiles(&p->tiles, &x, w, round_up(n, MICA_TILE_OUTPUTS), y, p->outs);
-        store_rows(p, row, x.rows, n0, n, y);
+        mica_cpu_store_rows(p->convert, p->gate, &p->call->out, p->n, row, x.rows, n0, n, y, p->outs);
     }
 }
 
 static void product_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
     mica_cpu_range *ranges = (mica_cpu_range *)(void *)(p->call->scratch + p->at_ranges);
-    size_t least = MICA_MAX(PIECE_BYTES * 16 / (p->column_bytes * p->unit + 1), (size_t)1), from, to;
+    size_t least = mica_cpu_least_piece(p->column_bytes, p->unit), from, to;
     for (size_t i = 0; i < p->tasks; i++)
         while (mica_cpu_take_piece(&ranges[(task + i) % p->tasks], least, p->outs / p->unit, units_of(p), &from, &to))
             product_block(p, from * p->unit, MICA_MIN((to - from) * p->unit, p->n - from * p->unit), thread_area(p, thread));
