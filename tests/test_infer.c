@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Running models: equal results however the work is cut, pages shared and released, nothing allocated per token, every failure clean.
+#include "faults_testing.h"
 #include "infer/internal.h"
 #include <math.h>
 #include <setjmp.h>
@@ -355,16 +356,7 @@ static void every_allocation_may_fail(void **state) {
     uint64_t live = mica_alloc_get_stats().live;
     bool ok = false;
     uint64_t n = 1;
-    for (; !ok; n += n < 300 ? 1 : 7) {
-        err = (mica_error){0};
-        mica_alloc_fail_after(n);
-        ok = load_and_generate(&err);
-        bool refused = mica_alloc_failures() > 0;
-        mica_alloc_fail_after(0);
-        if (!ok && !err.msg[0]) fail_msg("allocation %d: failed without a message", (int)n);
-        if (ok && refused) fail_msg("allocation %d: refused, yet all went well", (int)n);
-        if (mica_alloc_get_stats().live != live) fail_msg("allocation %d: %d blocks leaked (%s)", (int)n, (int)(mica_alloc_get_stats().live - live), err.msg);
-    }
+    for (; !ok; n += n < 300 ? 1 : 7) ok = run_refused(load_and_generate, n, live);
     print_message("  %d allocations\n", (int)n);
 }
 

@@ -2,6 +2,7 @@
 // Speculative decoding changes nothing but time: rows verified together equal tokens run one by one bit for bit, streams with and without it
 // give the same tokens, log-probabilities and endings, the distribution of samples stays, and guesses that fail stop being made.
 #include "base/file.h"
+#include "faults_testing.h"
 #include "device/cpu/isa.h"
 #include "infer/draft.h"
 #include "infer/internal.h"
@@ -420,18 +421,10 @@ static void every_allocation_may_fail(void **state) {
     mica_error err = {0};
     if (!load_and_generate(&err)) fail_msg("%s", err.msg); // caches that live as long as the process are made here
     mica_alloc_stats before = mica_alloc_get_stats();
-    bool ok = load_and_generate(&err);
+    assert_true(load_and_generate(&err));
     uint64_t all = mica_alloc_get_stats().calls - before.calls, live = mica_alloc_get_stats().live;
-    for (uint64_t n = all > 250 ? all - 250 : 1; n <= all; n++) { // those of loading are swept elsewhere
-        err = (mica_error){0};
-        mica_alloc_fail_after(n);
-        ok = load_and_generate(&err);
-        bool refused = mica_alloc_failures() > 0;
-        mica_alloc_fail_after(0);
-        if (!ok && !err.msg[0]) fail_msg("allocation %d: failed without a message", (int)n);
-        if (ok && refused) fail_msg("allocation %d: refused, yet all went well", (int)n);
-        if (mica_alloc_get_stats().live != live) fail_msg("allocation %d: %d blocks leaked (%s)", (int)n, (int)(mica_alloc_get_stats().live - live), err.msg);
-    }
+    // those of loading are swept elsewhere
+    for (uint64_t n = all > 250 ? all - 250 : 1; n <= all; n++) run_refused(load_and_generate, n, live);
     print_message("  %d allocations\n", (int)all);
 }
 
