@@ -31,7 +31,7 @@ static void make_ids(const mica_model *m, int32_t *ids, size_t n) {
 static void run(mica_model *m, const int32_t *ids, size_t n, size_t chunk, float *out) {
     mica_error err = {0};
     mica_runner r;
-    assert_true(mica_runner_init(&r, m, (int64_t)n, &err));
+    assert_true(mica_runner_init(&r, m->lm, (int64_t)n, &err));
     r.sequence.rope_length = (int64_t)n;
     const float *logits = NULL;
     for (size_t at = 0, k; at < n; at += k) {
@@ -72,7 +72,7 @@ static void threads_and_reruns_are_bit_equal(void **state) {
 }
 
 // The bound: f32 1e-4, bf16 a few units of rounding of the logits.
-static float tolerance(const mica_model *m) { return m->net->dtype == MICA_F32 ? 1e-4f : 0.35f; }
+static float tolerance(const mica_model *m) { return m->lm->net->dtype == MICA_F32 ? 1e-4f : 0.35f; }
 
 static void pieces_agree(void **state) {
     (void)state;
@@ -128,10 +128,10 @@ static void ragged_batch_agrees(void **state) {
         make_ids(m, ids, 64);
         mica_cache cache;
         mica_sequence a, b, *list[] = {&a, &b};
-        assert_true(mica_cache_init(&cache, m->device, m->net->config, m->net->dtype, &err));
+        assert_true(mica_cache_init(&cache, m->lm->device, m->lm->net->config, m->lm->net->dtype, &err));
         mica_sequence_init(&a, &cache);
         mica_sequence_init(&b, &cache);
-        mica_scope *s = mica_scope_new(m->device, &err);
+        mica_scope *s = mica_scope_new(m->lm->device, &err);
         // Step 1: 40 tokens of a with 11 of b; step 2: one of a with 12 of b.
         const int32_t counts[2][2] = {{40, 11}, {1, 12}};
         float *got = malloc(2 * V * sizeof *got), *want = malloc(V * sizeof *want);
@@ -142,9 +142,9 @@ static void ragged_batch_agrees(void **state) {
                 for (int32_t t = 0; t < counts[step][q]; t++) packed[n++] = ids[(size_t)(list[q]->length + t + q)];
                 rows[q] = n - 1;
             }
-            mica_batch batch = {.sequences = list, .counts = counts[step], .n_sequences = 2, .ids = packed, .n = (size_t)n, .rows = rows, .n_rows = 2};
+            mica_packed batch = {.sequences = list, .counts = counts[step], .n_sequences = 2, .ids = packed, .n = (size_t)n, .rows = rows, .n_rows = 2};
             mica_scope_reset(s);
-            mica_array *out = mica_net_forward(m->net, &cache, s, &batch, &err);
+            mica_array *out = mica_net_forward(m->lm->net, &cache, s, &batch, &err);
             if (!out || !mica_read_f32(out, got, 2 * V, &err)) fail_msg("%s", err.msg);
             for (int q = 0; q < 2; q++) mica_sequence_advance(list[q], counts[step][q]);
         }
@@ -178,7 +178,7 @@ static void forks_with(int32_t kv_bits) {
     float *want = malloc(V * sizeof *want);
     const float *logits;
     mica_runner r;
-    assert_true(mica_runner_init(&r, m, 60, &err));
+    assert_true(mica_runner_init(&r, m->lm, 60, &err));
     assert_true(mica_runner_forward(&r, ids, 40, NULL, 0, NULL, &err));
     size_t before = pages_in_use(&r.cache, 0);
     mica_sequence first, second;
@@ -245,7 +245,7 @@ static void windows_release_pages(void **state) {
     mica_runner r;
     int32_t ids[1000];
     make_ids(m, ids, 1000);
-    assert_true(mica_runner_init(&r, m, 64, &err));
+    assert_true(mica_runner_init(&r, m->lm, 64, &err));
     for (int i = 0; i < 1000; i++) {
         assert_true(mica_runner_forward(&r, &ids[i], 1, NULL, 0, NULL, &err));
         assert_true(pages_in_use(&r.cache, 1) <= 2); // window 8, pages of 32

@@ -57,7 +57,7 @@ static void run(mica_model *m, size_t chunk, float *out) {
     size_t vocab = (size_t)m->info.vocab_size;
     make_ids(m, ids);
     for (int32_t i = 0; i < N; i++) rows[i] = i;
-    assert_true(mica_runner_init(&r, m, N, &err));
+    assert_true(mica_runner_init(&r, m->lm, N, &err));
     r.sequence.rope_length = N;
     for (size_t at = 0, n; at < N; at += n) {
         const float *logits = NULL;

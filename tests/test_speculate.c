@@ -55,11 +55,11 @@ static void check_rows_after(mica_model *m, const char *what, const int32_t *ids
     size_t V = (size_t)m->info.vocab_size;
     const float *logits;
     mica_runner alone, together;
-    assert_true(mica_runner_init(&alone, m, (int64_t)at + 8, &err) && mica_runner_init(&together, m, (int64_t)at + 8, &err));
+    assert_true(mica_runner_init(&alone, m->lm, (int64_t)at + 8, &err) && mica_runner_init(&together, m->lm, (int64_t)at + 8, &err));
     alone.sequence.rope_length = together.sequence.rope_length = (int64_t)at;
     assert_true(mica_runner_forward(&alone, ids, at, NULL, 0, NULL, &err));
     assert_true(mica_runner_forward(&together, ids, at, NULL, 0, NULL, &err));
-    for (size_t i = 0; i < 8 && at + i < (size_t)m->context; i++) {
+    for (size_t i = 0; i < 8 && at + i < (size_t)m->lm->context; i++) {
         assert_true(mica_runner_verify(&alone, ids + at + i, 1, &logits, &err));
         memcpy(want + i * V, logits, V * sizeof *want);
     }
@@ -82,7 +82,7 @@ static void check_rows(const char *path, const char *level) {
     float *want = malloc((size_t)m->info.vocab_size * 8 * sizeof *want);
     char *what = mica_strf("%s at level %s", path, level);
     check_rows_after(m, what, ids, 3, want);
-    check_rows_after(m, what, ids, MICA_MIN((size_t)75, (size_t)m->context / 2), want);
+    check_rows_after(m, what, ids, MICA_MIN((size_t)75, (size_t)m->lm->context / 2), want);
     mica_free(what);
     free(want);
     mica_model_free(m);
@@ -226,8 +226,8 @@ static void sampled_answers_are_equal(void **state) {
              .logit_bias_count = biased},
             {.max_tokens = 1000, .temperature = 1, .seed = 4, .ignore_eos = true, .logit_bias = bias, .logit_bias_count = biased}, // to the context's end
         };
-        size_t n = m->context > 300 ? 4 : 5;
-        for (size_t c = 0; c < n; c++) right += compare(m, paths[k], ids, MICA_MIN((size_t)PROMPT, (size_t)m->context / 2), cases[c], true);
+        size_t n = m->lm->context > 300 ? 4 : 5;
+        for (size_t c = 0; c < n; c++) right += compare(m, paths[k], ids, MICA_MIN((size_t)PROMPT, (size_t)m->lm->context / 2), cases[c], true);
         mica_model_free(m);
     }
     print_message("  %lld guessed tokens were right\n", (long long)right);

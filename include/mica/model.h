@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models: load a checkpoint, generate text, score tokens, measure. One model may be shared by threads: each call has
 // its own stream, metrics and error. Option structs are plain: NULL means all defaults, 0 in a field means its default.
+// What computes is a backend (backend.h): all of this file works with every one, except where it says "native backends".
 #ifndef MICA_MODEL_H
 #define MICA_MODEL_H
 
@@ -40,6 +41,7 @@ MICA_API int64_t mica_info_memory(const mica_info *info, int32_t context);
 
 // ---- loading ------------------------------------------------------------------------------------------
 typedef struct mica_load_options {
+    const char *backend;   // "cpu", "mlx_lm" or one registered (backend.h); default: the first of these that is available here
     const char *device;    // "cpu" (default)
     const char *cpu_level; // "ref", "avx2", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
     int32_t threads;       // default: the CPUs this process may run on
@@ -48,6 +50,10 @@ typedef struct mica_load_options {
                            // memory; default 16: in the activations' own type
     const char *activations; // "exact" (default), or "int8": inputs of layers with packed weights are rounded to 8 bits, group by
                              // group; faster where prompts or batches are long, and less exact (mica_perplexity_of tells how much)
+    const char *adapter;   // folder of a LoRA adapter (mlx-lm, PEFT or go-mlx) that is added to the weights; default: none
+    int64_t memory_budget; // bytes that weights and KV caches may take together; default: no limit. A model that cannot fit is refused before its
+                           // weights are read, and a call that would exceed it fails
+    const char *python;    // "mlx_lm": the interpreter to run; default $MICA_PYTHON, else an active virtual environment's, else python3
 } mica_load_options;
 
 /** path: a model folder (config.json, *.safetensors, tokenizer.json) or a .gguf file. Free with mica_model_free. */
@@ -55,11 +61,19 @@ MICA_API mica_model *mica_model_load(const char *path, const mica_load_options *
 /** A model with random weights and a named real shape ("gemma3-1b", "qwen3-0.6b", "llama3.2-1b", …), for measuring; it has no
  * tokenizer. bits 0 = dense bf16, else affine with groups of 64. An unknown shape fails, naming the known ones. */
 MICA_API mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err);
+/** Gives back everything that the model holds; may be repeated. Later calls on it fail. Streams that are still open are cancelled, and what
+ * they use is given back when they are freed. */
+MICA_API void mica_model_close(mica_model *model);
+/** Closes the model and frees the handle itself; NULL is fine. */
 MICA_API void mica_model_free(mica_model *model);
 MICA_API const mica_info *mica_model_info(const mica_model *model);
+/** Name of the backend that computes. */
+MICA_API const char *mica_model_backend(const mica_model *model);
+/** Level of the CPU kernels in use; "" for backends that are not native. */
 MICA_API const char *mica_model_cpu_level(const mica_model *model);
 
-/** Its tokenizer (tokenizer.h), borrowed; NULL for random weights and for folders without tokenizer.json: these work on ids only. */
+/** Its tokenizer (tokenizer.h), borrowed until the model is closed; NULL for random weights and for folders without tokenizer.json, which work on
+ * ids only, and for backends that are not native. */
 MICA_API const struct mica_tokenizer *mica_model_tokenizer(const mica_model *model);
 
 // ---- generating ---------------------------------------------------------------------------------------
@@ -119,6 +133,17 @@ typedef struct mica_metrics {
     int64_t active_memory_bytes, peak_memory_bytes;
 } mica_metrics;
 
+/** What an answer starts from: one of text, ids and chat. */
+typedef struct mica_prompt {
+    const char *text; // raw, encoded with the tokenizer's own BOS
+    size_t length;
+    const int32_t *ids; // used as they are
+    size_t count;
+    const struct mica_chat *chat; // a conversation (chat.h)
+} mica_prompt;
+
+/** Starts an answer. Nothing is computed before the first mica_stream_next. What prompt and options point to is copied. */
+MICA_API mica_stream *mica_start(mica_model *model, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err);
 /** Starts completing a raw prompt (with the tokenizer's own BOS). Nothing is computed before the first mica_stream_next. */
 MICA_API mica_stream *mica_generate(mica_model *model, const char *prompt, size_t length, const mica_generate_options *options, mica_error *err);
 /** The same from token ids, used as they are. */
@@ -127,17 +152,19 @@ MICA_API mica_stream *mica_generate_ids(mica_model *model, const int32_t *ids, s
  * answer may carry text held back before; an end-of-sequence token is not delivered. Text held back at the end comes with a
  * final token of id -1. */
 MICA_API bool mica_stream_next(mica_stream *stream, mica_token *token);
+/** Calls on_token for each token until the end, or until it returns false, which cancels. Gives the reason of the end. */
+MICA_API mica_finish mica_stream_each(mica_stream *stream, bool (*on_token)(void *context, const mica_token *token), void *context);
 /** From any thread: the stream ends within one step with MICA_FINISH_CANCELLED. */
 MICA_API void mica_stream_cancel(mica_stream *stream);
 MICA_API mica_finish mica_stream_finish(const mica_stream *stream);
 /** True, and *err filled, if the stream failed. */
 MICA_API bool mica_stream_error(const mica_stream *stream, mica_error *err);
 MICA_API mica_metrics mica_stream_metrics(const mica_stream *stream);
-/** The prompt's ids; valid until the stream is freed. */
+/** The prompt's ids; valid until the stream is freed. NULL and 0 if the backend does not tell. */
 MICA_API const int32_t *mica_stream_prompt(const mica_stream *stream, size_t *count);
 MICA_API void mica_stream_free(mica_stream *stream);
 
-// ---- scoring ------------------------------------------------------------------------------------------
+// ---- scoring (native backends) ------------------------------------------------------------------------
 typedef struct mica_scores {
     size_t count;
     float *logprobs;   // [count]: of ids[i] given those before it; logprobs[0] is NAN
@@ -169,7 +196,7 @@ typedef struct mica_perplexity {
 MICA_API bool mica_perplexity_of(mica_model *model, const int32_t *ids, size_t count, const mica_perplexity_options *options,
                                  mica_perplexity *out, mica_error *err);
 
-// ---- measuring ----------------------------------------------------------------------------------------
+// ---- measuring (native backends) ----------------------------------------------------------------------
 /** Where time went: all runs of one op together. */
 typedef struct mica_op_time {
     const char *op;

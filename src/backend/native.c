@@ -1,108 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The native backend: loading and freeing models, and what they are (mica_info).
+// The native backend "cpu": loads models that this library computes itself, and joins room infer to the table of functions of a backend.
+#include "backend/info.h"
+#include "backend/model.h"
 #include "backend/tokenizer_load.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "infer/internal.h"
 #include "io/gguf.h"
 #include <stdio.h>
 #include <string.h>
 
-// ---- info ---------------------------------------------------------------------------------------------------
-static int64_t kv_bytes(const mica_config *c, bool sliding, mica_dtype dtype) {
-    int64_t layers = 0, row = c->head_dim * (int64_t)mica_dtype_size(dtype) + (dtype == MICA_I8 ? (int64_t)sizeof(float) : 0);
-    for (int64_t i = 0; i < c->num_layers; i++) layers += mica_layer_group(c, i) == sliding;
-    return layers * 2 * c->num_kv_heads * row;
-}
-
-static void set_kv_bytes(const mica_config *c, mica_dtype dtype, mica_info *info) {
-    info->kv_bytes_per_token = kv_bytes(c, false, dtype);
-    // The window's own positions, plus a chunk that is being computed.
-    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, dtype) * (c->sliding_window + MICA_CHUNK) : 0;
-}
-
-// Dynamic scaling is there to go beyond the trained length.
-static int32_t context_length(const mica_config *c) {
-    double factor = c->rope.type == MICA_ROPE_DYNAMIC ? c->rope.factor : 1;
-    return (int32_t)MICA_MIN((double)c->max_position_embeddings * factor, (double)INT32_MAX);
-}
-
-static void info_from(const mica_config *c, mica_info *info) {
-    *info = (mica_info){.vocab_size = (int32_t)c->vocab_size, .num_layers = (int32_t)c->num_layers, .hidden_size = (int32_t)c->hidden_size,
-                        .intermediate_size = (int32_t)c->intermediate_size, .num_heads = (int32_t)c->num_heads,
-                        .num_kv_heads = (int32_t)c->num_kv_heads, .head_dim = (int32_t)c->head_dim,
-                        .context_length = context_length(c), .sliding_window = (int32_t)c->sliding_window};
-    snprintf(info->architecture, sizeof info->architecture, "%s", c->model_type);
-    if (c->quantized) {
-        info->quant_bits = c->quant.bits, info->quant_group = c->quant.group_size;
-        snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(c->quant.mode));
-    }
-    mica_dtype dtype = c->has_dtype ? c->dtype : MICA_BF16;
-    snprintf(info->dtype, sizeof info->dtype, "%s", mica_dtype_name(dtype));
-    set_kv_bytes(c, dtype, info);
-}
-
-// A template of its own file, or one inside tokenizer_config.json or the GGUF metadata.
-static bool has_chat_template(const mica_checkpoint *ck) {
-    const struct mica_gguf *gguf = mica_checkpoint_gguf(ck);
-    if (gguf) return mica_gguf_get_vocab(gguf)->chat_template != NULL;
-    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
-    bool found = false;
-    for (size_t i = 0; i < MICA_COUNT(files) && !found; i++) {
-        char *path = mica_path_join(mica_checkpoint_path(ck), files[i]);
-        mica_buf text = {0};
-        mica_arena arena = {0};
-        if (path && mica_is_file(path) && mica_file_read(path, (size_t)64 << 20, &text, NULL)) {
-            const mica_json *json = i == 0 ? NULL : mica_json_parse(&arena, text.data, text.len, path, NULL);
-            found = i == 0 || mica_json_get(json, "chat_template");
-        }
-        mica_arena_free(&arena);
-        mica_buf_free(&text);
-        mica_free(path);
-    }
-    return found;
-}
-
-static void info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
-    info_from(mica_checkpoint_config(ck), info);
-    mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
-    info->parameters = (int64_t)st.parameters;
-    info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
-    info->has_chat_template = has_chat_template(ck);
-    mica_weight w;
-    // The file's own word on quantisation is optional: the first layer's weight tells.
-    if (!info->quant_bits && mica_checkpoint_view(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {
-        if (w.quantized) {
-            info->quant_bits = w.spec.bits, info->quant_group = w.spec.group_size;
-            snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(w.spec.mode));
-        }
-        mica_weight_release(&w);
-    }
-}
-
-bool mica_info_read(const char *path, mica_info *info, mica_error *err) {
-    mica_checkpoint *ck = mica_checkpoint_open(path, err);
-    if (!ck) return false;
-    info_from_checkpoint(ck, info);
-    mica_checkpoint_free(ck);
-    return true;
-}
-
-int64_t mica_info_memory(const mica_info *info, int32_t context) {
-    int64_t sliding = info->sliding_window ? info->kv_bytes_window / (info->sliding_window + MICA_CHUNK) : 0;
-    return info->weight_bytes + info->kv_bytes_per_token * context +
-           sliding * MICA_MIN((int64_t)context, (int64_t)info->sliding_window + MICA_CHUNK);
-}
-
-// ---- loading ------------------------------------------------------------------------------------------------
-static mica_model *new_model(const mica_load_options *options, mica_error *err) {
+static mica_lm *new_lm(const mica_load_options *options, mica_error *err) {
     mica_load_options o = options ? *options : (mica_load_options){0};
     if (o.activations && strcmp(o.activations, "exact") != 0 && strcmp(o.activations, "int8") != 0)
         return mica_fail(err, MICA_ERR_ARGUMENT, "activations: there is no \"%.40s\"; there are exact and int8", o.activations), NULL;
     if (o.context < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "context must not be negative, got %d", (int)o.context), NULL;
     if (o.kv_bits && o.kv_bits != 8 && o.kv_bits != 16)
         return mica_fail(err, MICA_ERR_ARGUMENT, "kv_bits must be 8 or 16, got %d", (int)o.kv_bits), NULL;
-    mica_model *m = mica_calloc(1, sizeof *m);
+    mica_lm *m = mica_calloc(1, sizeof *m);
     if (!m) return mica_fail_memory(err, sizeof *m, "a model"), NULL;
     m->context = o.context;
     m->kv_dtype = o.kv_bits == 8 ? MICA_I8 : MICA_DTYPE_COUNT; // the activations' own is known later
@@ -112,19 +26,19 @@ static mica_model *new_model(const mica_load_options *options, mica_error *err) 
     return NULL;
 }
 
-static mica_model *finish(mica_model *m, const mica_load_options *options, double started) {
+static mica_lm *finish(mica_lm *m, const mica_load_options *options, double started) {
     if (options && options->activations && strcmp(options->activations, "int8") == 0) mica_net_round_activations(m->net);
     m->info.weight_bytes = m->net->weight_bytes;
     snprintf(m->info.dtype, sizeof m->info.dtype, "%s", mica_dtype_name(m->net->dtype));
     if (m->kv_dtype != MICA_I8) m->kv_dtype = m->net->dtype;
-    set_kv_bytes(m->net->config, m->kv_dtype, &m->info);
+    mica_info_set_kv(m->net->config, m->kv_dtype, &m->info);
     if (!m->context) m->context = m->info.context_length;
     m->load_seconds = mica_now() - started;
     return m;
 }
 
 // A folder without tokenizer.json still computes on token ids.
-static bool load_tokenizer(mica_model *m, const mica_checkpoint *ck, mica_error *err) {
+static bool load_tokenizer(mica_lm *m, const mica_checkpoint *ck, mica_error *err) {
     const char *path = mica_checkpoint_path(ck);
     if (mica_checkpoint_gguf(ck)) return (m->tokenizer = mica_tokenizer_from_gguf(mica_checkpoint_gguf(ck), err));
     char *file = mica_path_join(path, "tokenizer.json");
@@ -134,39 +48,7 @@ static bool load_tokenizer(mica_model *m, const mica_checkpoint *ck, mica_error 
     return absent || (m->tokenizer = mica_tokenizer_load(path, err));
 }
 
-// The tokenizer comes first: what reading it maps is gone again before the weights take their memory.
-mica_model *mica_model_load(const char *path, const mica_load_options *options, mica_error *err) {
-    double started = mica_now();
-    mica_model *m = new_model(options, err);
-    mica_checkpoint *ck = m ? mica_checkpoint_open(path, err) : NULL;
-    bool ok = ck && load_tokenizer(m, ck, err);
-    if (ok) {
-        info_from_checkpoint(ck, &m->info);
-        mica_checkpoint_rest(ck);
-        m->net = mica_net_load(ck, m->device, err);
-    } else {
-        mica_checkpoint_free(ck);
-    }
-    if (ok && m->net) return finish(m, options, started);
-    mica_model_free(m);
-    return NULL;
-}
-
-mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err) {
-    double started = mica_now();
-    mica_model *m = new_model(options, err);
-    if (m) m->net = mica_net_random(shape, bits, m->device, err);
-    if (m && m->net) {
-        info_from(m->net->config, &m->info);
-        m->info.quant_bits = bits;
-        m->info.quant_group = bits ? 64 : 0;
-        return finish(m, options, started);
-    }
-    mica_model_free(m);
-    return NULL;
-}
-
-void mica_model_free(mica_model *m) {
+static void free_lm(mica_lm *m) {
     if (!m) return;
     mica_tokenizer_free(m->tokenizer);
     mica_net_free(m->net);
@@ -174,6 +56,78 @@ void mica_model_free(mica_model *m) {
     mica_free(m);
 }
 
-const mica_info *mica_model_info(const mica_model *m) { return &m->info; }
-const char *mica_model_cpu_level(const mica_model *m) { return mica_device_level(m->device); }
-const mica_tokenizer *mica_model_tokenizer(const mica_model *m) { return m->tokenizer; }
+// The tokenizer comes first: what reading it maps is gone again before the weights take their memory.
+static mica_lm *load_lm(const char *path, const mica_load_options *options, mica_error *err) {
+    double started = mica_now();
+    mica_lm *m = new_lm(options, err);
+    mica_checkpoint *ck = m ? mica_checkpoint_open(path, err) : NULL;
+    bool ok = ck && load_tokenizer(m, ck, err);
+    if (ok) {
+        mica_info_from_checkpoint(ck, &m->info);
+        mica_checkpoint_rest(ck);
+        m->net = mica_net_load(ck, m->device, err);
+    } else {
+        mica_checkpoint_free(ck);
+    }
+    if (ok && m->net) return finish(m, options, started);
+    free_lm(m);
+    return NULL;
+}
+
+static mica_lm *random_lm(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err) {
+    double started = mica_now();
+    mica_lm *m = new_lm(options, err);
+    if (m) m->net = mica_net_random(shape, bits, m->device, err);
+    if (m && m->net) {
+        mica_info_from_config(m->net->config, &m->info);
+        m->info.quant_bits = bits;
+        m->info.quant_group = bits ? 64 : 0;
+        return finish(m, options, started);
+    }
+    free_lm(m);
+    return NULL;
+}
+
+// ---- the backend --------------------------------------------------------------------------------------------
+static bool available(void *context, mica_error *why) {
+    (void)context, (void)why;
+    return true;
+}
+
+static void *load(void *context, const char *path, const mica_load_options *options, mica_info *info, mica_error *err) {
+    (void)context;
+    mica_lm *m = load_lm(path, options, err);
+    if (m) *info = m->info;
+    return m;
+}
+
+static void unload(void *model) { free_lm(model); }
+
+static void *start(void *model, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
+    mica_lm *m = model;
+    mica_ids ids = {0};
+    mica_answer *a = NULL;
+    if (mica_prompt_ids(m, prompt, &ids, err)) a = mica_answer_new(m, ids.data, ids.len, options, err);
+    mica_ids_free(&ids);
+    return a;
+}
+
+static bool next(void *stream, mica_token *token) { return mica_answer_next(stream, token); }
+static void cancel(void *stream) { mica_answer_cancel(stream); }
+static mica_finish finish_of(const void *stream) { return mica_answer_finish(stream); }
+static bool error_of(const void *stream, mica_error *err) { return mica_answer_error(stream, err); }
+static mica_metrics metrics(const void *stream) { return mica_answer_metrics(stream); }
+static const int32_t *prompt_ids(const void *stream, size_t *count) { return mica_answer_prompt(stream, count); }
+static void end(void *stream) { mica_answer_free(stream); }
+
+const mica_backend mica_backend_cpu = {
+    .name = "cpu", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,
+    .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids,
+};
+
+mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err) {
+    mica_lm *lm = random_lm(shape, bits, options, err);
+    mica_model *m = lm ? mica_model_wrap(&mica_backend_cpu, lm, &lm->info, err) : NULL;
+    if (lm && !m) free_lm(lm);
+    return m;
+}

@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef struct bench {
-    mica_model *model;
+    mica_lm *lm;
     mica_cache cache;
     mica_scope *scope;
     mica_sequence *sequences, **list;
@@ -21,13 +21,13 @@ static bool forward(bench *b, int32_t tokens, bool logits, mica_error *err) {
     for (int32_t i = 0; i < b->n; i++) {
         if (!mica_sequence_reserve(&b->sequences[i], tokens, err)) return false;
         b->counts[i] = tokens;
-        for (int32_t t = 0; t < tokens; t++, n++) b->ids[n] = (int32_t)(mica_philox_at(7, n).v[0] % (uint32_t)b->model->info.vocab_size);
+        for (int32_t t = 0; t < tokens; t++, n++) b->ids[n] = (int32_t)(mica_philox_at(7, n).v[0] % (uint32_t)b->lm->info.vocab_size);
         b->rows[i] = (int32_t)n - 1;
     }
-    mica_batch batch = {.sequences = b->list, .counts = b->counts, .n_sequences = (size_t)b->n, .ids = b->ids, .n = n, .rows = b->rows,
+    mica_packed batch = {.sequences = b->list, .counts = b->counts, .n_sequences = (size_t)b->n, .ids = b->ids, .n = n, .rows = b->rows,
                         .n_rows = logits ? (size_t)b->n : 0};
     mica_scope_reset(b->scope);
-    mica_array *out = mica_net_forward(b->model->net, &b->cache, b->scope, &batch, err);
+    mica_array *out = mica_net_forward(b->lm->net, &b->cache, b->scope, &batch, err);
     if (!out || !mica_eval(b->scope, &out, 1, err)) return false;
     for (int32_t i = 0; i < b->n; i++) mica_sequence_advance(&b->sequences[i], tokens);
     return true;
@@ -42,9 +42,9 @@ static bool prefill(bench *b, int32_t tokens, mica_error *err) {
     return true;
 }
 
-static bool set_up(bench *b, mica_model *m, const mica_bench_case *c, int32_t batch, mica_error *err) {
+static bool set_up(bench *b, mica_lm *m, const mica_bench_case *c, int32_t batch, mica_error *err) {
     size_t n = (size_t)batch;
-    *b = (bench){.model = m, .n = batch};
+    *b = (bench){.lm = m, .n = batch};
     if (!mica_cache_init(&b->cache, m->device, m->net->config, m->kv_dtype, err)) return false;
     b->scope = mica_scope_new(m->device, err);
     b->sequences = mica_calloc(n, sizeof *b->sequences);
@@ -88,17 +88,19 @@ static void list_ops(const mica_op_clock *clocks, const mica_bench_case *c) {
 static bool run_case(bench *b, const mica_bench_case *c, double *seconds, mica_error *err) {
     mica_op_clock clocks[MICA_OP_COUNT] = {{0}};
     bool ok = true;
-    if (c->ops) mica_device_measure(b->model->device, clocks);
+    if (c->ops) mica_device_measure(b->lm->device, clocks);
     double started = mica_now();
     if (!c->decode) ok = prefill(b, c->tokens, err);
     for (int32_t i = 0; ok && c->decode && i < c->tokens; i++) ok = forward(b, 1, true, err);
     *seconds = mica_now() - started;
-    if (c->ops) mica_device_measure(b->model->device, NULL), list_ops(clocks, c);
+    if (c->ops) mica_device_measure(b->lm->device, NULL), list_ops(clocks, c);
     return ok;
 }
 
-bool mica_bench(mica_model *m, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
+bool mica_bench(mica_model *model, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
+    mica_lm *m = mica_native(model, "measuring", err);
     *times = (mica_bench_times){0};
+    if (!m) return false;
     int32_t batch = c->batch ? c->batch : 1;
     if (c->tokens < 1 || batch < 1 || c->depth < 0 || (int64_t)c->tokens + c->depth > m->context)
         return mica_fail(err, MICA_ERR_ARGUMENT, "bench: %d tokens at depth %d in batches of %d do not fit a context of %d", (int)c->tokens,

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of this room share: the model object, and running a network over sequences.
+// What the files of this room share: the model objects, and running a network over sequences.
 #ifndef MICA_INFER_INTERNAL_H
 #define MICA_INFER_INTERNAL_H
 
 #include "mica/model.h"
 #include "mica/tokenizer.h"
 #include "model/net.h"
+#include <pthread.h>
 
-struct mica_model {
+/** A model that this library computes itself. */
+typedef struct mica_lm {
     mica_device *device;
     mica_net *net;
     mica_tokenizer *tokenizer; // NULL for random weights
@@ -15,20 +17,35 @@ struct mica_model {
     mica_dtype kv_dtype;       // of cache pages
     int32_t context;           // most positions of a sequence
     double load_seconds;
+} mica_lm;
+
+/** The public handle: a backend's model until it is closed and the last stream is gone. */
+struct mica_model {
+    const struct mica_backend *backend;
+    void *impl;        // what the backend loaded
+    mica_lm *lm;       // impl of a native backend, else NULL
+    mica_info info;
+    pthread_mutex_t lock; // of what follows
+    struct mica_stream *streams; // open ones
+    int users;         // of impl: the handle until it is closed, and streams
+    bool closed, freed;
 };
+
+/** The native model behind a handle; NULL, and an error about `what` ("scoring"), if it is closed or another backend's. */
+mica_lm *mica_native(const mica_model *model, const char *what, mica_error *err);
 
 /** Everything one sequence needs to be run: its own pages and scope. */
 typedef struct mica_runner {
-    mica_model *model;
+    mica_lm *lm;
     mica_cache cache;
     mica_sequence sequence;
     mica_scope *scope;
 } mica_runner;
 
 /** Room for `positions` is set aside at once. */
-bool mica_runner_init(mica_runner *r, mica_model *model, int64_t positions, mica_error *err);
+bool mica_runner_init(mica_runner *r, mica_lm *lm, int64_t positions, mica_error *err);
 void mica_runner_free(mica_runner *r);
-/** Computes ids[n] (n of them at the next positions). rows: as in mica_batch; *logits (host, f32 [n_rows, V], valid until the next call)
+/** Computes ids[n] (n of them at the next positions). rows: as in mica_packed; *logits (host, f32 [n_rows, V], valid until the next call)
  * or NULL when no row is wanted. */
 bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
                          mica_error *err);
@@ -39,10 +56,21 @@ void mica_runner_keep(mica_runner *r, size_t n);
 /** How many ids one verification may have: rows alone, the context and the rotary frequencies may end sooner than `most`. */
 size_t mica_runner_reach(const mica_runner *r, size_t most);
 /** Ids must lie in the vocabulary and fit the context. */
-bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err);
+bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_error *err);
 /** Tokens of a step whose logits are all wanted: these stay within a few tens of megabytes. */
 size_t mica_logits_chunk(size_t vocab);
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k);
+
+// ---- one answer (answer.c): what a native backend's stream is; functions as in mica/model.h ----------------
+typedef struct mica_answer mica_answer;
+mica_answer *mica_answer_new(mica_lm *lm, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err);
+bool mica_answer_next(mica_answer *a, mica_token *token);
+void mica_answer_cancel(mica_answer *a);
+mica_finish mica_answer_finish(const mica_answer *a);
+bool mica_answer_error(const mica_answer *a, mica_error *err);
+mica_metrics mica_answer_metrics(const mica_answer *a);
+const int32_t *mica_answer_prompt(const mica_answer *a, size_t *count);
+void mica_answer_free(mica_answer *a);
 
 enum { MICA_CHUNK = 512 }; // tokens of one prefill step: enough to saturate the matrix kernels, small enough to cancel within
 #endif

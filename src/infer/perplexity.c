@@ -6,7 +6,7 @@
 #include <math.h>
 
 typedef struct side { // a model that runs over the text
-    mica_model *model;
+    mica_lm *lm;
     mica_runner runner;
     const float *logits; // of the chunk at hand
     double log_sum;      // of -log p over all predicted tokens
@@ -40,7 +40,7 @@ static double divergence(const float *p, double p_total, const float *q, double 
 
 // One row of logits; next: the token that follows.
 static bool add_row(totals *t, size_t row, int32_t next, mica_error *err) {
-    size_t vocab = (size_t)t->sides[0].model->info.vocab_size;
+    size_t vocab = (size_t)t->sides[0].lm->info.vocab_size;
     const float *logits[2] = {NULL, NULL};
     double total[2] = {0, 0};
     for (int i = 0; i < t->count; i++) {
@@ -59,7 +59,7 @@ static bool add_row(totals *t, size_t row, int32_t next, mica_error *err) {
 }
 
 static bool run_chunks(totals *t, const int32_t *ids, size_t n, mica_error *err) {
-    size_t chunk = mica_logits_chunk((size_t)t->sides[0].model->info.vocab_size);
+    size_t chunk = mica_logits_chunk((size_t)t->sides[0].lm->info.vocab_size);
     for (size_t at = 0, m; at < n; at += m) {
         m = MICA_MIN(chunk, n - at);
         for (int i = 0; i < t->count; i++)
@@ -73,7 +73,7 @@ static bool run_chunks(totals *t, const int32_t *ids, size_t n, mica_error *err)
 static bool run_window(totals *t, const int32_t *ids, size_t n, mica_error *err) {
     bool ok = true;
     for (int i = 0; ok && i < t->count; i++) {
-        ok = mica_runner_init(&t->sides[i].runner, t->sides[i].model, (int64_t)n, err);
+        ok = mica_runner_init(&t->sides[i].runner, t->sides[i].lm, (int64_t)n, err);
         if (ok) t->sides[i].runner.sequence.rope_length = (int64_t)n;
     }
     ok = ok && run_chunks(t, ids, n, err);
@@ -81,7 +81,7 @@ static bool run_window(totals *t, const int32_t *ids, size_t n, mica_error *err)
     return ok;
 }
 
-static bool check(const mica_model *m, const mica_model *reference, const int32_t *ids, size_t count, int32_t window, mica_error *err) {
+static bool check(const mica_lm *m, const mica_lm *reference, const int32_t *ids, size_t count, int32_t window, mica_error *err) {
     if (count < 2) return mica_fail(err, MICA_ERR_ARGUMENT, "the text has %zu tokens: there is nothing to predict", count);
     if (window < 2 || window > m->context || (reference && window > reference->context))
         return mica_fail(err, MICA_ERR_ARGUMENT, "the window must be from 2 to the context of %d, got %d",
@@ -104,14 +104,16 @@ static void report(const totals *t, mica_perplexity *out) {
     out->same_top = (double)t->agreed / n;
 }
 
-bool mica_perplexity_of(mica_model *m, const int32_t *ids, size_t count, const mica_perplexity_options *options, mica_perplexity *out,
+bool mica_perplexity_of(mica_model *model, const int32_t *ids, size_t count, const mica_perplexity_options *options, mica_perplexity *out,
                         mica_error *err) {
     mica_perplexity_options o = options ? *options : (mica_perplexity_options){0};
-    int32_t context = o.reference ? MICA_MIN(m->context, o.reference->context) : m->context;
     *out = (mica_perplexity){0};
+    mica_lm *m = mica_native(model, "perplexity", err), *reference = m && o.reference ? mica_native(o.reference, "perplexity", err) : NULL;
+    if (!m || (o.reference && !reference)) return false;
+    int32_t context = reference ? MICA_MIN(m->context, reference->context) : m->context;
     if (!o.window) o.window = MICA_MIN(context, 1024);
-    if (!check(m, o.reference, ids, count, o.window, err)) return false;
-    totals t = {.sides = {{.model = m}, {.model = o.reference}}, .count = o.reference ? 2 : 1};
+    if (!check(m, reference, ids, count, o.window, err)) return false;
+    totals t = {.sides = {{.lm = m}, {.lm = reference}}, .count = reference ? 2 : 1};
     t.rows = mica_alloc(MICA_CHUNK * sizeof *t.rows);
     if (!t.rows) return mica_fail_memory(err, MICA_CHUNK * sizeof *t.rows, "rows");
     for (int32_t i = 0; i < MICA_CHUNK; i++) t.rows[i] = i;

@@ -3,7 +3,7 @@
 #include "infer/internal.h"
 #include "model/rope.h"
 
-bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_error *err) {
+bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_error *err) {
     if (!count) return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt is empty: there is no token to start from");
     if (count > (size_t)m->context)
         return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt has %zu tokens, the context %d", count, (int)m->context);
@@ -14,8 +14,8 @@ bool mica_check_ids(const mica_model *m, const int32_t *ids, size_t count, mica_
     return true;
 }
 
-bool mica_runner_init(mica_runner *r, mica_model *m, int64_t positions, mica_error *err) {
-    *r = (mica_runner){.model = m};
+bool mica_runner_init(mica_runner *r, mica_lm *m, int64_t positions, mica_error *err) {
+    *r = (mica_runner){.lm = m};
     if (!mica_cache_init(&r->cache, m->device, m->net->config, m->kv_dtype, err)) return false;
     mica_sequence_init(&r->sequence, &r->cache);
     r->scope = mica_scope_new(m->device, err);
@@ -25,7 +25,7 @@ bool mica_runner_init(mica_runner *r, mica_model *m, int64_t positions, mica_err
 }
 
 void mica_runner_free(mica_runner *r) {
-    if (!r->model) return;
+    if (!r->lm) return;
     mica_sequence_free(&r->sequence);
     mica_scope_free(r->scope);
     mica_cache_free(&r->cache);
@@ -33,13 +33,13 @@ void mica_runner_free(mica_runner *r) {
 }
 
 // `batch` has its ids and rows; what it computes is not counted yet.
-static bool compute(mica_runner *r, mica_batch batch, const float **logits, mica_error *err) {
+static bool compute(mica_runner *r, mica_packed batch, const float **logits, mica_error *err) {
     if (!mica_sequence_reserve(&r->sequence, (int64_t)batch.n, err)) return false;
     mica_sequence *sequence = &r->sequence;
     int32_t count = (int32_t)batch.n;
     batch.sequences = &sequence, batch.counts = &count, batch.n_sequences = 1;
     mica_scope_reset(r->scope);
-    mica_array *out = mica_net_forward(r->model->net, &r->cache, r->scope, &batch, err);
+    mica_array *out = mica_net_forward(r->lm->net, &r->cache, r->scope, &batch, err);
     if (!out || !mica_eval(r->scope, &out, 1, err)) return false;
     if (batch.n_rows) *logits = mica_data(out);
     return true;
@@ -47,7 +47,7 @@ static bool compute(mica_runner *r, mica_batch batch, const float **logits, mica
 
 bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
                          mica_error *err) {
-    bool ok = compute(r, (mica_batch){.ids = ids, .n = n, .rows = rows, .n_rows = n_rows}, logits, err);
+    bool ok = compute(r, (mica_packed){.ids = ids, .n = n, .rows = rows, .n_rows = n_rows}, logits, err);
     if (ok) mica_sequence_advance(&r->sequence, (int64_t)n);
     return ok;
 }
@@ -55,7 +55,7 @@ bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int
 // Positions past the sequence's length hold what is to be verified. They are taken over one by one, or else written again by the next
 // forward: so a window never lets go of a page that a rejected token alone did not need any more.
 bool mica_runner_verify(mica_runner *r, const int32_t *ids, size_t n, const float **logits, mica_error *err) {
-    mica_batch batch = {.ids = ids, .n = n, .rows = &(int32_t){0}, .n_rows = n, .rows_alone = n > 1};
+    mica_packed batch = {.ids = ids, .n = n, .rows = &(int32_t){0}, .n_rows = n, .rows_alone = n > 1};
     bool ok = compute(r, batch, logits, err);
     if (ok) mica_sequence_advance(&r->sequence, 1);
     return ok;
@@ -64,16 +64,16 @@ bool mica_runner_verify(mica_runner *r, const int32_t *ids, size_t n, const floa
 void mica_runner_keep(mica_runner *r, size_t n) { mica_sequence_advance(&r->sequence, (int64_t)n); }
 
 size_t mica_runner_reach(const mica_runner *r, size_t most) {
-    const mica_config *c = r->model->net->config;
-    int64_t length = r->sequence.length, same = r->model->context, seen = MICA_MAX(r->sequence.rope_length, length + 1);
+    const mica_config *c = r->lm->net->config;
+    int64_t length = r->sequence.length, same = r->lm->context, seen = MICA_MAX(r->sequence.rope_length, length + 1);
     same = MICA_MIN(same, mica_rope_same(c, &c->rope, seen));
     if (c->sliding_window) same = MICA_MIN(same, mica_rope_same(c, &c->rope_sliding, seen));
     return (size_t)MICA_MIN(MICA_MIN((int64_t)most, (int64_t)MICA_ROWS_ALONE), MICA_MAX(same - length, (int64_t)1));
 }
 
 void mica_memory_metrics(const mica_runner *r, mica_metrics *k) {
-    mica_memory m = mica_device_memory(r->model->device);
-    k->load_seconds = r->model->load_seconds;
-    k->active_memory_bytes = (int64_t)m.active + r->model->net->mapped_bytes;
-    k->peak_memory_bytes = (int64_t)m.peak + r->model->net->mapped_bytes;
+    mica_memory m = mica_device_memory(r->lm->device);
+    k->load_seconds = r->lm->load_seconds;
+    k->active_memory_bytes = (int64_t)m.active + r->lm->net->mapped_bytes;
+    k->peak_memory_bytes = (int64_t)m.peak + r->lm->net->mapped_bytes;
 }

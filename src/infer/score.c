@@ -21,7 +21,7 @@ static bool allocate(mica_scores *out, size_t count, size_t top_k) {
 }
 
 static bool score_all(mica_runner *r, const int32_t *ids, mica_scores *out, mica_candidate *scratch, int32_t *rows, mica_error *err) {
-    size_t vocab = (size_t)r->model->info.vocab_size, chunk = mica_logits_chunk(vocab), top_k = (size_t)out->top_k;
+    size_t vocab = (size_t)r->lm->info.vocab_size, chunk = mica_logits_chunk(vocab), top_k = (size_t)out->top_k;
     double sum = 0;
     for (size_t i = 0; i < chunk; i++) rows[i] = (int32_t)i;
     out->logprobs[0] = NAN;
@@ -42,9 +42,10 @@ static bool score_all(mica_runner *r, const int32_t *ids, mica_scores *out, mica
     return true;
 }
 
-bool mica_score(mica_model *m, const int32_t *ids, size_t count, int32_t top_k, mica_scores *out, mica_error *err) {
+bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top_k, mica_scores *out, mica_error *err) {
+    mica_lm *m = mica_native(model, "scoring", err);
     *out = (mica_scores){0};
-    if (!mica_check_ids(m, ids, count, err)) return false;
+    if (!m || !mica_check_ids(m, ids, count, err)) return false;
     if (top_k < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "top must not be negative, got %d", (int)top_k);
     size_t vocab = (size_t)m->info.vocab_size, k = MICA_MIN((size_t)top_k, vocab);
     double started = mica_now();

@@ -56,7 +56,7 @@ bool mica_sequence_fork(const mica_sequence *from, mica_sequence *to, mica_error
 bool mica_sequence_truncate(mica_sequence *q, int64_t length);
 
 /** One forward: packed tokens of several sequences, at the positions after what each has cached. */
-typedef struct mica_batch {
+typedef struct mica_packed {
     mica_sequence **sequences;
     const int32_t *counts; // tokens of each sequence
     size_t n_sequences;
@@ -66,5 +66,5 @@ typedef struct mica_batch {
     size_t n_rows;
     bool rows_alone;       // each token's result is, bit for bit, what it is if tokens are run one by one: for up to MICA_ROWS_ALONE of a sequence,
                            // and as far as mica_rope_same reaches
-} mica_batch;
+} mica_packed;
 #endif

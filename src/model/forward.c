@@ -11,14 +11,14 @@
 #include "base/half.h"
 
 // Tables grow in powers of two, so that a longer sequence rarely means a new plan.
-static int64_t table_width(const mica_batch *b, int group) {
+static int64_t table_width(const mica_packed *b, int group) {
     size_t need = 8;
     for (size_t i = 0; i < b->n_sequences; i++)
         while (need < b->sequences[i]->count[group]) need *= 2;
     return (int64_t)need;
 }
 
-static mica_array *page_table(mica_scope *s, const mica_batch *b, int group) {
+static mica_array *page_table(mica_scope *s, const mica_packed *b, int group) {
     int64_t width = table_width(b, group), rows = (int64_t)b->n_sequences;
     int32_t *table = mica_scope_alloc(s, (size_t)(rows * width) * sizeof *table);
     if (!table) return NULL;
@@ -29,7 +29,7 @@ static mica_array *page_table(mica_scope *s, const mica_batch *b, int group) {
     return mica_from_data(s, table, MICA_SHAPE(rows, width), MICA_I32);
 }
 
-static mica_array *sequence_meta(mica_scope *s, const mica_batch *b) {
+static mica_array *sequence_meta(mica_scope *s, const mica_packed *b) {
     int32_t *meta = mica_scope_alloc(s, b->n_sequences * 4 * sizeof *meta), start = 0;
     if (!meta) return NULL;
     for (size_t i = 0; i < b->n_sequences; start += b->counts[i++]) {
@@ -39,7 +39,7 @@ static mica_array *sequence_meta(mica_scope *s, const mica_batch *b) {
     return mica_from_data(s, meta, MICA_SHAPE((int64_t)b->n_sequences, 4), MICA_I32);
 }
 
-static mica_array *positions(mica_scope *s, const mica_batch *b) {
+static mica_array *positions(mica_scope *s, const mica_packed *b) {
     int32_t *p = mica_scope_alloc(s, b->n * sizeof *p), *at = p;
     if (!p) return NULL;
     for (size_t i = 0; i < b->n_sequences; i++)
@@ -47,7 +47,7 @@ static mica_array *positions(mica_scope *s, const mica_batch *b) {
     return mica_from_data(s, p, MICA_SHAPE(1, (int64_t)b->n), MICA_I32);
 }
 
-static mica_array *rope_table(mica_forward *f, const mica_batch *b, const mica_rope_config *rope, mica_array *pos) {
+static mica_array *rope_table(mica_forward *f, const mica_packed *b, const mica_rope_config *rope, mica_array *pos) {
     int64_t half = f->net->config->head_dim / 2, length = 0;
     for (size_t i = 0; i < b->n_sequences; i++)
         length = MICA_MAX(length, MICA_MAX(b->sequences[i]->rope_length, b->sequences[i]->length + b->counts[i]));
@@ -65,14 +65,14 @@ static double embed_scale(const mica_net *net) {
     return (double)scale;
 }
 
-static mica_array *embed_tokens(mica_forward *f, const mica_batch *b) {
+static mica_array *embed_tokens(mica_forward *f, const mica_packed *b) {
     mica_array *ids = mica_from_data(f->scope, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32);
     mica_array *h = mica_embed(f->scope, &f->net->embed, ids, f->net->dtype);
     return f->net->arch->scale_embed ? mica_mul_scalar(f->scope, h, embed_scale(f->net)) : h;
 }
 
 // The rows that the last layer needs after its attention; NULL: all. Where no logits are wanted, one stands for the evaluation.
-static mica_array *last_rows(mica_scope *s, const mica_batch *b) {
+static mica_array *last_rows(mica_scope *s, const mica_packed *b) {
     int32_t last = (int32_t)b->n - 1;
     if (b->n_rows == b->n || b->n == 1) return NULL;
     if (!b->n_rows) return mica_from_data(s, &last, MICA_SHAPE(1), MICA_I32);
@@ -88,7 +88,7 @@ static mica_array *head(mica_forward *f, mica_array *h) {
     return cap != 0 ? mica_mul_scalar(s, mica_tanh(s, mica_mul_scalar(s, logits, 1 / cap)), cap) : logits;
 }
 
-mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_batch *b, mica_error *err) {
+mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *b, mica_error *err) {
     mica_forward f = {.net = net, .scope = s, .cache = cache};
     const mica_config *c = net->config;
     s->rows_alone = b->rows_alone;

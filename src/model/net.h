@@ -65,7 +65,7 @@ void mica_net_free(mica_net *net);
 void mica_net_round_activations(mica_net *net);
 /** Records one forward: the wanted rows' logits f32 [n_rows, V], or with n_rows 0 a hidden state, to be evaluated all the same. The tokens'
  * keys and values enter the cache at evaluation; call mica_sequence_advance then. NULL on failure. */
-mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_batch *batch, mica_error *err);
+mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *batch, mica_error *err);
 /** Group of a layer: 0 unbounded, 1 sliding window. */
 static inline int mica_layer_group(const mica_config *c, int64_t layer) { return c->sliding_window && c->is_sliding[layer] ? 1 : 0; }
 

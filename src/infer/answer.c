@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-struct mica_stream {
+struct mica_answer {
     mica_runner runner;
     mica_sampler sampler;
     mica_stop stop;
@@ -32,11 +32,6 @@ struct mica_stream {
     double started;
 };
 
-const char *mica_finish_name(mica_finish finish) {
-    static const char *const names[] = {"", "stop", "length", "cancelled", "error"};
-    return names[finish];
-}
-
 // ---- set-up -------------------------------------------------------------------------------------------------
 static bool copy_ids(const int32_t *ids, size_t count, int32_t **out, mica_error *err) {
     *out = mica_alloc(count * sizeof **out);
@@ -45,21 +40,21 @@ static bool copy_ids(const int32_t *ids, size_t count, int32_t **out, mica_error
     return true;
 }
 
-static bool collect_ends(mica_stream *s, const mica_generate_options *o, mica_error *err) {
-    const mica_config *c = s->runner.model->net->config;
+static bool collect_ends(mica_answer *s, const mica_generate_options *o, mica_error *err) {
+    const mica_config *c = s->runner.lm->net->config;
     size_t eos = o->ignore_eos ? 0 : c->eos_count + 1;
     s->ends = mica_alloc((eos + o->stop_id_count) * sizeof *s->ends);
     if (!s->ends) return mica_fail_memory(err, eos, "stop ids");
     if (!o->ignore_eos) {
         for (size_t i = 0; i < c->eos_count; i++) s->ends[s->end_count++] = (int32_t)c->eos_ids[i];
-        int32_t own = s->runner.model->tokenizer ? mica_tokenizer_eos(s->runner.model->tokenizer) : -1;
+        int32_t own = s->runner.lm->tokenizer ? mica_tokenizer_eos(s->runner.lm->tokenizer) : -1;
         if (!c->eos_count && own >= 0) s->ends[s->end_count++] = own;
     }
     for (size_t i = 0; i < o->stop_id_count; i++) s->ends[s->end_count++] = o->stop_ids[i];
     return true;
 }
 
-static bool set_up(mica_stream *s, mica_model *m, const int32_t *ids, size_t count, const mica_generate_options *o, mica_error *err) {
+static bool set_up(mica_answer *s, mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *o, mica_error *err) {
     size_t vocab = (size_t)m->info.vocab_size;
     int64_t most = (int64_t)count + (o->max_tokens > 0 ? o->max_tokens : 256);
     if (!mica_check_ids(m, ids, count, err) || !mica_sampler_init(&s->sampler, o, vocab, err) ||
@@ -80,27 +75,18 @@ static bool set_up(mica_stream *s, mica_model *m, const int32_t *ids, size_t cou
     return true;
 }
 
-mica_stream *mica_generate_ids(mica_model *m, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err) {
+mica_answer *mica_answer_new(mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err) {
     mica_generate_options o = options ? *options : (mica_generate_options){0};
-    mica_stream *s = mica_calloc(1, sizeof *s);
-    if (!s) return mica_fail_memory(err, sizeof *s, "a stream"), NULL;
+    mica_answer *s = mica_calloc(1, sizeof *s);
+    if (!s) return mica_fail_memory(err, sizeof *s, "an answer"), NULL;
     s->options = o;
     if (!s->options.max_tokens) s->options.max_tokens = 256;
     if (set_up(s, m, ids, count, &o, err)) return s;
-    mica_stream_free(s);
+    mica_answer_free(s);
     return NULL;
 }
 
-mica_stream *mica_generate(mica_model *m, const char *prompt, size_t length, const mica_generate_options *options, mica_error *err) {
-    if (!m->tokenizer) return mica_fail(err, MICA_ERR_ARGUMENT, "the model has no tokenizer: give token ids"), NULL;
-    mica_ids ids = {0};
-    mica_stream *s = NULL;
-    if (mica_tokenizer_encode(m->tokenizer, prompt, length, NULL, &ids, err)) s = mica_generate_ids(m, ids.data, ids.len, options, err);
-    mica_ids_free(&ids);
-    return s;
-}
-
-void mica_stream_free(mica_stream *s) {
+void mica_answer_free(mica_answer *s) {
     if (!s) return;
     mica_runner_free(&s->runner);
     mica_sampler_free(&s->sampler);
@@ -115,13 +101,13 @@ void mica_stream_free(mica_stream *s) {
 }
 
 // ---- steps --------------------------------------------------------------------------------------------------
-static bool end(mica_stream *s, mica_finish why) {
+static bool end(mica_answer *s, mica_finish why) {
     if (!s->finish) s->finish = why;
     return false;
 }
 
 // The last token and a guess at the next ones in one forward.
-static bool forward(mica_stream *s) {
+static bool forward(mica_answer *s) {
     if (s->step_count > 1) mica_draft_learn(&s->draft, s->step_count - 1, s->step_row);
     s->step_ids[0] = s->last;
     int64_t wanted = s->options.max_tokens - s->metrics.generated_tokens;
@@ -137,8 +123,8 @@ static bool forward(mica_stream *s) {
 
 // Logits after the last token. Each token is chosen from the full distribution at its place, guess or no guess, with its own random number: so
 // answers do not depend on guesses. A guess that equals the choice only means that the logits after it are there already.
-static bool decode(mica_stream *s, const float **logits) {
-    if (s->runner.sequence.length >= s->runner.model->context) return end(s, MICA_FINISH_LENGTH);
+static bool decode(mica_answer *s, const float **logits) {
+    if (s->runner.sequence.length >= s->runner.lm->context) return end(s, MICA_FINISH_LENGTH);
     if (s->step_row + 1 < s->step_count && s->step_ids[s->step_row + 1] == s->last) {
         s->step_row++;
         s->metrics.accepted_tokens++;
@@ -149,7 +135,7 @@ static bool decode(mica_stream *s, const float **logits) {
 }
 
 // Logits after the prompt or after the last token; false when cancelled or failed.
-static bool step(mica_stream *s, const float **logits) {
+static bool step(mica_answer *s, const float **logits) {
     if (s->prefilled == s->prompt_count) return decode(s, logits);
     while (s->prefilled < s->prompt_count) {
         if (atomic_load(&s->cancelled)) return end(s, MICA_FINISH_CANCELLED);
@@ -163,7 +149,7 @@ static bool step(mica_stream *s, const float **logits) {
 }
 
 // A NaN among the logits means broken weights or overflow: an answer from there would be noise.
-static bool check_logits(mica_stream *s, const float *logits) {
+static bool check_logits(mica_answer *s, const float *logits) {
     float sum = 0;
     for (size_t i = 0; i < s->sampler.vocab; i++) sum += logits[i] * 0.0f;
     if (!isnan(sum)) return true;
@@ -171,7 +157,7 @@ static bool check_logits(mica_stream *s, const float *logits) {
     return end(s, MICA_FINISH_ERROR);
 }
 
-static void report_logprobs(mica_stream *s, const float *logits, mica_token *t) {
+static void report_logprobs(mica_answer *s, const float *logits, mica_token *t) {
     if (!s->options.logprobs) return;
     double total = mica_logsumexp_f32(logits, s->sampler.vocab);
     t->logprob = (float)((double)logits[t->id] - total);
@@ -181,14 +167,14 @@ static void report_logprobs(mica_stream *s, const float *logits, mica_token *t) 
     t->top_count = s->options.logprobs;
 }
 
-static bool add_text(mica_stream *s, const char *piece, size_t n, bool flush) {
+static bool add_text(mica_answer *s, const char *piece, size_t n, bool flush) {
     const char *out;
     size_t out_n;
     return mica_stop_push(&s->stop, piece, n, flush, &out, &out_n) && mica_buf_append(&s->text, out, out_n);
 }
 
 // Text that token `id` (or the end, with flush) makes final goes to s->text.
-static bool produce_text(mica_stream *s, int32_t id, bool flush) {
+static bool produce_text(mica_answer *s, int32_t id, bool flush) {
     const char *piece;
     size_t n;
     if (!s->detokenizer) return true;
@@ -200,24 +186,24 @@ static bool produce_text(mica_stream *s, int32_t id, bool flush) {
     return ok || end(s, MICA_FINISH_ERROR);
 }
 
-static bool is_end(const mica_stream *s, int32_t id) {
+static bool is_end(const mica_answer *s, int32_t id) {
     for (size_t i = 0; i < s->end_count; i++)
         if (s->ends[i] == id) return true;
     return false;
 }
 
-static bool deliver(mica_stream *s, mica_token *t) {
+static bool deliver(mica_answer *s, mica_token *t) {
     t->text = s->text.data ? s->text.data : "";
     t->length = s->text.len;
     return t->id >= 0 || t->length > 0;
 }
 
-static void clear_text(mica_stream *s) {
+static void clear_text(mica_answer *s) {
     s->text.len = 0;
     if (s->text.data) s->text.data[0] = 0;
 }
 
-static bool next(mica_stream *s, mica_token *t) {
+static bool next(mica_answer *s, mica_token *t) {
     const float *logits = NULL;
     clear_text(s);
     if (s->finish) return false;
@@ -240,7 +226,7 @@ static bool next(mica_stream *s, mica_token *t) {
     return deliver(s, t);
 }
 
-bool mica_stream_next(mica_stream *s, mica_token *t) {
+bool mica_answer_next(mica_answer *s, mica_token *t) {
     double from = mica_now();
     bool first = s->prefilled < s->prompt_count;
     if (first) s->started = from;
@@ -254,15 +240,15 @@ bool mica_stream_next(mica_stream *s, mica_token *t) {
 }
 
 // ---- the rest -----------------------------------------------------------------------------------------------
-void mica_stream_cancel(mica_stream *s) { atomic_store(&s->cancelled, true); }
-mica_finish mica_stream_finish(const mica_stream *s) { return s->finish; }
+void mica_answer_cancel(mica_answer *s) { atomic_store(&s->cancelled, true); }
+mica_finish mica_answer_finish(const mica_answer *s) { return s->finish; }
 
-bool mica_stream_error(const mica_stream *s, mica_error *err) {
+bool mica_answer_error(const mica_answer *s, mica_error *err) {
     if (s->finish == MICA_FINISH_ERROR && err) *err = s->error;
     return s->finish == MICA_FINISH_ERROR;
 }
 
-mica_metrics mica_stream_metrics(const mica_stream *s) {
+mica_metrics mica_answer_metrics(const mica_answer *s) {
     mica_metrics k = s->metrics;
     if (k.prefill_seconds > 0) k.prefill_tokens_per_second = (double)s->prefilled / k.prefill_seconds;
     if (k.decode_seconds > 0 && k.generated_tokens > 1) k.decode_tokens_per_second = (double)(k.generated_tokens - 1) / k.decode_seconds;
@@ -270,7 +256,7 @@ mica_metrics mica_stream_metrics(const mica_stream *s) {
     return k;
 }
 
-const int32_t *mica_stream_prompt(const mica_stream *s, size_t *count) {
+const int32_t *mica_answer_prompt(const mica_answer *s, size_t *count) {
     *count = s->prompt_count;
     return s->prompt;
 }

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a model is and needs, read from its config and files without loading weights.
+#include "backend/info.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "infer/internal.h"
+#include "io/gguf.h"
+#include <stdio.h>
+#include <string.h>
+
+static int64_t kv_bytes(const mica_config *c, bool sliding, mica_dtype dtype) {
+    int64_t layers = 0, row = c->head_dim * (int64_t)mica_dtype_size(dtype) + (dtype == MICA_I8 ? (int64_t)sizeof(float) : 0);
+    for (int64_t i = 0; i < c->num_layers; i++) layers += mica_layer_group(c, i) == sliding;
+    return layers * 2 * c->num_kv_heads * row;
+}
+
+void mica_info_set_kv(const mica_config *c, mica_dtype dtype, mica_info *info) {
+    info->kv_bytes_per_token = kv_bytes(c, false, dtype);
+    // The window's own positions, plus a chunk that is being computed.
+    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, dtype) * (c->sliding_window + MICA_CHUNK) : 0;
+}
+
+// Dynamic scaling is there to go beyond the trained length.
+static int32_t context_length(const mica_config *c) {
+    double factor = c->rope.type == MICA_ROPE_DYNAMIC ? c->rope.factor : 1;
+    return (int32_t)MICA_MIN((double)c->max_position_embeddings * factor, (double)INT32_MAX);
+}
+
+void mica_info_from_config(const mica_config *c, mica_info *info) {
+    *info = (mica_info){.vocab_size = (int32_t)c->vocab_size, .num_layers = (int32_t)c->num_layers, .hidden_size = (int32_t)c->hidden_size,
+                        .intermediate_size = (int32_t)c->intermediate_size, .num_heads = (int32_t)c->num_heads,
+                        .num_kv_heads = (int32_t)c->num_kv_heads, .head_dim = (int32_t)c->head_dim,
+                        .context_length = context_length(c), .sliding_window = (int32_t)c->sliding_window};
+    snprintf(info->architecture, sizeof info->architecture, "%s", c->model_type);
+    if (c->quantized) {
+        info->quant_bits = c->quant.bits, info->quant_group = c->quant.group_size;
+        snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(c->quant.mode));
+    }
+    mica_dtype dtype = c->has_dtype ? c->dtype : MICA_BF16;
+    snprintf(info->dtype, sizeof info->dtype, "%s", mica_dtype_name(dtype));
+    mica_info_set_kv(c, dtype, info);
+}
+
+// A template of its own file, or one inside tokenizer_config.json or the GGUF metadata.
+static bool has_chat_template(const mica_checkpoint *ck) {
+    const struct mica_gguf *gguf = mica_checkpoint_gguf(ck);
+    if (gguf) return mica_gguf_get_vocab(gguf)->chat_template != NULL;
+    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
+    bool found = false;
+    for (size_t i = 0; i < MICA_COUNT(files) && !found; i++) {
+        char *path = mica_path_join(mica_checkpoint_path(ck), files[i]);
+        mica_buf text = {0};
+        mica_arena arena = {0};
+        if (path && mica_is_file(path) && mica_file_read(path, (size_t)64 << 20, &text, NULL)) {
+            const mica_json *json = i == 0 ? NULL : mica_json_parse(&arena, text.data, text.len, path, NULL);
+            found = i == 0 || mica_json_get(json, "chat_template");
+        }
+        mica_arena_free(&arena);
+        mica_buf_free(&text);
+        mica_free(path);
+    }
+    return found;
+}
+
+void mica_info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
+    mica_info_from_config(mica_checkpoint_config(ck), info);
+    mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
+    info->parameters = (int64_t)st.parameters;
+    info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
+    info->has_chat_template = has_chat_template(ck);
+    mica_weight w;
+    // The file's own word on quantisation is optional: the first layer's weight tells.
+    if (!info->quant_bits && mica_checkpoint_view(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {
+        if (w.quantized) {
+            info->quant_bits = w.spec.bits, info->quant_group = w.spec.group_size;
+            snprintf(info->quant_mode, sizeof info->quant_mode, "%s", mica_quant_mode_name(w.spec.mode));
+        }
+        mica_weight_release(&w);
+    }
+}
+
+bool mica_info_read(const char *path, mica_info *info, mica_error *err) {
+    mica_checkpoint *ck = mica_checkpoint_open(path, err);
+    if (!ck) return false;
+    mica_info_from_checkpoint(ck, info);
+    mica_checkpoint_free(ck);
+    return true;
+}
+
+int64_t mica_info_memory(const mica_info *info, int32_t context) {
+    int64_t sliding = info->sliding_window ? info->kv_bytes_window / (info->sliding_window + MICA_CHUNK) : 0;
+    return info->weight_bytes + info->kv_bytes_per_token * context +
+           sliding * MICA_MIN((int64_t)context, (int64_t)info->sliding_window + MICA_CHUNK);
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of this room share: handles of models, the built-in backends, prompts as ids.
+#ifndef MICA_BACKEND_MODEL_H
+#define MICA_BACKEND_MODEL_H
+
+#include "infer/internal.h"
+#include "mica/backend.h"
+
+extern const mica_backend mica_backend_cpu;
+
+/** A handle for what the backend has loaded; NULL when out of memory (then impl is still the caller's). */
+mica_model *mica_model_wrap(const mica_backend *backend, void *impl, const mica_info *info, mica_error *err);
+/** One use of what the handle holds more, for a stream or batch; fails when it is closed. Undo with mica_model_release. */
+bool mica_model_retain(mica_model *m, mica_error *err);
+void mica_model_release(mica_model *m);
+/** A stream for what a backend's start gave, for a model that was retained for it; NULL when out of memory (then both are still the caller's). */
+mica_stream *mica_stream_wrap(mica_model *m, void *impl);
+/** Appends the token ids of a prompt. */
+bool mica_prompt_ids(const mica_lm *lm, const mica_prompt *prompt, mica_ids *ids, mica_error *err);
+#endif
