@@ -59,7 +59,7 @@ size_t mica_runner_reach(const mica_runner *r, size_t most);
 bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_error *err);
 /** Tokens of a step whose logits are all wanted: these stay within a few tens of megabytes. */
 size_t mica_logits_chunk(size_t vocab);
-void mica_memory_metrics(const mica_runner *r, mica_metrics *k);
+void mica_memory_metrics(const mica_lm *lm, mica_metrics *k);
 
 // ---- one answer (answer.c): what a native backend's stream is; functions as in mica/model.h ----------------
 typedef struct mica_answer mica_answer;

@@ -71,9 +71,9 @@ size_t mica_runner_reach(const mica_runner *r, size_t most) {
     return (size_t)MICA_MIN(MICA_MIN((int64_t)most, (int64_t)MICA_ROWS_ALONE), MICA_MAX(same - length, (int64_t)1));
 }
 
-void mica_memory_metrics(const mica_runner *r, mica_metrics *k) {
-    mica_memory m = mica_device_memory(r->lm->device);
-    k->load_seconds = r->lm->load_seconds;
-    k->active_memory_bytes = (int64_t)m.active + r->lm->net->mapped_bytes;
-    k->peak_memory_bytes = (int64_t)m.peak + r->lm->net->mapped_bytes;
+void mica_memory_metrics(const mica_lm *lm, mica_metrics *k) {
+    mica_memory m = mica_device_memory(lm->device);
+    k->load_seconds = lm->load_seconds;
+    k->active_memory_bytes = (int64_t)m.active + lm->net->mapped_bytes;
+    k->peak_memory_bytes = (int64_t)m.peak + lm->net->mapped_bytes;
 }

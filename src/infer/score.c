@@ -61,7 +61,7 @@ bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top
         double seconds = mica_now() - started;
         out->metrics = (mica_metrics){.prompt_tokens = (int64_t)count, .prefill_seconds = seconds, .total_seconds = seconds,
                                       .prefill_tokens_per_second = (double)count / seconds};
-        mica_memory_metrics(&r, &out->metrics);
+        mica_memory_metrics(m, &out->metrics);
     }
     mica_runner_free(&r);
     mica_free(scratch);
