@@ -322,6 +322,35 @@ static void limits_are_kept(void **state) {
     assert_int_equal(mica_device_memory(device).peak, mica_device_memory(device).active);
 }
 
+// NULL: all devices of the process together.
+static void limits_of_the_process(void **state) {
+    (void)state;
+    enum { N = 1 << 20 };
+    mica_error err = {0};
+    mica_device_clear_cache(NULL);
+    assert_int_equal(mica_device_memory(NULL).cache, 0);
+    mica_device *other = mica_device_open("cpu", &(mica_device_options){.threads = 1}, &err);
+    assert_non_null(other);
+    assert_int_equal(mica_device_memory(NULL).active, mica_device_memory(device).active + mica_device_memory(other).active);
+    mica_array *big = mica_exp(s, mica_zeros(s, MICA_SHAPE(N), MICA_F32));
+    assert_int_equal(mica_device_set_memory_limit(NULL, mica_device_memory(NULL).active + N), 0);
+    assert_false(mica_eval(s, &big, 1, &err));
+    assert_int_equal(err.code, MICA_ERR_NO_MEMORY);
+    mica_device_set_memory_limit(NULL, 0);
+    assert_true(mica_eval(s, &big, 1, &err));
+    assert_true(mica_device_memory(NULL).peak >= N * sizeof(float));
+    mica_scope_reset(s);
+    size_t before = mica_device_set_cache_limit(NULL, 0);
+    assert_int_equal(mica_device_memory(NULL).cache, 0);
+    mica_device *third = mica_device_open("cpu", &(mica_device_options){.threads = 1}, &err);
+    assert_int_equal(mica_device_set_cache_limit(third, 5), 0); // what was set for all holds for those opened later
+    assert_int_equal(mica_device_set_cache_limit(NULL, before), 0);
+    mica_device_reset_peak(NULL);
+    assert_int_equal(mica_device_memory(NULL).peak, mica_device_memory(NULL).active);
+    mica_device_close(third);
+    mica_device_close(other);
+}
+
 static void a_failed_evaluation_can_be_repeated(void **state) {
     (void)state;
     mica_error err = {0};
@@ -445,7 +474,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(nothing_runs_before_eval), TEST(odd_evaluations), TEST(errors_stick), TEST(equal_structure_shares_a_plan),
         TEST(leaves_are_bound_by_position), TEST(plans_are_bounded), TEST(workspace_is_shared), TEST(steady_state_allocates_nothing),
-        TEST(views_are_results), TEST(overlays_spare_what_is_read), TEST(kept_arrays_outlive_their_scope), TEST(limits_are_kept),
+        TEST(views_are_results), TEST(overlays_spare_what_is_read), TEST(kept_arrays_outlive_their_scope), TEST(limits_are_kept), TEST(limits_of_the_process),
         TEST(a_failed_evaluation_can_be_repeated), TEST(borrowed_memory_is_given_back_once), TEST(in_place_ops_keep_their_order),
         TEST(scopes_work_side_by_side), TEST(devices_say_what_they_are),
     };

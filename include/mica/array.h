@@ -36,6 +36,8 @@ MICA_API void mica_device_close(mica_device *device);
 MICA_API const char *mica_device_name(const mica_device *device);
 MICA_API const char *mica_device_level(const mica_device *device);
 
+// These functions take NULL for all devices of the process together; they can be called before anything is loaded, and limits set so
+// also hold for devices opened later.
 /** Bytes of arrays alive now, at most so far, and kept for reuse. */
 typedef struct mica_memory {
     size_t active, peak, cache;

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+enum { MICA_CLI_WORDS = 64 }; // most arguments besides options
 enum { MICA_EXIT_DONE = 0, MICA_EXIT_FAILED = 1, MICA_EXIT_USAGE = 2, MICA_EXIT_STOPPED = 130 };
 
 // ---- arguments -----------------------------------------------------------------------------------------
@@ -26,7 +27,7 @@ typedef struct mica_cli_ints { // of a comma-separated list
 
 // The values of all options of all commands; 0 = not given, except where the table of options states a default.
 typedef struct mica_cli_args {
-    const char *words[2]; // MODEL, PROMPT; SRC, DST
+    const char *words[MICA_CLI_WORDS]; // MODEL, PROMPT; SRC, DST; DIR…
     size_t word_count;
     // every command
     bool help, json, quiet;
@@ -43,7 +44,8 @@ typedef struct mica_cli_args {
     // score
     int32_t top;
     // loading
-    const char *activations;
+    const char *activations, *adapter, *python;
+    int64_t memory_budget;
     // perplexity
     const char *reference;
     int32_t window;
@@ -90,7 +92,7 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench;
+    mica_cli_bench, mica_cli_discover;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);
@@ -147,6 +149,8 @@ bool mica_cli_read_json_string(const char *line, mica_cli_text *text, const char
 /** Path of MODEL: itself if there is such a file or folder, else the model of that name in the cache. The result is
  * allocated; NULL after a complaint. */
 char *mica_cli_model_path(const char *name);
+/** "<cache>/models/", allocated; NULL when no cache folder is known. */
+char *mica_cli_model_cache(void);
 
 // ---- JSON output ---------------------------------------------------------------------------------------------
 // Values written one after another inside an array or object get their commas from the writer.

@@ -9,7 +9,8 @@ bool mica_cli_approximate(const mica_cli_args *args) {
 }
 
 static mica_load_options exact_options(const mica_cli_args *args) {
-    return (mica_load_options){.device = args->device, .threads = args->threads, .context = args->context};
+    return (mica_load_options){.backend = args->backend, .adapter = args->adapter, .python = args->python, .memory_budget = args->memory_budget,
+                               .device = args->device, .threads = args->threads, .context = args->context};
 }
 
 static mica_model *load(const char *name, const mica_load_options *options) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `mica info`: what a model is and needs, read without loading its weights; without MODEL, what this machine offers.
 #include "cli/cmd.h"
+#include "mica/backend.h"
 #include "mica/machine.h"
 #include <stdlib.h>
 #include <string.h>
@@ -70,12 +71,30 @@ static int info_model(const mica_cli_args *args) {
 }
 
 // ---- the machine -------------------------------------------------------------------------------------------
+static void json_backends(mica_cli_json *j, const char *key, bool only_available) {
+    const char *names[64];
+    size_t n = mica_backend_list(names, 64);
+    mica_cli_json_open(j, key, '[');
+    for (size_t i = 0; i < n && i < 64; i++)
+        if (!only_available || mica_backend_get(names[i], NULL)) mica_cli_json_string(j, NULL, names[i]);
+    mica_cli_json_close(j, ']');
+}
+
+static void print_backends(void) {
+    const char *names[64];
+    size_t n = mica_backend_list(names, 64);
+    for (size_t i = 0; i < n && i < 64; i++) {
+        mica_error why = {0};
+        if (mica_backend_get(names[i], &why)) printf("backend    %s\n", names[i]);
+        else printf("           %s\n", why.msg);
+    }
+}
+
 static void json_machine(const mica_machine *d) {
     mica_cli_json j = {.out = stdout};
     mica_cli_json_open(&j, NULL, '{');
-    mica_cli_json_open(&j, "backends", '[');
-    mica_cli_json_string(&j, NULL, "cpu");
-    mica_cli_json_close(&j, ']');
+    json_backends(&j, "backends", false);
+    json_backends(&j, "available", true);
     mica_cli_json_open(&j, "devices", '[');
     mica_cli_json_open(&j, NULL, '{');
     mica_cli_json_string(&j, "name", d->name);
@@ -98,7 +117,7 @@ static int info_machine(const mica_cli_args *args) {
     if (!mica_machine_read(args->device, &d, &err)) return mica_cli_fail_error("info", &err);
     if (args->json) return json_machine(&d), MICA_EXIT_DONE;
     char memory[32];
-    printf("backends   cpu\n");
+    print_backends();
     printf("device     %s: %s, %d threads, %s\n", d.name, d.model, d.threads, mica_cli_bytes(d.memory_bytes, memory, sizeof memory));
     printf("levels    ");
     for (int32_t i = 0; i < d.level_count; i++) printf(" %s%s", d.levels[i], strcmp(d.levels[i], d.level) == 0 ? " (used)" : "");

@@ -55,8 +55,7 @@ static char *join(const char *a, const char *b, const char *c) {
     return s;
 }
 
-/** "<cache>/models/", or NULL when no cache folder is known. */
-static char *model_cache(void) {
+char *mica_cli_model_cache(void) {
     const char *own = getenv("MICA_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     if (own && *own) return join(own, "/models/", "");
     if (xdg && *xdg) return join(xdg, "/mica/models/", "");
@@ -72,7 +71,7 @@ char *mica_cli_model_path(const char *name) {
     if (!*name) return mica_cli_fail("MODEL: the name is empty"), NULL;
     if (exists(name)) return join(name, "", "");
     bool plain = !strchr(name, '/') && name[0] != '.';
-    char *cache = plain ? model_cache() : NULL, *found = NULL;
+    char *cache = plain ? mica_cli_model_cache() : NULL, *found = NULL;
     for (int gguf = 0; cache && !found && gguf < 2; gguf++) {
         char *path = join(cache, name, gguf ? ".gguf" : "");
         if (exists(path)) found = path;

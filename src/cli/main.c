@@ -7,7 +7,7 @@
 #include <string.h>
 
 const mica_cli_command *const mica_cli_commands[] = {
-    &mica_cli_generate, &mica_cli_score, &mica_cli_perplexity, &mica_cli_tokenize, &mica_cli_convert, &mica_cli_info, &mica_cli_bench, NULL,
+    &mica_cli_generate, &mica_cli_score, &mica_cli_perplexity, &mica_cli_tokenize, &mica_cli_convert, &mica_cli_info, &mica_cli_discover, &mica_cli_bench, NULL,
 };
 
 const mica_cli_command *mica_cli_find(const char *name) {
@@ -41,8 +41,6 @@ static int run(const mica_cli_command *command, int argc, char **argv) {
     int status = MICA_EXIT_USAGE;
     if (mica_cli_parse(command, argc, argv, &args)) {
         if (args.help) mica_cli_help_command(stdout, command), status = MICA_EXIT_DONE;
-        else if (args.backend && strcmp(args.backend, "cpu") != 0)
-            status = mica_cli_fail("--backend: backend \"%s\" not registered (there is: cpu)", args.backend);
         else status = command->run(&args);
     }
     mica_cli_args_free(&args);

@@ -55,6 +55,9 @@ const mica_cli_option mica_cli_generation_options[] = {
 const mica_cli_option mica_cli_loading_options[] = {
     {"activations", 0, MICA_CLI_STRING, AT(activations), 0, 0, "KIND",
      "inputs of quantised layers: exact (default), or int8, which is faster and rounds them"},
+    {"adapter", 0, MICA_CLI_STRING, AT(adapter), 0, 0, "DIR", "add the LoRA adapter in DIR (mlx-lm, PEFT or go-mlx) to the weights"},
+    {"python", 0, MICA_CLI_STRING, AT(python), 0, 0, "PATH", "--backend mlx_lm: the interpreter (default $MICA_PYTHON, else that of the active environment)"},
+    {"memory-budget", 0, MICA_CLI_LONG, AT(memory_budget), 1, 9e15, "BYTES", "most memory that weights and caches may take together (default: no limit)"},
     {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {.name = NULL},
 };

@@ -25,6 +25,36 @@ static size_t class_of(size_t size) {
     return c;
 }
 
+// ---- all devices together -----------------------------------------------------------------------------------
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER; // taken before a device's memory_lock
+static mica_device *all_devices;
+static size_t all_cache_limit = DEFAULT_CACHE_LIMIT;
+static _Atomic size_t all_active, all_peak, all_limit;
+
+void mica_device_count(mica_device *d, size_t more, size_t less) {
+    mica_device_state *st = d->state;
+    st->active += more - less;
+    st->peak = MICA_MAX(st->peak, st->active);
+    size_t now = atomic_fetch_add(&all_active, more - less) + more - less, peak = atomic_load(&all_peak);
+    while (now > peak && !atomic_compare_exchange_weak(&all_peak, &peak, now)) {}
+}
+
+static void join_devices(mica_device *d) {
+    pthread_mutex_lock(&all_lock);
+    d->state->cache_limit = all_cache_limit;
+    d->state->next = all_devices;
+    all_devices = d;
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void leave_devices(mica_device *d) {
+    pthread_mutex_lock(&all_lock);
+    mica_device **link = &all_devices;
+    while (*link != d) link = &(*link)->state->next;
+    *link = d->state->next;
+    pthread_mutex_unlock(&all_lock);
+}
+
 // ---- buffers -------------------------------------------------------------------------------------------------
 static void free_cached(mica_device *d, size_t keep) {
     mica_device_state *st = d->state;
@@ -41,10 +71,10 @@ static void free_cached(mica_device *d, size_t keep) {
 
 static mica_buffer *fresh_buffer(mica_device *d, size_t size) {
     mica_device_state *st = d->state;
-    if (st->memory_limit && st->active + st->cached + size > st->memory_limit) {
-        free_cached(d, 0);
-        if (st->active + size > st->memory_limit) return NULL;
-    }
+    size_t limit = atomic_load(&all_limit);
+    if (st->memory_limit && st->active + st->cached + size > st->memory_limit) free_cached(d, 0);
+    if (st->memory_limit && st->active + size > st->memory_limit) return NULL;
+    if (limit && atomic_load(&all_active) + size > limit) return NULL;
     mica_buffer *b = mica_alloc(sizeof *b);
     void *data = b ? d->memory_new(d, size) : NULL;
     if (b && !data) { // give back what is only kept for reuse and try once more
@@ -75,8 +105,7 @@ mica_buffer *mica_buffer_new(mica_device *d, size_t size) {
     if (b) {
         atomic_store(&b->refs, 1);
         b->next = NULL;
-        st->active += b->size;
-        st->peak = MICA_MAX(st->peak, st->active);
+        mica_device_count(d, b->size, 0);
     }
     pthread_mutex_unlock(&st->memory_lock);
     return b;
@@ -107,7 +136,7 @@ void mica_buffer_release(mica_buffer *b) {
     mica_device *d = b->device;
     mica_device_state *st = d->state;
     pthread_mutex_lock(&st->memory_lock);
-    st->active -= b->size;
+    mica_device_count(d, 0, b->size);
     size_t c = class_of(b->size);
     b->next = st->free_list[c];
     st->free_list[c] = b;
@@ -117,7 +146,7 @@ void mica_buffer_release(mica_buffer *b) {
 }
 
 // ---- memory controls ---------------------------------------------------------------------------------------------
-mica_memory mica_device_memory(mica_device *d) {
+static mica_memory memory_of(mica_device *d) {
     mica_device_state *st = d->state;
     pthread_mutex_lock(&st->memory_lock);
     mica_memory m = {st->active, st->peak, st->cached};
@@ -125,19 +154,20 @@ mica_memory mica_device_memory(mica_device *d) {
     return m;
 }
 
-void mica_device_reset_peak(mica_device *d) {
+static void reset_peak(mica_device *d) {
     pthread_mutex_lock(&d->state->memory_lock);
     d->state->peak = d->state->active;
     pthread_mutex_unlock(&d->state->memory_lock);
 }
 
-void mica_device_clear_cache(mica_device *d) {
+// Keeps what is within both: `most` bytes, and the device's limit.
+static void trim_cache(mica_device *d, size_t most) {
     pthread_mutex_lock(&d->state->memory_lock);
-    free_cached(d, 0);
+    free_cached(d, MICA_MIN(most, d->state->cache_limit));
     pthread_mutex_unlock(&d->state->memory_lock);
 }
 
-size_t mica_device_set_cache_limit(mica_device *d, size_t bytes) {
+static size_t set_cache_limit(mica_device *d, size_t bytes) {
     pthread_mutex_lock(&d->state->memory_lock);
     size_t before = d->state->cache_limit;
     d->state->cache_limit = bytes;
@@ -146,7 +176,42 @@ size_t mica_device_set_cache_limit(mica_device *d, size_t bytes) {
     return before;
 }
 
+mica_memory mica_device_memory(mica_device *d) {
+    if (d) return memory_of(d);
+    mica_memory m = {.active = atomic_load(&all_active), .peak = atomic_load(&all_peak)};
+    pthread_mutex_lock(&all_lock);
+    for (d = all_devices; d; d = d->state->next) m.cache += memory_of(d).cache;
+    pthread_mutex_unlock(&all_lock);
+    return m;
+}
+
+void mica_device_reset_peak(mica_device *d) {
+    if (d) reset_peak(d);
+    else atomic_store(&all_peak, atomic_load(&all_active));
+}
+
+void mica_device_clear_cache(mica_device *d) {
+    if (d) {
+        trim_cache(d, 0);
+        return;
+    }
+    pthread_mutex_lock(&all_lock);
+    for (d = all_devices; d; d = d->state->next) trim_cache(d, 0);
+    pthread_mutex_unlock(&all_lock);
+}
+
+size_t mica_device_set_cache_limit(mica_device *d, size_t bytes) {
+    if (d) return set_cache_limit(d, bytes);
+    pthread_mutex_lock(&all_lock);
+    size_t before = all_cache_limit;
+    all_cache_limit = bytes;
+    for (d = all_devices; d; d = d->state->next) set_cache_limit(d, bytes);
+    pthread_mutex_unlock(&all_lock);
+    return before;
+}
+
 size_t mica_device_set_memory_limit(mica_device *d, size_t bytes) {
+    if (!d) return atomic_exchange(&all_limit, bytes);
     pthread_mutex_lock(&d->state->memory_lock);
     size_t before = d->state->memory_limit;
     d->state->memory_limit = bytes;
@@ -163,9 +228,9 @@ bool mica_device_attach(mica_device *d, mica_error *err) {
             if (!strcmp(mica_op_table[op].name, d->kernels[k].op)) st->kernels[op] = d->kernels[k];
     pthread_mutex_init(&st->memory_lock, NULL);
     pthread_mutex_init(&st->run_lock, NULL);
-    st->cache_limit = DEFAULT_CACHE_LIMIT;
     atomic_store(&st->refs, 1);
     d->state = st;
+    join_devices(d);
     return true;
 }
 
@@ -210,6 +275,7 @@ mica_device *mica_device_default(mica_error *err) {
 void mica_device_close(mica_device *d) {
     if (!d || atomic_fetch_sub(&d->state->refs, 1) != 1) return;
     mica_device_state *st = d->state;
+    leave_devices(d);
     for (size_t i = 0; i < MICA_MOST_PLANS; i++) mica_plan_free(st->plans[i]);
     mica_buffer_release(st->workspace);
     free_cached(d, 0);

@@ -20,6 +20,7 @@ typedef struct mica_device_state {
     pthread_mutex_t memory_lock; // the fields of this block
     mica_buffer *free_list[MICA_SIZE_CLASSES];
     size_t active, peak, cached, cache_limit, memory_limit;
+    struct mica_device *next; // among the open devices
     pthread_mutex_t run_lock; // plans and workspace: one plan runs at a time
     mica_plan *plans[MICA_MOST_PLANS];
     uint64_t plan_hash[MICA_MOST_PLANS], plan_used[MICA_MOST_PLANS], plan_clock;
@@ -32,6 +33,8 @@ typedef struct mica_device_state {
 mica_buffer *mica_buffer_new(mica_device *d, size_t size);
 /** The caller's memory as a buffer; release(owner) when the last reference goes. NULL when out of memory (release not called). */
 mica_buffer *mica_buffer_borrow(mica_device *d, const void *data, size_t size, void (*release)(void *), void *owner);
+/** Counts memory of the device that arrays hold from now on, or no longer do; with the device's memory_lock held. */
+void mica_device_count(mica_device *d, size_t more, size_t less);
 mica_buffer *mica_buffer_retain(mica_buffer *b);
 void mica_buffer_release(mica_buffer *b);
 /** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */

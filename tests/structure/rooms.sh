@@ -37,7 +37,7 @@ BEGIN {
     owns("device", "machine")
     owns("io", "convert safetensors io")
     owns("text", "tokenizer")
-    owns("infer", "model chat classify batch session backend")
+    owns("infer", "model chat classify batch session backend discover")
 }
 FNR == 1 {
     split(FILENAME, path, "/")
