@@ -163,7 +163,7 @@ static void ragged_batch_agrees(void **state) {
     }
 }
 
-static size_t pages_in_use(const mica_cache *c, int g) { return (size_t)c->pool[g].pages - c->pool[g].free_count; }
+static size_t pages_in_use(const mica_cache *c, int g) { return (size_t)c->pool[g].used; }
 
 static void forks_with(int32_t kv_bits) {
     // What prefill and decoding make of the same codes differs by their rounding of them; and a changed code moves a logit.
@@ -180,10 +180,10 @@ static void forks_with(int32_t kv_bits) {
     mica_runner r;
     assert_true(mica_runner_init(&r, m->lm, 60, &err));
     assert_true(mica_runner_forward(&r, ids, 40, NULL, 0, NULL, &err));
-    size_t before = pages_in_use(&r.cache, 0);
+    size_t before = pages_in_use(r.sequence.cache, 0);
     mica_sequence first, second;
     assert_true(mica_sequence_fork(&r.sequence, &second, &err));
-    assert_int_equal(pages_in_use(&r.cache, 0), before); // all shared
+    assert_int_equal(pages_in_use(r.sequence.cache, 0), before); // all shared
     assert_true(mica_runner_forward(&r, ids + 40, 20, &(int32_t){19}, 1, &logits, &err));
     run(m, ids, 60, 60, want);
     assert_true(distance(logits, want, V) <= near);
@@ -200,9 +200,9 @@ static void forks_with(int32_t kv_bits) {
     run(m, ids, 60, 60, want);
     assert_true(distance(logits, want, V) <= near);
     mica_sequence_free(&r.sequence);
-    mica_sequence_init(&r.sequence, &r.cache);
-    assert_int_equal(pages_in_use(&r.cache, 0), 0);
-    assert_int_equal(pages_in_use(&r.cache, 1), 0);
+    mica_sequence_init(&r.sequence, &m->lm->cache);
+    assert_int_equal(pages_in_use(r.sequence.cache, 0), 0);
+    assert_int_equal(pages_in_use(r.sequence.cache, 1), 0);
     mica_runner_free(&r);
     free(want);
     mica_model_free(m);
@@ -248,9 +248,9 @@ static void windows_release_pages(void **state) {
     assert_true(mica_runner_init(&r, m->lm, 64, &err));
     for (int i = 0; i < 1000; i++) {
         assert_true(mica_runner_forward(&r, &ids[i], 1, NULL, 0, NULL, &err));
-        assert_true(pages_in_use(&r.cache, 1) <= 2); // window 8, pages of 32
+        assert_true(pages_in_use(r.sequence.cache, 1) <= 2); // window 8, pages of 32
     }
-    assert_int_equal(pages_in_use(&r.cache, 0), (1000 + MICA_PAGE - 1) / MICA_PAGE);
+    assert_int_equal(pages_in_use(r.sequence.cache, 0), (1000 + MICA_PAGE - 1) / MICA_PAGE);
     assert_false(mica_sequence_truncate(&r.sequence, 100)); // the window before 100 is gone
     mica_runner_free(&r);
     mica_model_free(m);

@@ -26,7 +26,17 @@ static mica_lm *new_lm(const mica_load_options *options, mica_error *err) {
     return NULL;
 }
 
-static mica_lm *finish(mica_lm *m, const mica_load_options *options, double started) {
+static void free_lm(mica_lm *m) {
+    if (!m) return;
+    mica_tokenizer_free(m->tokenizer);
+    mica_cache_free(&m->cache);
+    mica_net_free(m->net);
+    mica_device_close(m->device);
+    mica_free(m);
+}
+
+// What is known with the weights; frees the model if that fails.
+static mica_lm *finish(mica_lm *m, const mica_load_options *options, double started, mica_error *err) {
     if (options && options->activations && strcmp(options->activations, "int8") == 0) mica_net_round_activations(m->net);
     m->info.weight_bytes = m->net->weight_bytes;
     snprintf(m->info.dtype, sizeof m->info.dtype, "%s", mica_dtype_name(m->net->dtype));
@@ -34,7 +44,9 @@ static mica_lm *finish(mica_lm *m, const mica_load_options *options, double star
     mica_info_set_kv(m->net->config, m->kv_dtype, &m->info);
     if (!m->context) m->context = m->info.context_length;
     m->load_seconds = mica_now() - started;
-    return m;
+    if (mica_cache_init(&m->cache, m->device, m->net->config, m->kv_dtype, err)) return m;
+    free_lm(m);
+    return NULL;
 }
 
 // A folder without tokenizer.json still computes on token ids.
@@ -46,14 +58,6 @@ static bool load_tokenizer(mica_lm *m, const mica_checkpoint *ck, mica_error *er
     bool absent = !mica_is_file(file);
     mica_free(file);
     return absent || (m->tokenizer = mica_tokenizer_load(path, err));
-}
-
-static void free_lm(mica_lm *m) {
-    if (!m) return;
-    mica_tokenizer_free(m->tokenizer);
-    mica_net_free(m->net);
-    mica_device_close(m->device);
-    mica_free(m);
 }
 
 // The tokenizer comes first: what reading it maps is gone again before the weights take their memory.
@@ -69,7 +73,7 @@ static mica_lm *load_lm(const char *path, const mica_load_options *options, mica
     } else {
         mica_checkpoint_free(ck);
     }
-    if (ok && m->net) return finish(m, options, started);
+    if (ok && m->net) return finish(m, options, started, err);
     free_lm(m);
     return NULL;
 }
@@ -82,7 +86,7 @@ static mica_lm *random_lm(const char *shape, int32_t bits, const mica_load_optio
         mica_info_from_config(m->net->config, &m->info);
         m->info.quant_bits = bits;
         m->info.quant_group = bits ? 64 : 0;
-        return finish(m, options, started);
+        return finish(m, options, started, err);
     }
     free_lm(m);
     return NULL;

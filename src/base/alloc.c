@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 static _Atomic uint64_t calls, live, bytes, fail_at, fail_count;
 
@@ -61,17 +63,15 @@ void mica_free(void *p) {
     free(p);
 }
 
-enum { HUGE_PAGE = 2 << 20 };
-
 enum { WHOLE = 1 << 16 }; // whole pages wherever Linux runs: ARM has some of 64 KiB
 static size_t whole_pages(size_t size) { return (size + WHOLE - 1) & ~(size_t)(WHOLE - 1); }
 
 // A mapping that starts on a huge page: one page too many is mapped, and what sticks out is given back.
-static void *map_pages(size_t size) {
-    size_t want = size + HUGE_PAGE;
-    unsigned char *p = want < size ? MAP_FAILED : mmap(NULL, want, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+static void *map_pages(size_t size, int flags) {
+    size_t want = size + MICA_HUGE_PAGE;
+    unsigned char *p = want < size ? MAP_FAILED : mmap(NULL, want, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (p == MAP_FAILED) return NULL;
-    size_t before = -(uintptr_t)p & (HUGE_PAGE - 1), after = HUGE_PAGE - before;
+    size_t before = -(uintptr_t)p & (MICA_HUGE_PAGE - 1), after = MICA_HUGE_PAGE - before;
     if (before) munmap(p, before);
     if (after) munmap(p + before + size, after);
     madvise(p + before, size, MADV_HUGEPAGE); // where the system has none, small pages do
@@ -79,10 +79,10 @@ static void *map_pages(size_t size) {
 }
 
 void *mica_alloc_pages(size_t size) {
-    if (size < HUGE_PAGE) return mica_alloc_aligned(size, 64);
+    if (size < MICA_HUGE_PAGE) return mica_alloc_aligned(size, 64);
     if (size > SIZE_MAX - WHOLE || refused()) return NULL;
     size = whole_pages(size);
-    void *p = map_pages(size);
+    void *p = map_pages(size, 0);
     if (!p) return NULL;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&bytes, size, memory_order_relaxed);
@@ -90,7 +90,7 @@ void *mica_alloc_pages(size_t size) {
 }
 
 void mica_free_pages(void *p, size_t size) {
-    if (!p || size < HUGE_PAGE) {
+    if (!p || size < MICA_HUGE_PAGE) {
         mica_free(p);
         return;
     }
@@ -98,6 +98,40 @@ void mica_free_pages(void *p, size_t size) {
     munmap(p, size);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&bytes, size, memory_order_relaxed);
+}
+
+// ---- address space --------------------------------------------------------------------------------------
+// The system gives memory to a page when it is first touched; so all is mapped at once, and only counted piece by piece.
+void *mica_reserve_pages(size_t size) {
+    if (size > SIZE_MAX - WHOLE || refused()) return NULL;
+    void *p = map_pages(whole_pages(size), MAP_NORESERVE);
+    if (p) atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    return p;
+}
+
+void mica_unreserve_pages(void *p, size_t size) {
+    if (!p) return;
+    munmap(p, whole_pages(size));
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+bool mica_commit_pages(void *p, size_t size) {
+    (void)p;
+    if (refused()) return false;
+    atomic_fetch_add_explicit(&bytes, size, memory_order_relaxed);
+    return true;
+}
+
+void mica_decommit_pages(void *p, size_t size) {
+    madvise(p, size, MADV_DONTNEED);
+    atomic_fetch_sub_explicit(&bytes, size, memory_order_relaxed);
+}
+
+size_t mica_reserve_most(void) {
+    struct rlimit limit;
+    size_t memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    bool limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
+    return limited ? MICA_MIN(memory, (size_t)limit.rlim_cur / 8) : memory;
 }
 
 char *mica_strndup(const char *s, size_t n) {

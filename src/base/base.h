@@ -33,6 +33,15 @@ void mica_free(void *p);
  * back to the system when it is freed. Contents undefined. Counted like the others; the size must be given again. */
 void *mica_alloc_pages(size_t size);
 void mica_free_pages(void *p, size_t size);
+/** Address space without memory, 2 MiB aligned; NULL if there is not so much. Its parts become memory, zeroed, by mica_commit_pages, which may be
+ * refused, and cease to be by mica_decommit_pages: offsets and sizes are whole multiples of MICA_HUGE_PAGE. Only memory is counted. */
+enum { MICA_HUGE_PAGE = 2 << 20 };
+void *mica_reserve_pages(size_t size);
+void mica_unreserve_pages(void *p, size_t size);
+bool mica_commit_pages(void *p, size_t size);
+void mica_decommit_pages(void *p, size_t size);
+/** Bytes of address space that are worth reserving: no more than the machine has memory, and little of what a limit allows. */
+size_t mica_reserve_most(void);
 char *mica_strdup(const char *s);
 char *mica_strndup(const char *s, size_t n);
 /** printf into a new string; NULL when out of memory. */

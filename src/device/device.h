@@ -19,6 +19,7 @@ typedef struct mica_buffer {
     mica_device *device;
     void (*release)(void *owner); // borrowed memory: called once when the last reference goes; NULL = device memory
     void *owner;
+    bool reserved;                // address space only: parts of it are memory
     struct mica_buffer *next;     // free list of the device's cache
 } mica_buffer;
 
@@ -106,6 +107,11 @@ struct mica_device {
     /** Fresh memory, at least `size` bytes, 64-byte aligned; NULL when out of memory. */
     void *(*memory_new)(mica_device *d, size_t size);
     void (*memory_free)(mica_device *d, void *data, size_t size);
+    /** Address space whose parts become memory and cease to be, in whole multiples of MICA_HUGE_PAGE (base.h). */
+    void *(*memory_reserve)(mica_device *d, size_t size);
+    void (*memory_unreserve)(mica_device *d, void *data, size_t size);
+    bool (*memory_commit)(mica_device *d, void *data, size_t size);
+    void (*memory_decommit)(mica_device *d, void *data, size_t size);
     void (*copy_in)(mica_device *d, void *to, const void *host, size_t size);
     void (*copy_out)(mica_device *d, void *host, const void *from, size_t size);
     void (*copy)(mica_device *d, void *to, const void *from, size_t size); // within the device, no overlap

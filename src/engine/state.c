@@ -69,12 +69,16 @@ static void free_cached(mica_device *d, size_t keep) {
     }
 }
 
-static mica_buffer *fresh_buffer(mica_device *d, size_t size) {
+static bool within_limits(mica_device *d, size_t size) {
     mica_device_state *st = d->state;
     size_t limit = atomic_load(&all_limit);
     if (st->memory_limit && st->active + st->cached + size > st->memory_limit) free_cached(d, 0);
-    if (st->memory_limit && st->active + size > st->memory_limit) return NULL;
-    if (limit && atomic_load(&all_active) + size > limit) return NULL;
+    if (st->memory_limit && st->active + size > st->memory_limit) return false;
+    return !limit || atomic_load(&all_active) + size <= limit;
+}
+
+static mica_buffer *fresh_buffer(mica_device *d, size_t size) {
+    if (!within_limits(d, size)) return NULL;
     mica_buffer *b = mica_alloc(sizeof *b);
     void *data = b ? d->memory_new(d, size) : NULL;
     if (b && !data) { // give back what is only kept for reuse and try once more
@@ -111,6 +115,32 @@ mica_buffer *mica_buffer_new(mica_device *d, size_t size) {
     return b;
 }
 
+mica_buffer *mica_buffer_reserve(mica_device *d, size_t size) {
+    mica_buffer *b = mica_alloc(sizeof *b);
+    void *data = b ? d->memory_reserve(d, size) : NULL;
+    if (!data) {
+        mica_free(b);
+        return NULL;
+    }
+    *b = (mica_buffer){.data = data, .size = size, .device = d, .reserved = true};
+    atomic_store(&b->refs, 1);
+    return b;
+}
+
+bool mica_device_take(mica_device *d, size_t size) {
+    pthread_mutex_lock(&d->state->memory_lock);
+    bool ok = within_limits(d, size);
+    if (ok) mica_device_count(d, size, 0);
+    pthread_mutex_unlock(&d->state->memory_lock);
+    return ok;
+}
+
+void mica_device_give(mica_device *d, size_t size) {
+    pthread_mutex_lock(&d->state->memory_lock);
+    mica_device_count(d, 0, size);
+    pthread_mutex_unlock(&d->state->memory_lock);
+}
+
 mica_buffer *mica_buffer_borrow(mica_device *d, const void *data, size_t size, void (*release)(void *), void *owner) {
     mica_buffer *b = mica_alloc(sizeof *b);
     if (!b) return NULL;
@@ -134,6 +164,11 @@ void mica_buffer_release(mica_buffer *b) {
         return;
     }
     mica_device *d = b->device;
+    if (b->reserved) {
+        d->memory_unreserve(d, b->data, b->size);
+        mica_free(b);
+        return;
+    }
     mica_device_state *st = d->state;
     pthread_mutex_lock(&st->memory_lock);
     mica_device_count(d, 0, b->size);

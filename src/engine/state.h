@@ -33,6 +33,12 @@ typedef struct mica_device_state {
 mica_buffer *mica_buffer_new(mica_device *d, size_t size);
 /** The caller's memory as a buffer; release(owner) when the last reference goes. NULL when out of memory (release not called). */
 mica_buffer *mica_buffer_borrow(mica_device *d, const void *data, size_t size, void (*release)(void *), void *owner);
+/** Address space of the device with one reference; NULL if there is not so much. Whoever makes parts of it memory, and uncommits them before
+ * the last reference goes, has them counted by mica_device_take and mica_device_give. */
+mica_buffer *mica_buffer_reserve(mica_device *d, size_t size);
+/** Counts `size` bytes more; false if a limit forbids it. */
+bool mica_device_take(mica_device *d, size_t size);
+void mica_device_give(mica_device *d, size_t size);
 /** Counts memory of the device that arrays hold from now on, or no longer do; with the device's memory_lock held. */
 void mica_device_count(mica_device *d, size_t more, size_t less);
 mica_buffer *mica_buffer_retain(mica_buffer *b);

@@ -16,6 +16,7 @@ typedef struct mica_lm {
     mica_info info;
     mica_dtype kv_dtype;       // of cache pages
     int32_t context;           // most positions of a sequence
+    mica_cache cache;          // of all its sequences
     double load_seconds;
 } mica_lm;
 
@@ -34,15 +35,14 @@ struct mica_model {
 /** The native model behind a handle; NULL, and an error about `what` ("scoring"), if it is closed or another backend's. */
 mica_lm *mica_native(const mica_model *model, const char *what, mica_error *err);
 
-/** Everything one sequence needs to be run: its own pages and scope. */
+/** Everything one sequence needs to be run: its table of pages and a scope. */
 typedef struct mica_runner {
     mica_lm *lm;
-    mica_cache cache;
     mica_sequence sequence;
     mica_scope *scope;
 } mica_runner;
 
-/** Room for `positions` is set aside at once. */
+/** No bookkeeping grows up to `positions`. */
 bool mica_runner_init(mica_runner *r, mica_lm *lm, int64_t positions, mica_error *err);
 void mica_runner_free(mica_runner *r);
 /** Computes ids[n] (n of them at the next positions). rows: as in mica_packed; *logits (host, f32 [n_rows, V], valid until the next call)

@@ -16,10 +16,9 @@ bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_err
 
 bool mica_runner_init(mica_runner *r, mica_lm *m, int64_t positions, mica_error *err) {
     *r = (mica_runner){.lm = m};
-    if (!mica_cache_init(&r->cache, m->device, m->net->config, m->kv_dtype, err)) return false;
-    mica_sequence_init(&r->sequence, &r->cache);
+    mica_sequence_init(&r->sequence, &m->cache);
     r->scope = mica_scope_new(m->device, err);
-    if (r->scope && mica_cache_reserve(&r->cache, MICA_MIN(positions, (int64_t)m->context), err)) return true;
+    if (r->scope && mica_cache_reserve(&m->cache, MICA_MIN(positions, (int64_t)m->context), err)) return true;
     mica_runner_free(r);
     return false;
 }
@@ -28,7 +27,6 @@ void mica_runner_free(mica_runner *r) {
     if (!r->lm) return;
     mica_sequence_free(&r->sequence);
     mica_scope_free(r->scope);
-    mica_cache_free(&r->cache);
     *r = (mica_runner){0};
 }
 
@@ -39,7 +37,7 @@ static bool compute(mica_runner *r, mica_packed batch, const float **logits, mic
     int32_t count = (int32_t)batch.n;
     batch.sequences = &sequence, batch.counts = &count, batch.n_sequences = 1;
     mica_scope_reset(r->scope);
-    mica_array *out = mica_net_forward(r->lm->net, &r->cache, r->scope, &batch, err);
+    mica_array *out = mica_net_forward(r->lm->net, &r->lm->cache, r->scope, &batch, err);
     if (!out || !mica_eval(r->scope, &out, 1, err)) return false;
     if (batch.n_rows) *logits = mica_data(out);
     return true;

@@ -1,29 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 // The KV cache: a pool of pages per layer group, reference counted; a sequence is a table of pages. A page holds MICA_PAGE positions of every
 // layer of its group (group 0: unbounded layers, group 1: layers with a sliding window). Pages that fall out of the window return to the pool;
-// forks share pages and copy the last, partly filled one on write.
+// forks share pages and copy the last, partly filled one on write. One cache serves all sequences of a model, from any thread: what pages are
+// used is under its lock, what is in them is written by evaluations, of which there is one at a time.
 #ifndef MICA_MODEL_CACHE_H
 #define MICA_MODEL_CACHE_H
 
 #include "engine/node.h"
 #include "io/config.h"
+#include <pthread.h>
 
 enum { MICA_GROUPS = 2, MICA_PAGE = 32, MICA_ROWS_ALONE = 8 };
 
+/** A stretch of MICA_HUGE_PAGE bytes of a pool's address space. */
+typedef struct mica_page_block {
+    uint32_t used; // pages in use that lie in it, wholly or partly
+    bool backed;   // it is memory
+} mica_page_block;
+
 typedef struct mica_page_pool {
-    mica_array *array;      // kept [pages, L, Hkv, 2, P, Dh] (i8: Dh + 4); NULL until a page is needed
+    mica_array *array;      // kept [most, L, Hkv, 2, P, Dh] (i8: Dh + 4): address space, which neither moves nor changes its shape
+    mica_buffer *buffer;    // of the array
     int64_t layers, window; // window 0 = unbounded
-    int32_t pages;          // capacity
+    size_t page_bytes;
+    int32_t most, pages;    // pages in the address space, and those that `refs` knows
+    int32_t used, first_free; // pages in use; none below first_free is free
     uint32_t *refs;         // [pages]
-    int32_t *free_pages;    // stack of free page numbers
-    size_t free_count;
+    mica_page_block *blocks; // [blocks of all pages]
+    size_t block_count, idle; // idle: backed blocks without a page in use
 } mica_page_pool;
 
 typedef struct mica_cache {
     mica_device *device;
-    mica_scope *scope;
     int64_t kv_heads, head_dim;
     mica_dtype dtype;
+    pthread_mutex_t lock;   // of everything below
     mica_page_pool pool[MICA_GROUPS];
 } mica_cache;
 
@@ -39,9 +50,9 @@ typedef struct mica_sequence {
 /** dtype: that of the activations, or MICA_I8: 8-bit codes with one scale for each position and head (device/cpu/paged.h). */
 bool mica_cache_init(mica_cache *c, mica_device *d, const mica_config *config, mica_dtype dtype, mica_error *err);
 void mica_cache_free(mica_cache *c);
-/** Bytes of the pools as allocated. */
-int64_t mica_cache_bytes(const mica_cache *c);
-/** Makes the pools large enough for one sequence of `length` positions beyond what is in use. */
+/** Bytes of the pages in use. */
+int64_t mica_cache_bytes(mica_cache *c);
+/** Makes room to keep count of one sequence of `length` positions beyond what is in use: taking its pages allocates nothing then. */
 bool mica_cache_reserve(mica_cache *c, int64_t length, mica_error *err);
 
 void mica_sequence_init(mica_sequence *q, mica_cache *c);

@@ -18,6 +18,26 @@ static void memory_free(mica_device *d, void *data, size_t size) {
     mica_free_pages(data, size);
 }
 
+static void *memory_reserve(mica_device *d, size_t size) {
+    (void)d;
+    return mica_reserve_pages(size);
+}
+
+static void memory_unreserve(mica_device *d, void *data, size_t size) {
+    (void)d;
+    mica_unreserve_pages(data, size);
+}
+
+static bool memory_commit(mica_device *d, void *data, size_t size) {
+    (void)d;
+    return mica_commit_pages(data, size);
+}
+
+static void memory_decommit(mica_device *d, void *data, size_t size) {
+    (void)d;
+    mica_decommit_pages(data, size);
+}
+
 static void copy(mica_device *d, void *to, const void *from, size_t size) {
     (void)d;
     if (size) memcpy(to, from, size);
@@ -81,7 +101,9 @@ mica_device *mica_cpu_open(size_t threads, const char *level, mica_error *err) {
     *cpu = (mica_cpu_device){
         .device = {.name = "cpu", .level = isa->name, .kernels = kernels, .kernel_count = count,
                    .packed_size = mica_cpu_packed_size, .pack_parts = mica_cpu_pack_parts, .pack = mica_cpu_pack,
-                   .pack_rows = MICA_TILE_OUTPUTS, .memory_new = memory_new, .memory_free = memory_free, .copy_in = copy,
+                   .pack_rows = MICA_TILE_OUTPUTS, .memory_new = memory_new, .memory_free = memory_free,
+                   .memory_reserve = memory_reserve, .memory_unreserve = memory_unreserve,
+                   .memory_commit = memory_commit, .memory_decommit = memory_decommit, .copy_in = copy,
                    .copy_out = copy, .copy = copy, .close = close_device},
         .pool = pool, .isa = isa};
     return &cpu->device;
