@@ -396,7 +396,7 @@ static int load_in_child(const char *path) {
     mica_device *d = mica_device_open("cpu", &(mica_device_options){.threads = 2}, &err);
     mica_checkpoint *c = d ? mica_checkpoint_open(path, &err) : NULL;
     int64_t before = peak_kib();
-    mica_net *net = c ? mica_net_load(c, d, &err) : NULL;
+    mica_net *net = c ? mica_net_load(c, NULL, d, &err) : NULL;
     if (!net) return printf("%s\n", err.msg), 2;
     int64_t grown = peak_kib() - before, weights = net->weight_bytes >> 10;
     printf("  weights %d MiB, peak grew by %d MiB\n", (int)(weights >> 10), (int)(grown >> 10));

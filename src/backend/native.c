@@ -60,6 +60,15 @@ static bool load_tokenizer(mica_lm *m, const mica_checkpoint *ck, mica_error *er
     return absent || (m->tokenizer = mica_tokenizer_load(path, err));
 }
 
+static mica_net *load_net(mica_checkpoint *ck, const char *adapter_path, mica_device *d, mica_error *err) {
+    mica_adapter adapter;
+    if (!adapter_path) return mica_net_load(ck, NULL, d, err);
+    if (!mica_adapter_open(&adapter, adapter_path, err)) return mica_checkpoint_free(ck), NULL;
+    mica_net *net = mica_net_load(ck, &adapter, d, err);
+    mica_adapter_close(&adapter);
+    return net;
+}
+
 // The tokenizer comes first: what reading it maps is gone again before the weights take their memory.
 static mica_lm *load_lm(const char *path, const mica_load_options *options, mica_error *err) {
     double started = mica_now();
@@ -69,7 +78,7 @@ static mica_lm *load_lm(const char *path, const mica_load_options *options, mica
     if (ok) {
         mica_info_from_checkpoint(ck, &m->info);
         mica_checkpoint_rest(ck);
-        m->net = mica_net_load(ck, m->device, err);
+        m->net = load_net(ck, options ? options->adapter : NULL, m->device, err);
     } else {
         mica_checkpoint_free(ck);
     }

@@ -84,6 +84,7 @@ static mica_array *head(mica_forward *f, mica_array *h) {
     mica_net *net = f->net;
     h = mica_norm(f, h, net->norm);
     mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
+    logits = net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head.lora, h, logits);
     double cap = net->config->final_softcap;
     return cap != 0 ? mica_mul_scalar(s, mica_tanh(s, mica_mul_scalar(s, logits, 1 / cap)), cap) : logits;
 }

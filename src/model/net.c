@@ -45,21 +45,27 @@ static bool load_all(mica_net *net, mica_loader *ld) {
     return true;
 }
 
-bool mica_net_fill(mica_net *net, mica_source source, mica_error *err) {
+static bool all_used(const mica_adapter *a, mica_error *err) {
+    for (size_t i = 0; a && i < a->count; i++)
+        if (!a->parts[i].used) return mica_fail(err, MICA_ERR_FORMAT, "adapter: the model has no layer %s", a->parts[i].module);
+    return true;
+}
+
+bool mica_net_fill(mica_net *net, mica_source source, const mica_adapter *adapter, mica_error *err) {
     const mica_config *c = net->config;
     net->arch = architectures[c->arch];
     if (c->attn_softcap != 0)
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: attn_logit_softcapping is not supported", c->source);
     if (!choose_dtype(net, &source, err) || !count_groups(net, err)) return false;
-    mica_loader ld = {.source = source, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
-    bool ok = ld.scope && load_all(net, &ld) && mica_load_finish(&ld);
+    mica_loader ld = {.source = source, .adapter = adapter, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
+    bool ok = ld.scope && load_all(net, &ld) && all_used(adapter, err) && mica_load_finish(&ld);
     net->weight_bytes = ld.bytes;
     net->mapped_bytes = ld.mapped;
     mica_loader_free(&ld);
     return ok;
 }
 
-mica_net *mica_net_load(mica_checkpoint *checkpoint, mica_device *device, mica_error *err) {
+mica_net *mica_net_load(mica_checkpoint *checkpoint, const mica_adapter *adapter, mica_device *device, mica_error *err) {
     mica_net *net = mica_calloc(1, sizeof *net);
     if (!net) {
         mica_checkpoint_free(checkpoint);
@@ -69,7 +75,7 @@ mica_net *mica_net_load(mica_checkpoint *checkpoint, mica_device *device, mica_e
     net->checkpoint = checkpoint;
     net->config = mica_checkpoint_config(checkpoint);
     net->device = device;
-    if (mica_net_fill(net, mica_checkpoint_source(checkpoint), err)) return net;
+    if (mica_net_fill(net, mica_checkpoint_source(checkpoint), adapter, err)) return net;
     if (err) mica_error_prefix(err, "%s", mica_checkpoint_path(checkpoint));
     mica_net_free(net);
     return NULL;

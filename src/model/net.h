@@ -54,12 +54,12 @@ struct mica_net {
     int64_t weight_bytes, mapped_bytes; // all weights; those used straight from the mapped file
 };
 
-/** The net takes over the checkpoint, also on failure. */
-mica_net *mica_net_load(mica_checkpoint *checkpoint, mica_device *device, mica_error *err);
+/** The net takes over the checkpoint, also on failure. adapter: added to the weights, or NULL; it may be closed afterwards. */
+mica_net *mica_net_load(mica_checkpoint *checkpoint, const mica_adapter *adapter, mica_device *device, mica_error *err);
 /** Random weights of a named shape ("gemma3-1b", …); bits 0: dense bf16. */
 mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica_error *err);
 /** Shared by the two above: loads everything from a source. */
-bool mica_net_fill(mica_net *net, mica_source source, mica_error *err);
+bool mica_net_fill(mica_net *net, mica_source source, const mica_adapter *adapter, mica_error *err);
 void mica_net_free(mica_net *net);
 /** From here on the blocks' packed layers round their inputs to 8 bits; the head stays exact. Before anything is run. */
 void mica_net_round_activations(mica_net *net);

@@ -128,7 +128,7 @@ mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica
         net->config = net->own_config;
         net->device = device;
         random_source r = {.net = net, .bits = bits, .state = 88172645463325252u};
-        if (mica_net_fill(net, (mica_source){&r, has, view, rest}, err)) return net;
+        if (mica_net_fill(net, (mica_source){&r, has, view, rest}, NULL, err)) return net;
     }
     mica_net_free(net);
     return NULL;

@@ -178,6 +178,7 @@ bool mica_load_linear(mica_loader *ld, const char *module, int64_t out, int64_t 
     full_name(ld, module, name, sizeof name);
     bool ok = !w.has_bias || keep_as(ld, &w, &w.bias, ld->dtype, name, &l->bias);
     mica_scope_reset(ld->scope);
+    ok = ok && mica_lora_load(ld, name, &w, l);
     size_t size = ok ? packed_size(ld, &w, l) : 0;
     if (size) {
         ok = note(ld, &w, module, 0, false, ld->arena, l);
@@ -230,11 +231,21 @@ static bool note_joined(mica_loader *ld, const mica_module *modules, mica_weight
     return true;
 }
 
+static bool is_adapted(const mica_loader *ld, const mica_module *modules, size_t count) {
+    char name[128];
+    for (size_t i = 0; i < count; i++) {
+        full_name(ld, modules[i].name, name, sizeof name);
+        if (mica_adapter_find(ld->adapter, name)) return true;
+    }
+    return false;
+}
+
 bool mica_load_joined(mica_loader *ld, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *l, bool *joined) {
     mica_weight w[MOST_JOINED] = {0};
     *l = (mica_linear){.in = in};
     *joined = false;
     bool ok = count > 0 && count <= MOST_JOINED;
+    if (is_adapted(ld, modules, count)) return true;
     for (size_t i = 0; ok && i < count; i++) {
         ok = view(ld, modules[i].name, modules[i].out, in, &w[i]);
         l->out += modules[i].out;
@@ -252,6 +263,7 @@ void mica_linear_free(mica_linear *l) {
     mica_array_free(l->scales);
     mica_array_free(l->biases);
     mica_array_free(l->bias);
+    mica_lora_free(&l->lora);
     *l = (mica_linear){0};
 }
 
@@ -277,7 +289,8 @@ mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x
     case MICA_LINEAR_TRIPLE: y = mica_quantized_matmul(s, x, l->w, l->scales, l->biases, true, l->spec); break;
     case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, mica_array_dtype(x)); break;
     }
-    return l->bias ? mica_add(s, y, l->bias) : y;
+    if (l->bias) y = mica_add(s, y, l->bias);
+    return mica_lora_add(s, &l->lora, x, y);
 }
 
 mica_array *mica_linear_apply_gated(mica_scope *s, const mica_linear *l, mica_array *x, mica_gate gate) {
@@ -294,7 +307,7 @@ mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *
     return l->bias ? mica_add(s, y, mica_astype(s, l->bias, MICA_F32)) : y;
 }
 
-mica_array *mica_embed(mica_scope *s, const mica_linear *t, mica_array *ids, mica_dtype dtype) {
+static mica_array *embedded(mica_scope *s, const mica_linear *t, mica_array *ids, mica_dtype dtype) {
     switch (t->kind) {
     case MICA_LINEAR_DENSE: return mica_take(s, t->w, ids, 0);
     case MICA_LINEAR_PACKED: return mica_take_packed(s, t->w, ids, &t->packed, dtype);
@@ -302,4 +315,8 @@ mica_array *mica_embed(mica_scope *s, const mica_linear *t, mica_array *ids, mic
     }
     mica_array *biases = t->biases ? mica_take(s, t->biases, ids, 0) : NULL;
     return mica_dequantize(s, mica_take(s, t->w, ids, 0), mica_take(s, t->scales, ids, 0), biases, t->spec, dtype);
+}
+
+mica_array *mica_embed(mica_scope *s, const mica_linear *t, mica_array *ids, mica_dtype dtype) {
+    return mica_lora_add_rows(s, &t->lora, ids, embedded(s, t, ids, dtype));
 }

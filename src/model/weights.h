@@ -5,6 +5,7 @@
 
 #include "engine/node.h"
 #include "io/checkpoint.h"
+#include "model/lora.h"
 
 typedef enum mica_linear_kind { MICA_LINEAR_DENSE = 0, MICA_LINEAR_TRIPLE, MICA_LINEAR_PACKED } mica_linear_kind;
 
@@ -16,6 +17,7 @@ typedef struct mica_linear {
     mica_array *bias;            // [out] or NULL
     mica_quant_spec spec;
     mica_params packed;
+    mica_lora lora;
 } mica_linear;
 
 /** Where weights come from: a checkpoint, or numbers drawn at random (for measuring). */
@@ -41,6 +43,7 @@ typedef struct mica_unpacked {
 // arena, with all threads.
 typedef struct mica_loader {
     mica_source source;
+    const mica_adapter *adapter; // or NULL
     mica_scope *scope;
     mica_dtype dtype;    // of activations: dense weights are brought to it
     mica_error *err;
@@ -60,7 +63,7 @@ typedef struct mica_module {
  * mica_load_finish. */
 bool mica_load_linear(mica_loader *loader, const char *module, int64_t out, int64_t in, mica_linear *l);
 /** Several modules of one input as one linear layer whose outputs follow one another or, gated, two modules, gates and ups, in alternate
- * blocks (mica_gate). Only packed weights of one kind can be joined: if
+ * blocks (mica_gate). Only packed weights of one kind without adapters can be joined: if
  * these are others, *joined is false, nothing is loaded, and they are to be loaded one by one. */
 bool mica_load_joined(mica_loader *loader, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *l, bool *joined);
 /** Packs what is noted. */

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adapters of linear layers. The two products run in the adapter's own type, or in f32 where it is not that of the activations, as mlx-lm
+// has it; their result is rounded to the activations' type before it is added.
+#include "model/lora.h"
+#include "mica/ops.h"
+#include "model/weights.h"
+#include <math.h>
+#include <string.h>
+
+// ---- loading ------------------------------------------------------------------------------------------
+static bool is_embedding(const char *module) { return strcmp(module, "model.embed_tokens") == 0; }
+
+// Sizes that a, as [first, r], and b, as [r, last], must have.
+static bool check_shapes(const mica_adapter_part *p, const mica_linear *l, mica_error *err) {
+    bool embedding = is_embedding(p->module);
+    int64_t first = embedding ? l->out : l->in, last = embedding ? l->in : l->out;
+    const int64_t *a = p->a->shape, *b = p->b->shape;
+    char text_a[64], text_b[64];
+    bool fits = p->transposed ? a[1] == first && b[0] == last : a[0] == first && b[1] == last;
+    if (fits && embedding && p->magnitude) return mica_fail(err, MICA_ERR_UNSUPPORTED, "adapter: %s: DoRA of an embedding is not supported", p->module);
+    if (fits && (!p->magnitude || p->magnitude->shape[0] == l->out)) return true;
+    return mica_fail(err, MICA_ERR_FORMAT, "adapter: %s: matrices of %s and %s do not fit a layer of %lld inputs and %lld outputs", p->module,
+                     mica_stored_shape(p->a, text_a, sizeof text_a), mica_stored_shape(p->b, text_b, sizeof text_b), (long long)first, (long long)last);
+}
+
+static bool keep_matrix(mica_loader *ld, const mica_stored *t, bool transposed, mica_array **out) {
+    mica_scope_reset(ld->scope);
+    mica_array *a = mica_from_data(ld->scope, t->data, t->ndim, t->shape, t->dtype);
+    if (transposed) a = mica_contiguous(ld->scope, mica_transpose(ld->scope, a, NULL));
+    *out = mica_keep(ld->scope, mica_name(a, t->name), ld->err);
+    mica_scope_reset(ld->scope);
+    if (*out) ld->bytes += (int64_t)mica_nbytes(*out);
+    return *out != NULL;
+}
+
+// DoRA: magnitude over the length of the rows [at, at+n) of weight + scale·(a·b)ᵀ, into factors[n].
+static bool row_factors(mica_loader *ld, const mica_adapter_part *p, const mica_lora *lora, const float *rows, int64_t at, int64_t n, int64_t in,
+                        float *factors) {
+    mica_scope *s = ld->scope;
+    mica_scope_reset(s);
+    mica_array *w = mica_from_data(s, rows, MICA_SHAPE(n, in), MICA_F32);
+    mica_array *a = mica_astype(s, lora->a, MICA_F32), *b = mica_astype(s, mica_slice_axis(s, lora->b, 1, at, at + n), MICA_F32);
+    mica_array *delta = mica_matmul(s, mica_transpose(s, b, NULL), mica_transpose(s, a, NULL)); // [n, in]
+    mica_array *whole = mica_add(s, w, mica_mul_scalar(s, delta, (double)p->scale));
+    mica_array *length = mica_sqrt(s, mica_sum(s, mica_square(s, whole), (int[]){1}, 1, false));
+    mica_array *m = mica_astype(s, mica_from_data(s, p->magnitude->data, p->magnitude->ndim, p->magnitude->shape, p->magnitude->dtype), MICA_F32);
+    return mica_read_f32(mica_div(s, mica_slice_axis(s, m, 0, at, at + n), length), factors, (size_t)n, ld->err);
+}
+
+static bool load_magnitude(mica_loader *ld, const mica_adapter_part *p, mica_weight *w, mica_linear *l) {
+    enum { ROWS = 128 };
+    float *rows = mica_alloc((size_t)(ROWS * l->in) * sizeof *rows), *factors = mica_alloc((size_t)l->out * sizeof *factors);
+    bool ok = rows && factors ? mica_weight_unpack(w, ld->err) : mica_fail_memory(ld->err, (size_t)l->in, "an adapter");
+    for (int64_t at = 0, n; ok && at < l->out; at += n) {
+        n = MICA_MIN(l->out - at, (int64_t)ROWS);
+        for (int64_t i = 0; i < n; i++) mica_weight_row(w, at + i, rows + i * l->in);
+        ok = row_factors(ld, p, &l->lora, rows, at, n, l->in, factors + at);
+    }
+    if (ok) {
+        mica_scope_reset(ld->scope);
+        mica_array *m = mica_astype(ld->scope, mica_from_data(ld->scope, factors, MICA_SHAPE(l->out), MICA_F32), ld->dtype);
+        ok = (l->lora.magnitude = mica_keep(ld->scope, m, ld->err));
+        l->lora.bias = l->bias, l->bias = NULL;
+    }
+    mica_scope_reset(ld->scope);
+    mica_free(rows);
+    mica_free(factors);
+    return ok;
+}
+
+// An adapter that brings the weight it was made for must have been made for this one. (A quantised weight differs by its rounding: not compared.)
+static bool check_base(const mica_adapter_part *p, const mica_weight *w, const mica_linear *l, mica_error *err) {
+    if (!p->base) return true;
+    char text[64];
+    if (p->base->shape[0] != l->out || p->base->shape[1] != l->in)
+        return mica_fail(err, MICA_ERR_FORMAT, "adapter: %s was made for a weight of %s, the model's is [%lld,%lld]", p->module,
+                         mica_stored_shape(p->base, text, sizeof text), (long long)l->out, (long long)l->in);
+    float *rows = w->quantized ? NULL : mica_alloc(2 * (size_t)l->in * sizeof *rows);
+    if (!rows) return w->quantized || mica_fail_memory(err, (size_t)l->in, "an adapter");
+    mica_weight base = {.out = l->out, .in = l->in, .weight = *p->base};
+    bool same = true;
+    for (int64_t o = 0; same && o < l->out; o++) {
+        mica_weight_row(w, o, rows);
+        mica_weight_row(&base, o, rows + l->in);
+        for (int64_t i = 0; i < l->in; i++) same &= fabsf(rows[i] - rows[l->in + i]) <= 0x1p-7f * fabsf(rows[i]); // one may be rounded to bf16
+    }
+    mica_free(rows);
+    return same || mica_fail(err, MICA_ERR_FORMAT, "adapter: %s comes with another weight than the model's", p->module);
+}
+
+bool mica_lora_load(mica_loader *ld, const char *module, mica_weight *w, mica_linear *l) {
+    mica_adapter_part *p = mica_adapter_find(ld->adapter, module);
+    if (!p) return true;
+    p->used = true;
+    l->lora = (mica_lora){.scale = p->scale, .input_only = p->input_only};
+    return check_shapes(p, l, ld->err) && check_base(p, w, l, ld->err) && keep_matrix(ld, p->a, p->transposed, &l->lora.a) && keep_matrix(ld, p->b, p->transposed, &l->lora.b) &&
+           (!p->magnitude || load_magnitude(ld, p, w, l));
+}
+
+void mica_lora_free(mica_lora *lora) {
+    mica_array_free(lora->a);
+    mica_array_free(lora->b);
+    mica_array_free(lora->magnitude);
+    mica_array_free(lora->bias);
+    *lora = (mica_lora){0};
+}
+
+// ---- use ------------------------------------------------------------------------------------------------
+static mica_array *in_type_of(mica_scope *s, mica_array *x, const mica_array *other) {
+    return mica_array_dtype(x) == mica_array_dtype(other) ? x : mica_astype(s, x, MICA_F32);
+}
+
+// x · m in their type if it is the same, else in f32.
+static mica_array *times(mica_scope *s, mica_array *x, mica_array *m) { return mica_matmul(s, in_type_of(s, x, m), in_type_of(s, m, x)); }
+
+static mica_array *add_scaled(mica_scope *s, const mica_lora *lora, mica_array *z, mica_array *y) {
+    return mica_add(s, y, mica_astype(s, mica_mul_scalar(s, z, (double)lora->scale), mica_array_dtype(y)));
+}
+
+mica_array *mica_lora_add(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
+    if (!lora->a || !x || !y) return y;
+    y = add_scaled(s, lora, times(s, times(s, x, lora->a), lora->b), y);
+    if (lora->magnitude) y = mica_mul(s, y, mica_astype(s, lora->magnitude, mica_array_dtype(y)));
+    return lora->bias ? mica_add(s, y, mica_astype(s, lora->bias, mica_array_dtype(y))) : y;
+}
+
+mica_array *mica_lora_add_rows(mica_scope *s, const mica_lora *lora, mica_array *ids, mica_array *y) {
+    if (!lora->a || !y) return y;
+    return add_scaled(s, lora, mica_matmul(s, mica_take(s, lora->a, ids, 0), lora->b), y);
+}
+
+mica_array *mica_lora_add_head(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
+    if (!lora->a || lora->input_only || !x || !y) return y;
+    return add_scaled(s, lora, times(s, times(s, x, mica_transpose(s, lora->b, NULL)), mica_transpose(s, lora->a, NULL)), y);
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Low-rank adapters as part of linear layers and embeddings: y + scale · (x·a)·b, computed beside the layer's own (maybe quantised) weight.
+#ifndef MICA_MODEL_LORA_H
+#define MICA_MODEL_LORA_H
+
+#include "engine/node.h"
+#include "io/adapter.h"
+
+typedef struct mica_lora {
+    mica_array *a, *b;     // [in, r], [r, out]; of an embedding [V, r], [r, D]. NULL: no adapter
+    mica_array *magnitude; // DoRA: [out], what the outputs are multiplied with
+    mica_array *bias;      // DoRA: the layer's own, added after that
+    float scale;
+    bool input_only;
+} mica_lora;
+
+struct mica_loader;
+struct mica_linear;
+struct mica_weight;
+/** Loads what the loader's adapter, if any, has for a module. w: the module's weight as stored. */
+bool mica_lora_load(struct mica_loader *loader, const char *module, struct mica_weight *w, struct mica_linear *l);
+void mica_lora_free(mica_lora *lora);
+/** y [..., out], the layer's own result for x [..., in], with the adapter's. y itself if there is none. */
+mica_array *mica_lora_add(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y);
+/** The same for rows y [N, D] of an embedding, and for the embedding used as the head: y [N, V] for x [N, D]. */
+mica_array *mica_lora_add_rows(mica_scope *s, const mica_lora *lora, mica_array *ids, mica_array *y);
+mica_array *mica_lora_add_head(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y);
+#endif
