@@ -53,6 +53,9 @@ typedef struct mica_load_options {
     const char *adapter;   // folder of a LoRA adapter (mlx-lm, PEFT or go-mlx) that is added to the weights; default: none
     int64_t memory_budget; // bytes that weights and KV caches may take together; default: no limit. A model that cannot fit is refused before its
                            // weights are read, and a call that would exceed it fails
+    int64_t prefix_cache;  // bytes of keys and values of earlier prompts that are kept, least recently used first to go, so that later prompts with
+                           // the same beginning need not compute it again (answers do not change by it); default 0: an eighth of the
+                           // machine's memory, but at most 4 GiB; -1: nothing is kept. Within memory_budget
     const char *python;    // "mlx_lm": the interpreter to run; default $MICA_PYTHON, else an active virtual environment's, else python3
 } mica_load_options;
 

@@ -35,6 +35,12 @@ static void free_lm(mica_lm *m) {
     mica_free(m);
 }
 
+static int64_t kept_prefixes(int64_t option) {
+    const int64_t most = (int64_t)4 << 30;
+    if (option) return MICA_MAX(option, (int64_t)0);
+    return MICA_MIN((int64_t)(mica_reserve_most() / 8), most);
+}
+
 // What is known with the weights; frees the model if that fails.
 static mica_lm *finish(mica_lm *m, const mica_load_options *options, double started, mica_error *err) {
     if (options && options->activations && strcmp(options->activations, "int8") == 0) mica_net_round_activations(m->net);
@@ -44,9 +50,12 @@ static mica_lm *finish(mica_lm *m, const mica_load_options *options, double star
     mica_info_set_kv(m->net->config, m->kv_dtype, &m->info);
     if (!m->context) m->context = m->info.context_length;
     m->load_seconds = mica_now() - started;
-    if (mica_cache_init(&m->cache, m->device, m->net->config, m->kv_dtype, err)) return m;
-    free_lm(m);
-    return NULL;
+    if (!mica_cache_init(&m->cache, m->device, m->net->config, m->kv_dtype, err)) {
+        free_lm(m);
+        return NULL;
+    }
+    m->cache.prefixes.most = kept_prefixes(options ? options->prefix_cache : 0);
+    return m;
 }
 
 // A folder without tokenizer.json still computes on token ids.

@@ -61,6 +61,8 @@ typedef struct mica_call {
     int inputs;
     mica_tensor in[MICA_KERNEL_INPUTS];
     bool rows_alone;     // a row's result must be, bit for bit, what the row gives in a call of its own
+    bool rows_many;      // rows, if there are two or more, are computed in the way that is best for many: a row's result does not depend on
+                         // how many there are
     mica_tensor out;     // always contiguous, never aliases an input unless the op is marked elementwise or in place
     unsigned char *scratch; // as many bytes as the kernel's scratch function asked for, 64-byte aligned
 } mica_call;

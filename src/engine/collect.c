@@ -11,7 +11,7 @@ static void describe_input(mica_plan_input *d, const mica_array *a) {
     for (int i = 0; i < a->ndim; i++) d->shape[i] = a->shape[i], d->stride[i] = a->stride[i];
 }
 
-static bool add_item(mica_collection *c, mica_array *a, bool rows_alone) {
+static bool add_item(mica_collection *c, mica_array *a, const mica_scope *s) {
     int n_in = a->buffer ? 0 : a->n_in;
     if (!mica_grow(&c->items, &c->capacity, c->count + 1, sizeof *c->items) ||
         !mica_grow(&c->nodes, &c->node_capacity, c->count + 1, sizeof *c->nodes) ||
@@ -27,7 +27,7 @@ static bool add_item(mica_collection *c, mica_array *a, bool rows_alone) {
     item->first_input = (int32_t)c->input_count;
     c->hash = mica_hash_mix(c->hash, (uint64_t)item->op << 8 | (uint64_t)item->dtype);
     if (a->buffer) return true; // a leaf's own layout shows where it is used
-    item->rows_alone = rows_alone;
+    item->rows_alone = s->rows_alone, item->rows_many = s->rows_many;
     item->ndim = a->ndim;
     for (int i = 0; i < a->ndim; i++) item->shape[i] = a->shape[i];
     item->params = a->params;
@@ -51,7 +51,7 @@ static void mark(mica_scope *s, mica_array *base, size_t *pending) {
 
 bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_collection *c) {
     c->count = c->input_count = 0;
-    c->hash = s->rows_alone;
+    c->hash = (uint64_t)(s->rows_alone | s->rows_many << 1);
     s->pass++;
     size_t pending = 0, first = 0, end = 0;
     for (size_t i = 0; i < count; i++) {
@@ -68,7 +68,7 @@ bool mica_collect(mica_scope *s, mica_array *const *arrays, size_t count, mica_c
     }
     bool ok = true;
     for (size_t id = first; ok && id < end; id++)
-        if (s->nodes[id]->mark == s->pass) ok = add_item(c, s->nodes[id], s->rows_alone);
+        if (s->nodes[id]->mark == s->pass) ok = add_item(c, s->nodes[id], s);
     for (size_t i = 0; ok && i < count; i++) {
         if (!arrays[i]->scope) continue;
         mica_plan_item *item = &c->items[arrays[i]->base->slot];

@@ -159,6 +159,7 @@ void mica_plan_call(mica_device *d, const mica_plan *p, const mica_plan_item *it
     call->params = &item->params;
     call->inputs = item->n_in;
     call->rows_alone = item->rows_alone != 0;
+    call->rows_many = item->rows_many != 0;
     for (int k = 0; k < item->n_in; k++) {
         const mica_plan_input *in = &p->inputs[item->first_input + k];
         mica_tensor *t = &call->in[k];

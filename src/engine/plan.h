@@ -18,7 +18,7 @@ typedef struct mica_plan_item {
     int32_t op, dtype, ndim, n_in;
     int32_t first_input; // into inputs
     int32_t root;        // 1: a result
-    int32_t rows_alone;  // as in mica_call
+    int32_t rows_alone, rows_many; // as in mica_call
     int64_t shape[MICA_MAX_DIMS];
     mica_params params;
 } mica_plan_item;

@@ -23,7 +23,7 @@ struct mica_scope {
     size_t import_count, import_capacity;
     uint32_t generation, pass;
     bool failed;
-    bool rows_alone; // what is evaluated from here on computes each row as if it were alone (mica_call); survives a reset
+    bool rows_alone, rows_many; // how what is evaluated from here on computes its rows (mica_call); survive a reset
     mica_error error;
     mica_collection collection; // reused by every eval
 };

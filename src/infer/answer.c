@@ -21,7 +21,6 @@ static bool set_up(mica_answer *s, mica_lm *m, const int32_t *ids, size_t count,
     size_t room = (size_t)MICA_MIN(most, (int64_t)m->context + 1);
     if (!mica_draft_init(&s->draft, (size_t)s->row.options.speculate, room, err)) return false;
     for (size_t i = 0; i < count; i++) mica_draft_push(&s->draft, ids[i]);
-    s->runner.sequence.rope_length = (int64_t)count;
     return true;
 }
 
@@ -70,16 +69,21 @@ static bool decode(mica_answer *s, const float **logits) {
     return true;
 }
 
+// What is kept of the prompt's beginning needs no computing.
+static bool begin(mica_answer *s) {
+    if (!mica_runner_begin(&s->runner, s->row.prompt, s->row.prompt_count, &s->row.error)) return mica_row_end(&s->row, MICA_FINISH_ERROR);
+    s->row.metrics.cached_tokens = s->runner.sequence.length;
+    return true;
+}
+
 // Logits after the prompt or after the last token; false when cancelled or failed.
 static bool step(mica_answer *s, const float **logits) {
     if (s->prefilled == s->row.prompt_count) return decode(s, logits);
+    if (!s->prefilled && !begin(s)) return false;
     while (s->prefilled < s->row.prompt_count) {
         if (atomic_load(&s->row.cancelled)) return mica_row_end(&s->row, MICA_FINISH_CANCELLED);
-        size_t n = MICA_MIN(s->row.prompt_count - s->prefilled, (size_t)MICA_CHUNK);
-        int32_t row = (int32_t)n - 1;
-        bool last = s->prefilled + n == s->row.prompt_count;
-        if (!mica_runner_forward(&s->runner, s->row.prompt + s->prefilled, n, &row, last, logits, &s->row.error)) return mica_row_end(&s->row, MICA_FINISH_ERROR);
-        s->prefilled += n;
+        if (!mica_runner_prefill(&s->runner, logits, &s->row.error)) return mica_row_end(&s->row, MICA_FINISH_ERROR);
+        s->prefilled = (size_t)s->runner.sequence.length;
     }
     return true;
 }
@@ -111,7 +115,7 @@ bool mica_answer_next(mica_answer *s, mica_token *t) {
 void mica_answer_cancel(mica_answer *s) { atomic_store(&s->row.cancelled, true); }
 mica_finish mica_answer_finish(const mica_answer *s) { return s->row.finish; }
 bool mica_answer_error(const mica_answer *s, mica_error *err) { return mica_row_error(&s->row, err); }
-mica_metrics mica_answer_metrics(const mica_answer *s) { return mica_row_metrics(&s->row, (int64_t)s->prefilled); }
+mica_metrics mica_answer_metrics(const mica_answer *s) { return mica_row_metrics(&s->row, (int64_t)s->prefilled - s->row.metrics.cached_tokens); }
 
 const int32_t *mica_answer_prompt(const mica_answer *s, size_t *count) {
     *count = s->row.prompt_count;

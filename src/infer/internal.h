@@ -45,6 +45,10 @@ typedef struct mica_runner {
 /** No bookkeeping grows up to `positions`. */
 bool mica_runner_init(mica_runner *r, mica_lm *lm, int64_t positions, mica_error *err);
 void mica_runner_free(mica_runner *r);
+/** The sequence is to become the prompt ids[n], borrowed until it is computed; r->sequence.length tells how many of them are there already. */
+bool mica_runner_begin(mica_runner *r, const int32_t *ids, size_t n, mica_error *err);
+/** Computes the next run of the prompt; *logits of its last token with the last run. */
+bool mica_runner_prefill(mica_runner *r, const float **logits, mica_error *err);
 /** Computes ids[n] (n of them at the next positions). rows: as in mica_packed; *logits (host, f32 [n_rows, V], valid until the next call)
  * or NULL when no row is wanted. */
 bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,
@@ -71,6 +75,4 @@ bool mica_answer_error(const mica_answer *a, mica_error *err);
 mica_metrics mica_answer_metrics(const mica_answer *a);
 const int32_t *mica_answer_prompt(const mica_answer *a, size_t *count);
 void mica_answer_free(mica_answer *a);
-
-enum { MICA_CHUNK = 512 }; // tokens of one prefill step: enough to saturate the matrix kernels, small enough to cancel within
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The runner: one sequence with its pages and scope, and a network to run over it.
 #include "infer/internal.h"
+#include "model/prefix.h"
 #include "model/rope.h"
 
 bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_error *err) {
@@ -41,6 +42,17 @@ static bool compute(mica_runner *r, mica_packed batch, const float **logits, mic
     if (!out || !mica_eval(r->scope, &out, 1, err)) return false;
     if (batch.n_rows) *logits = mica_data(out);
     return true;
+}
+
+bool mica_runner_begin(mica_runner *r, const int32_t *ids, size_t n, mica_error *err) { return mica_prefix_begin(&r->sequence, ids, n, err); }
+
+bool mica_runner_prefill(mica_runner *r, const float **logits, mica_error *err) {
+    mica_sequence *q = &r->sequence;
+    size_t total = q->prompt_count, n = mica_prefix_run(q, total), at = (size_t)q->length;
+    mica_packed batch = {.ids = q->prompt + at, .n = n, .rows = &(int32_t){(int32_t)n - 1}, .n_rows = at + n == total, .rows_many = q->many};
+    bool ok = compute(r, batch, logits, err);
+    if (ok) mica_sequence_advance(q, (int64_t)n);
+    return ok;
 }
 
 bool mica_runner_forward(mica_runner *r, const int32_t *ids, size_t n, const int32_t *rows, size_t n_rows, const float **logits,

@@ -3,6 +3,7 @@
 // (kv_append) and reads (paged_attention) through tables of page numbers.
 #include "model/cache.h"
 #include "model/pages.h"
+#include "model/prefix.h"
 
 void mica_sequence_init(mica_sequence *q, mica_cache *c) { *q = (mica_sequence){.cache = c}; }
 
@@ -53,7 +54,13 @@ bool mica_sequence_reserve(mica_sequence *q, int64_t tokens, mica_error *err) {
 
 void mica_sequence_advance(mica_sequence *q, int64_t tokens) {
     mica_cache *c = q->cache;
+    if (q->prompt) {
+        pthread_mutex_lock(&c->lock);
+        mica_prefix_keep(q, tokens);
+        pthread_mutex_unlock(&c->lock);
+    }
     q->length += tokens;
+    if ((size_t)q->length >= q->prompt_count) q->prompt = NULL;
     for (int g = 0; g < MICA_GROUPS; g++) {
         mica_page_pool *p = &c->pool[g];
         size_t first = MICA_MIN((size_t)mica_pages_seen(p, q->length), q->count[g]);
@@ -70,6 +77,7 @@ void mica_sequence_advance(mica_sequence *q, int64_t tokens) {
 bool mica_sequence_fork(const mica_sequence *from, mica_sequence *to, mica_error *err) {
     mica_cache *c = from->cache;
     *to = *from;
+    to->prompt = NULL;
     for (int g = 0; g < MICA_GROUPS; g++) to->pages[g] = NULL, to->capacity[g] = 0, to->count[g] = 0;
     for (int g = 0; g < MICA_GROUPS; g++) {
         if (!mica_grow(&to->pages[g], &to->capacity[g], from->count[g], sizeof *to->pages[g])) {
@@ -97,5 +105,6 @@ bool mica_sequence_truncate(mica_sequence *q, int64_t length) {
         while (q->count[g] > (size_t)mica_pages_for(length)) mica_page_drop(c, &c->pool[g], q->pages[g][--q->count[g]]);
     pthread_mutex_unlock(&c->lock);
     q->length = length;
+    q->exact = MICA_MIN(q->exact, length);
     return true;
 }

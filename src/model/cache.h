@@ -10,7 +10,13 @@
 #include "io/config.h"
 #include <pthread.h>
 
-enum { MICA_GROUPS = 2, MICA_PAGE = 32, MICA_ROWS_ALONE = 8 };
+enum {
+    MICA_GROUPS = 2,
+    MICA_PAGE = 32,
+    MICA_CHUNK = 512, // tokens of one step over a prompt: enough to saturate the matrix kernels, small enough to cancel within
+    MICA_ROWS_ALONE = 8,
+    MICA_MANY = 128,
+};
 
 /** A stretch of MICA_HUGE_PAGE bytes of a pool's address space. */
 typedef struct mica_page_block {
@@ -30,12 +36,22 @@ typedef struct mica_page_pool {
     size_t block_count, idle; // idle: backed blocks without a page in use
 } mica_page_pool;
 
+typedef struct mica_prefix mica_prefix; // a page of a kept prefix (prefix.h)
+typedef struct mica_prefix_pool {
+    mica_prefix **buckets, *newest, *oldest;
+    size_t bucket_count, count;
+    int64_t bytes, most; // of the pages; most: that are kept, 0 = nothing is
+} mica_prefix_pool;
+
 typedef struct mica_cache {
     mica_device *device;
+    const mica_config *config;
     int64_t kv_heads, head_dim;
     mica_dtype dtype;
     pthread_mutex_t lock;   // of everything below
     mica_page_pool pool[MICA_GROUPS];
+    mica_prefix_pool prefixes;
+    int64_t budget;         // bytes that pages in use may take; 0 = no limit
 } mica_cache;
 
 typedef struct mica_sequence {
@@ -45,6 +61,11 @@ typedef struct mica_sequence {
     int32_t *pages[MICA_GROUPS]; // page of positions [i*P, (i+1)*P), -1 once released
     size_t count[MICA_GROUPS], capacity[MICA_GROUPS];
     size_t released[MICA_GROUPS]; // leading pages already returned
+    // While a prompt is computed (prefix.h):
+    const int32_t *prompt;       // NULL: nothing is kept
+    size_t prompt_count;
+    int64_t exact;               // leading positions that are, bit for bit, those of any prompt that begins so
+    bool many;                   // what mica_sequence_advance is told of next was computed with rows_many
 } mica_sequence;
 
 /** dtype: that of the activations, or MICA_I8: 8-bit codes with one scale for each position and head (device/cpu/paged.h). */
@@ -77,5 +98,6 @@ typedef struct mica_packed {
     size_t n_rows;
     bool rows_alone;       // each token's result is, bit for bit, what it is if tokens are run one by one: for up to MICA_ROWS_ALONE of a sequence,
                            // and as far as mica_rope_same reaches
+    bool rows_many;        // each token's result is, bit for bit, what it is among MICA_MANY tokens or more, of a run that begins anywhere before it
 } mica_packed;
 #endif

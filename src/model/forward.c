@@ -92,7 +92,7 @@ static mica_array *head(mica_forward *f, mica_array *h) {
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *b, mica_error *err) {
     mica_forward f = {.net = net, .scope = s, .cache = cache};
     const mica_config *c = net->config;
-    s->rows_alone = b->rows_alone;
+    s->rows_alone = b->rows_alone, s->rows_many = b->rows_many;
     mica_array *pos = positions(s, b);
     f.meta = sequence_meta(s, b);
     for (int g = 0; g < MICA_GROUPS; g++) {

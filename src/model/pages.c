@@ -6,6 +6,8 @@
 #include "engine/state.h"
 #include "model/net.h"
 #include "model/pages.h"
+#include "model/prefix.h"
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -49,7 +51,7 @@ static bool init_pool(mica_cache *c, mica_page_pool *p, mica_error *err) {
 }
 
 bool mica_cache_init(mica_cache *c, mica_device *d, const mica_config *config, mica_dtype dtype, mica_error *err) {
-    *c = (mica_cache){.device = d, .kv_heads = config->num_kv_heads, .head_dim = config->head_dim, .dtype = dtype};
+    *c = (mica_cache){.device = d, .config = config, .kv_heads = config->num_kv_heads, .head_dim = config->head_dim, .dtype = dtype};
     pthread_mutex_init(&c->lock, NULL);
     c->pool[1].window = config->sliding_window;
     for (int64_t i = 0; i < config->num_layers; i++) c->pool[mica_layer_group(config, i)].layers++;
@@ -71,15 +73,21 @@ static void free_pool(mica_cache *c, mica_page_pool *p) {
 
 void mica_cache_free(mica_cache *c) {
     if (!c->device) return;
+    mica_prefix_clear(c);
     for (int g = 0; g < MICA_GROUPS; g++) free_pool(c, &c->pool[g]);
     pthread_mutex_destroy(&c->lock);
     *c = (mica_cache){0};
 }
 
-int64_t mica_cache_bytes(mica_cache *c) {
+static int64_t bytes_used(const mica_cache *c) {
     int64_t bytes = 0;
-    pthread_mutex_lock(&c->lock);
     for (int g = 0; g < MICA_GROUPS; g++) bytes += c->pool[g].used * (int64_t)c->pool[g].page_bytes;
+    return bytes;
+}
+
+int64_t mica_cache_bytes(mica_cache *c) {
+    pthread_mutex_lock(&c->lock);
+    int64_t bytes = bytes_used(c);
     pthread_mutex_unlock(&c->lock);
     return bytes;
 }
@@ -147,22 +155,38 @@ static bool enter_blocks(mica_cache *c, mica_page_pool *p, int32_t page) {
 }
 
 static bool no_room(const mica_cache *c, const mica_page_pool *p, mica_error *err) {
-    int64_t bytes = 0;
-    for (int g = 0; g < MICA_GROUPS; g++) bytes += c->pool[g].used * (int64_t)c->pool[g].page_bytes;
-    return mica_fail(err, MICA_ERR_NO_MEMORY, "out of memory: no %zu bytes for another page of the KV cache, which holds %lld bytes", p->page_bytes,
-                     (long long)bytes);
+    char budget[64] = "";
+    if (c->budget) snprintf(budget, sizeof budget, " of %lld that the memory budget leaves", (long long)c->budget);
+    return mica_fail(err, MICA_ERR_NO_MEMORY, "out of memory: no %zu bytes for another page of the KV cache, which holds %lld bytes%s",
+                     p->page_bytes, (long long)bytes_used(c), budget);
+}
+
+static bool within_budget(const mica_cache *c, const mica_page_pool *p) {
+    return !c->budget || bytes_used(c) + (int64_t)p->page_bytes <= c->budget;
+}
+
+static bool give_memory(mica_cache *c, mica_page_pool *p, int32_t page) {
+    if (!mica_device_take(c->device, p->page_bytes)) return false;
+    if (enter_blocks(c, p, page)) return true;
+    mica_device_give(c->device, p->page_bytes);
+    return false;
+}
+
+// Kept prefixes make room for what is being computed.
+static bool make_room(mica_cache *c, mica_page_pool *p, mica_error *err) {
+    while (!within_budget(c, p))
+        if (!mica_prefix_evict(c)) return no_room(c, p, err);
+    return true;
 }
 
 bool mica_page_take(mica_cache *c, mica_page_pool *p, int32_t *page, mica_error *err) {
+    if (!make_room(c, p, err)) return false;
     int32_t i = p->first_free;
     while (i < p->pages && p->refs[i]) i++;
     p->first_free = i;
     if (!know_pages(p, (int64_t)i + 1, err)) return false;
-    if (!mica_device_take(c->device, p->page_bytes)) return no_room(c, p, err);
-    if (!enter_blocks(c, p, i)) {
-        mica_device_give(c->device, p->page_bytes);
-        return no_room(c, p, err);
-    }
+    while (!give_memory(c, p, i))
+        if (!mica_prefix_evict(c)) return no_room(c, p, err);
     p->refs[i] = 1;
     p->first_free = i + 1;
     p->used++;

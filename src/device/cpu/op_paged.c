@@ -4,6 +4,7 @@
 //   paged_attention  q [N, H, Dh] -> [N, H, Dh]; a token sees positions max(0, pos - window + 1) … pos of its sequence
 //                    (window 0 = all); absent pages count as hidden; rows of no sequence, and queries that see nothing,
 //                    give zeros
+// Sequences with few new tokens go the way of decoding, unless the call asks for rows as if they were many.
 //   cache_attention  Q/K norm and rotation (each if given), kv_append and paged_attention in one: the same bits
 // A row depends on its own sequence alone.
 #include "device/cpu/paged.h"
@@ -105,7 +106,7 @@ static void add_part(mica_paged *k, mica_paged_part s, size_t *tasks, size_t *to
 // How a sequence is cut depends on its own lengths alone; few tokens, on the position of each: where the size of chunks
 // changes between two of them, they become two parts.
 static void add_sequence(mica_paged *k, mica_paged_part s, size_t *tasks, size_t *token) {
-    s.few = s.n <= MICA_PAGED_FEW;
+    s.few = s.n <= MICA_PAGED_FEW && !k->c->rows_many;
     if (s.few) {
         size_t t = 1, chunk = chunk_of(k, mica_paged_position(&s, 0));
         while (t < s.n && chunk_of(k, mica_paged_position(&s, t)) == chunk) t++;

@@ -112,6 +112,7 @@ static void plan_tasks(plan *p) {
 
 static bool is_direct(const plan *p) {
     const mica_tensor *w = &p->call->in[1];
+    if (p->call->rows_many && p->m > 1) return false;
     size_t m = p->call->rows_alone ? MICA_MIN(p->m, (size_t)1) : p->m; // rows that are to be as if alone go the way of one
     if (p->rhs->kind == MICA_CPU_TILES)
         return m <= MICA_MIN(p->panels->direct_tiles[p->rhs->tiles.bits], p->rhs->tiles.groups > 1 ? (size_t)SPLIT_ROWS : SIZE_MAX);
