@@ -12,7 +12,7 @@
 static mica_sampler make(mica_generate_options o, size_t vocab) {
     mica_sampler s;
     mica_error err = {0};
-    if (!mica_sampler_init(&s, &o, vocab, &err)) fail_msg("%s", err.msg);
+    if (!mica_sampler_init(&s, &o, vocab, NULL, &err)) fail_msg("%s", err.msg);
     return s;
 }
 
@@ -23,7 +23,7 @@ static void repeat_penalty_vector(void **state) {
     mica_sampler_observe_prompt(&s, (int32_t[]){0, 1, 0, 99, -1}, 5);
     assert_int_equal(mica_sampler_next(&s, logits, NULL, 0), 0);
     const float want[4] = {2.5f, -6, 1, 0};
-    assert_memory_equal(s.logits, want, sizeof want);
+    assert_memory_equal(s.scratch.logits, want, sizeof want);
     mica_sampler_free(&s);
 }
 
@@ -101,7 +101,7 @@ static void bad_options(void **state) {
     for (size_t i = 0; i < MICA_COUNT(bad); i++) {
         mica_sampler s;
         mica_error err = {0};
-        assert_false(mica_sampler_init(&s, &bad[i].o, 10, &err));
+        assert_false(mica_sampler_init(&s, &bad[i].o, 10, NULL, &err));
         if (!strstr(err.msg, bad[i].word)) fail_msg("\"%s\" does not name %s", err.msg, bad[i].word);
     }
 }

@@ -15,7 +15,7 @@ struct mica_answer {
 };
 
 static bool set_up(mica_answer *s, mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *o, mica_error *err) {
-    if (!mica_row_init(&s->row, m, ids, count, o, err)) return false;
+    if (!mica_row_init(&s->row, m, ids, count, o, NULL, err)) return false;
     int64_t most = mica_row_positions(&s->row);
     if (!mica_runner_init(&s->runner, m, most, err)) return false;
     size_t room = (size_t)MICA_MIN(most, (int64_t)m->context + 1);

@@ -27,10 +27,11 @@ static bool collect_ends(mica_row *s, const mica_generate_options *o, mica_error
     return true;
 }
 
-static bool set_up(mica_row *s, const int32_t *ids, size_t count, const mica_generate_options *o, mica_error *err) {
+static bool set_up(mica_row *s, const int32_t *ids, size_t count, const mica_generate_options *o,
+                   const mica_sampler_scratch *shared, mica_error *err) {
     mica_lm *m = s->lm;
     size_t vocab = (size_t)m->info.vocab_size;
-    if (!mica_check_ids(m, ids, count, err) || !mica_sampler_init(&s->sampler, o, vocab, err) ||
+    if (!mica_check_ids(m, ids, count, err) || !mica_sampler_init(&s->sampler, o, vocab, shared, err) ||
         !mica_stop_init(&s->stop, o->stop, o->stop_count, err) || !copy_ids(ids, count, &s->prompt, err) || !collect_ends(s, o, err))
         return false;
     s->prompt_count = count;
@@ -43,13 +44,14 @@ static bool set_up(mica_row *s, const int32_t *ids, size_t count, const mica_gen
     return true;
 }
 
-bool mica_row_init(mica_row *s, mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err) {
+bool mica_row_init(mica_row *s, mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *options,
+                   const mica_sampler_scratch *shared, mica_error *err) {
     mica_generate_options o = options ? *options : (mica_generate_options){0};
     memset(s, 0, sizeof *s);
     s->lm = m;
     s->options = o;
     if (!s->options.max_tokens) s->options.max_tokens = 256;
-    if (set_up(s, ids, count, &o, err)) return true;
+    if (set_up(s, ids, count, &o, shared, err)) return true;
     mica_row_free(s);
     return false;
 }
@@ -75,9 +77,7 @@ bool mica_row_end(mica_row *s, mica_finish why) {
 
 // A NaN among the logits means broken weights or overflow: an answer from there would be noise.
 static bool check_logits(mica_row *s, const float *logits) {
-    float sum = 0;
-    for (size_t i = 0; i < s->sampler.vocab; i++) sum += logits[i] * 0.0f;
-    if (!isnan(sum)) return true;
+    if (mica_logits_finite(logits, s->sampler.vocab)) return true;
     mica_fail(&s->error, MICA_ERR_FORMAT, "the model's logits are not finite: its weights hold NaN or infinite values");
     return mica_row_end(s, MICA_FINISH_ERROR);
 }
@@ -87,7 +87,7 @@ static void report_logprobs(mica_row *s, const float *logits, mica_token *t) {
     double total = mica_logsumexp_f32(logits, s->sampler.vocab);
     t->logprob = (float)((double)logits[t->id] - total);
     if (s->options.logprobs < 0) return;
-    mica_top_logprobs(logits, s->sampler.vocab, total, (size_t)s->options.logprobs, s->sampler.candidates, s->top);
+    mica_top_logprobs(logits, s->sampler.vocab, total, (size_t)s->options.logprobs, s->sampler.scratch.candidates, s->top);
     t->top = s->top;
     t->top_count = s->options.logprobs;
 }

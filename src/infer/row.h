@@ -26,8 +26,9 @@ typedef struct mica_row {
     mica_metrics metrics;          // its times are for whoever runs the row
 } mica_row;
 
-/** Checks and copies everything. */
-bool mica_row_init(mica_row *r, mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err);
+/** Checks and copies everything. shared: as for mica_sampler_init. */
+bool mica_row_init(mica_row *r, mica_lm *m, const int32_t *ids, size_t count, const mica_generate_options *options,
+                   const mica_sampler_scratch *shared, mica_error *err);
 void mica_row_free(mica_row *r);
 /** Positions that the row may take at most. */
 int64_t mica_row_positions(const mica_row *r);

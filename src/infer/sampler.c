@@ -44,62 +44,107 @@ static bool check(const mica_generate_options *o, mica_error *err) {
     return true;
 }
 
-bool mica_sampler_init(mica_sampler *s, const mica_generate_options *o, size_t vocab, mica_error *err) {
+bool mica_sampler_scratch_init(mica_sampler_scratch *s, size_t vocab, mica_error *err) {
+    s->logits = mica_alloc(vocab * sizeof *s->logits);
+    s->candidates = mica_alloc(vocab * sizeof *s->candidates);
+    if (s->logits && s->candidates) return true;
+    mica_sampler_scratch_free(s);
+    return mica_fail_memory(err, vocab * (sizeof *s->logits + sizeof *s->candidates), "the sampler");
+}
+
+void mica_sampler_scratch_free(mica_sampler_scratch *s) {
+    mica_free(s->logits);
+    mica_free(s->candidates);
+    *s = (mica_sampler_scratch){0};
+}
+
+static bool repeats(const mica_generate_options *o) { return o->repeat_penalty != 0 && o->repeat_penalty != 1; }
+static bool penalised(const mica_generate_options *o) { return repeats(o) || o->presence_penalty != 0 || o->frequency_penalty != 0; }
+
+static bool allocate(mica_sampler *s, const mica_sampler_scratch *shared, mica_error *err) {
+    if (!shared && !mica_sampler_scratch_init(&s->own, s->vocab, err)) return false;
+    s->scratch = shared ? *shared : s->own;
+    s->bias = mica_alloc(s->bias_count * sizeof *s->bias);
+    if (penalised(&s->options)) {
+        s->counts = mica_calloc(s->vocab, sizeof *s->counts);
+        s->seen = mica_calloc(s->vocab, 1);
+    }
+    bool ok = s->bias && (!penalised(&s->options) || (s->counts && s->seen));
+    return ok || mica_fail_memory(err, s->vocab * (sizeof *s->counts + 1), "the sampler");
+}
+
+bool mica_sampler_init(mica_sampler *s, const mica_generate_options *o, size_t vocab, const mica_sampler_scratch *shared, mica_error *err) {
     *s = (mica_sampler){.options = *o, .vocab = vocab, .bias_count = o->logit_bias_count};
     if (!check(o, err) || !parse_order(s, o->order ? o->order : "top_p,min_p,top_k,temperature", err)) return false;
     for (size_t i = 0; i < o->logit_bias_count; i++)
         if (o->logit_bias[i].id < 0 || (size_t)o->logit_bias[i].id >= vocab || isnan(o->logit_bias[i].bias))
             return mica_fail(err, MICA_ERR_ARGUMENT, "logit_bias: token %d is outside the vocabulary of %zu, or its bias is no number",
                              (int)o->logit_bias[i].id, vocab);
-    s->bias = mica_alloc(s->bias_count * sizeof *s->bias);
-    s->logits = mica_alloc(vocab * sizeof *s->logits);
-    s->candidates = mica_alloc(vocab * sizeof *s->candidates);
-    s->counts = mica_calloc(vocab, sizeof *s->counts);
-    s->seen = mica_calloc(vocab, 1);
-    if (!s->bias || !s->logits || !s->candidates || !s->counts || !s->seen) {
-        mica_sampler_free(s);
-        return mica_fail_memory(err, vocab * 17, "the sampler");
-    }
+    if (!allocate(s, shared, err)) return mica_sampler_free(s), false;
     if (s->bias_count) memcpy(s->bias, o->logit_bias, s->bias_count * sizeof *s->bias);
     return true;
 }
 
 void mica_sampler_free(mica_sampler *s) {
     mica_free(s->bias);
-    mica_free(s->logits);
-    mica_free(s->candidates);
+    mica_sampler_scratch_free(&s->own);
     mica_free(s->counts);
     mica_free(s->seen);
     *s = (mica_sampler){0};
 }
 
 void mica_sampler_observe_prompt(mica_sampler *s, const int32_t *ids, size_t count) {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; s->seen && i < count; i++)
         if (ids[i] >= 0 && (size_t)ids[i] < s->vocab) s->seen[ids[i]] = 1;
 }
 
 // ---- adjusting logits ---------------------------------------------------------------------------------------
-static void adjust(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden) {
+// The logits to choose from: those given, where nothing is asked that changes them.
+static const float *adjust(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden) {
     const mica_generate_options *o = &s->options;
-    memcpy(s->logits, logits, s->vocab * sizeof *logits);
-    for (size_t i = 0; i < s->bias_count; i++) s->logits[s->bias[i].id] += s->bias[i].bias;
-    bool repeat = o->repeat_penalty != 0 && o->repeat_penalty != 1;
-    if (repeat || o->presence_penalty != 0 || o->frequency_penalty != 0) {
-        for (size_t i = 0; i < s->vocab; i++) {
-            float *l = &s->logits[i];
-            if (repeat && s->seen[i]) *l = *l > 0 ? *l / o->repeat_penalty : *l * o->repeat_penalty;
-            if (s->counts[i]) *l -= o->presence_penalty + o->frequency_penalty * (float)s->counts[i];
-        }
+    float *own = s->scratch.logits;
+    if (!s->bias_count && !s->seen && !n_forbidden) return logits;
+    memcpy(own, logits, s->vocab * sizeof *logits);
+    for (size_t i = 0; i < s->bias_count; i++) own[s->bias[i].id] += s->bias[i].bias;
+    for (size_t i = 0; s->seen && i < s->vocab; i++) {
+        float *l = &own[i];
+        if (repeats(o) && s->seen[i]) *l = *l > 0 ? *l / o->repeat_penalty : *l * o->repeat_penalty;
+        if (s->counts[i]) *l -= o->presence_penalty + o->frequency_penalty * (float)s->counts[i];
     }
     for (size_t i = 0; i < n_forbidden; i++)
-        if (forbidden[i] >= 0 && (size_t)forbidden[i] < s->vocab) s->logits[forbidden[i]] = -INFINITY;
+        if (forbidden[i] >= 0 && (size_t)forbidden[i] < s->vocab) own[forbidden[i]] = -INFINITY;
+    return own;
 }
 
+enum { LANES = 16 }; // independent running values, so that a pass over the logits is not one long chain
+
+bool mica_logits_finite(const float *l, size_t n) {
+    float lane[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) lane[k] += l[i + k] * 0.0f;
+    for (; i < n; i++) sum += l[i] * 0.0f;
+    for (size_t k = 0; k < LANES; k++) sum += lane[k];
+    return !isnan(sum);
+}
+
+static float largest(const float *l, size_t n) {
+    float lane[LANES], most = -INFINITY;
+    size_t i = 0;
+    for (size_t k = 0; k < LANES; k++) lane[k] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) lane[k] = l[i + k] > lane[k] ? l[i + k] : lane[k];
+    for (; i < n; i++) most = l[i] > most ? l[i] : most;
+    for (size_t k = 0; k < LANES; k++) most = lane[k] > most ? lane[k] : most;
+    return most;
+}
+
+// The first of the largest; a NaN is none.
 static int32_t argmax(const float *l, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (l[i] > l[best] || (isnan(l[best]) && !isnan(l[i]))) best = i;
-    return (int32_t)best;
+    float most = largest(l, n);
+    for (size_t i = 0; i < n; i++)
+        if (l[i] == most) return (int32_t)i;
+    return 0;
 }
 
 // ---- selection ------------------------------------------------------------------------------------------------
@@ -132,8 +177,7 @@ static mica_candidate pop(mica_candidate *c, size_t n) {
 }
 
 double mica_logsumexp_f32(const float *logits, size_t n) {
-    float most = -INFINITY;
-    for (size_t i = 0; i < n; i++) most = fmaxf(most, logits[i]);
+    float most = largest(logits, n);
     if (!isfinite(most)) return (double)most;
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += (double)expf(logits[i] - most);
@@ -200,7 +244,7 @@ static size_t filter_min_p(mica_candidate *c, size_t n, float min_p) {
 
 static int32_t draw(mica_sampler *s, size_t n) {
     mica_philox r = mica_philox_at(s->options.seed, s->step++);
-    const mica_candidate *c = s->candidates;
+    const mica_candidate *c = s->scratch.candidates;
     double total = candidates_logsumexp(c, n), u = mica_uniform_f64(r.v[0], r.v[1]), sum = 0;
     for (size_t i = 0; i < n; i++) {
         sum += exp((double)c[i].logit - total);
@@ -209,13 +253,13 @@ static int32_t draw(mica_sampler *s, size_t n) {
     return c[0].id; // rounding left a sliver at the end
 }
 
-static int32_t sample(mica_sampler *s) {
+static int32_t sample(mica_sampler *s, const float *logits) {
     const mica_generate_options *o = &s->options;
-    mica_candidate *c = s->candidates;
+    mica_candidate *c = s->scratch.candidates;
     size_t n = 0;
     for (size_t i = 0; i < s->vocab; i++)
-        if (s->logits[i] > -INFINITY) c[n++] = (mica_candidate){(int32_t)i, s->logits[i]};
-    if (!n) return argmax(s->logits, s->vocab);
+        if (logits[i] > -INFINITY) c[n++] = (mica_candidate){(int32_t)i, logits[i]};
+    if (!n) return argmax(logits, s->vocab);
     for (int i = 0; i < s->stage_count; i++) {
         switch (s->stages[i]) {
         case TOP_P: if (o->top_p > 0 && o->top_p < 1) n = filter_top_p(c, n, (double)o->top_p); break;
@@ -229,10 +273,9 @@ static int32_t sample(mica_sampler *s) {
     return draw(s, n);
 }
 
-int32_t mica_sampler_next(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden) {
-    adjust(s, logits, forbidden, n_forbidden);
-    int32_t id = s->options.temperature > 0 ? sample(s) : argmax(s->logits, s->vocab);
-    s->seen[id] = 1;
-    s->counts[id]++;
+int32_t mica_sampler_next(mica_sampler *s, const float *given, const int32_t *forbidden, size_t n_forbidden) {
+    const float *logits = adjust(s, given, forbidden, n_forbidden);
+    int32_t id = s->options.temperature > 0 ? sample(s, logits) : argmax(logits, s->vocab);
+    if (s->seen) s->seen[id] = 1, s->counts[id]++;
     return id;
 }
