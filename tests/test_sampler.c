@@ -47,6 +47,7 @@ static void expect(mica_generate_options o, const float *logits, size_t n, const
     double seen[8] = {0};
     for (int i = 0; i < DRAWS; i++) {
         seen[mica_sampler_next(&s, logits, NULL, 0)] += 1.0 / DRAWS;
+        if (!s.seen) continue; // no penalty: nothing is counted
         memset(s.seen, 0, n);
         memset(s.counts, 0, n * sizeof *s.counts);
     }

@@ -59,6 +59,7 @@ void mica_model_close(mica_model *m) {
     bool open = !m->closed;
     m->closed = true;
     for (mica_stream *s = m->streams; s; s = s->next) m->backend->cancel(s->impl);
+    mica_batches_cancel(m->batches);
     pthread_mutex_unlock(&m->lock);
     if (open) mica_model_release(m);
 }

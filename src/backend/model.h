@@ -15,6 +15,8 @@ bool mica_model_retain(mica_model *m, mica_error *err);
 void mica_model_release(mica_model *m);
 /** A stream for what a backend's start gave, for a model that was retained for it; NULL when out of memory (then both are still the caller's). */
 mica_stream *mica_stream_wrap(mica_model *m, void *impl);
+/** Cancels all rows of a list of batches; the model's lock is held. */
+void mica_batches_cancel(mica_batch *first);
 /** Appends the token ids of a prompt. */
 bool mica_prompt_ids(const mica_lm *lm, const mica_prompt *prompt, mica_ids *ids, mica_error *err);
 #endif

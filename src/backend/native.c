@@ -4,6 +4,7 @@
 #include "backend/model.h"
 #include "backend/tokenizer_load.h"
 #include "base/file.h"
+#include "infer/batch.h"
 #include "infer/internal.h"
 #include "io/gguf.h"
 #include <stdio.h>
@@ -142,9 +143,26 @@ static mica_metrics metrics(const void *stream) { return mica_answer_metrics(str
 static const int32_t *prompt_ids(const void *stream, size_t *count) { return mica_answer_prompt(stream, count); }
 static void end(void *stream) { mica_answer_free(stream); }
 
+static void *batch_new(void *model, const mica_batch_options *options, mica_error *err) { return mica_rows_new(model, options, err); }
+
+static int64_t batch_add(void *batch, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
+    mica_ids ids = {0};
+    int64_t row = -1;
+    if (mica_prompt_ids(mica_rows_model(batch), prompt, &ids, err)) row = mica_rows_add(batch, ids.data, ids.len, options, err);
+    mica_ids_free(&ids);
+    return row;
+}
+
+static bool batch_next(void *batch, mica_batch_event *event) { return mica_rows_next(batch, event); }
+static void batch_cancel(void *batch, int64_t row) { mica_rows_cancel(batch, row); }
+static bool batch_error(const void *batch, int64_t row, mica_error *err) { return mica_rows_error(batch, row, err); }
+static mica_metrics batch_metrics(const void *batch, int64_t row) { return mica_rows_metrics(batch, row); }
+static void batch_free(void *batch) { mica_rows_free(batch); }
+
 const mica_backend mica_backend_cpu = {
     .name = "cpu", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,
-    .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids,
+    .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids, .batch_new = batch_new, .batch_add = batch_add,
+    .batch_next = batch_next, .batch_cancel = batch_cancel, .batch_error = batch_error, .batch_metrics = batch_metrics, .batch_free = batch_free,
 };
 
 mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err) {

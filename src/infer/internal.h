@@ -28,7 +28,8 @@ struct mica_model {
     mica_info info;
     pthread_mutex_t lock; // of what follows
     struct mica_stream *streams; // open ones
-    int users;         // of impl: the handle until it is closed, and streams
+    struct mica_batch *batches;
+    int users;         // of impl: the handle until it is closed, streams and batches
     bool closed, freed;
 };
 

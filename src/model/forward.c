@@ -47,10 +47,42 @@ static mica_array *positions(mica_scope *s, const mica_packed *b) {
     return mica_from_data(s, p, MICA_SHAPE(1, (int64_t)b->n), MICA_I32);
 }
 
+// Length that a sequence's frequencies are chosen for.
+static int64_t rope_length(const mica_packed *b, size_t i) {
+    return MICA_MAX(b->sequences[i]->rope_length, b->sequences[i]->length + b->counts[i]);
+}
+
+static bool same_frequencies(const mica_config *c, const mica_packed *b, const mica_rope_config *rope) {
+    int64_t least = INT64_MAX, most = 0;
+    for (size_t i = 0; i < b->n_sequences; i++) {
+        least = MICA_MIN(least, rope_length(b, i));
+        most = MICA_MAX(most, rope_length(b, i));
+    }
+    return least >= most || mica_rope_same(c, rope, least) >= most;
+}
+
+// Sequences that have frequencies of their own, which few models ask for: their cos | sin as data, by the op's own arithmetic.
+static mica_array *rope_table_each(mica_forward *f, const mica_packed *b, const mica_rope_config *rope) {
+    int64_t half = f->net->config->head_dim / 2;
+    float *inv_freq = mica_scope_alloc(f->scope, (size_t)half * sizeof *inv_freq);
+    float *table = mica_scope_alloc(f->scope, b->n * 2 * (size_t)half * sizeof *table), *row = table;
+    if (!inv_freq || !table) return NULL;
+    for (size_t i = 0; i < b->n_sequences; i++) {
+        float scale = mica_rope_frequencies(f->net->config, rope, rope_length(b, i), inv_freq);
+        for (int32_t t = 0; t < b->counts[i]; t++, row += 2 * half)
+            for (int64_t k = 0; k < half; k++) {
+                float angle = (float)(b->sequences[i]->length + t) * inv_freq[k];
+                row[k] = cosf(angle) * scale;
+                row[half + k] = sinf(angle) * scale;
+            }
+    }
+    return mica_from_data(f->scope, table, MICA_SHAPE(1, (int64_t)b->n, 2 * half), MICA_F32);
+}
+
 static mica_array *rope_table(mica_forward *f, const mica_packed *b, const mica_rope_config *rope, mica_array *pos) {
     int64_t half = f->net->config->head_dim / 2, length = 0;
-    for (size_t i = 0; i < b->n_sequences; i++)
-        length = MICA_MAX(length, MICA_MAX(b->sequences[i]->rope_length, b->sequences[i]->length + b->counts[i]));
+    if (!same_frequencies(f->net->config, b, rope)) return rope_table_each(f, b, rope);
+    for (size_t i = 0; i < b->n_sequences; i++) length = MICA_MAX(length, rope_length(b, i));
     float *inv_freq = mica_scope_alloc(f->scope, (size_t)half * sizeof *inv_freq);
     if (!inv_freq) return NULL;
     float scale = mica_rope_frequencies(f->net->config, rope, length, inv_freq);
