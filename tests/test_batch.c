@@ -269,6 +269,39 @@ static void steps_allocate_nothing(void **state) {
     }
 }
 
+// Ends of all rows, and a hash of each row's tokens.
+static void run_to_the_end(mica_model *m, bool invariant, size_t limit, mica_finish *finish, uint64_t *hash) {
+    mica_error err = {0};
+    mica_batch *b = mica_batch_new(m, &(mica_batch_options){.rows = 16, .invariant = invariant}, &err);
+    for (int i = 0; i < 20; i++) add(b, (size_t)(400 + i), 300), hash[i] = 0;
+    mica_device_set_memory_limit(m->lm->device, limit ? mica_device_memory(m->lm->device).active + limit : 0);
+    for (mica_batch_event e; mica_batch_next(b, &e);) {
+        if (e.token.id >= 0) hash[e.row] = mica_hash_mix(hash[e.row], (uint64_t)e.token.id);
+        if (e.finish) finish[e.row] = e.finish;
+        if (e.finish == MICA_FINISH_ERROR && mica_batch_error(b, e.row, &err)) assert_non_null(strstr(err.msg, "out of memory"));
+    }
+    mica_device_set_memory_limit(m->lm->device, 0);
+    mica_batch_free(b);
+}
+
+// With memory for a few rows only, the younger ones give theirs back and go on when others have ended. Where not even one fits, it fails.
+static void rows_wait_for_memory(void **state) {
+    (void)state;
+    static const char *const models[] = {GOLDEN "llama-f32", GOLDEN "qwen3-bf16"};
+    for (int k = 0; k < 2; k++) {
+        mica_model *m = load(models[k], 1);
+        mica_finish finish[20];
+        uint64_t free[20], tight[20];
+        run_to_the_end(m, k == 1, 0, finish, free);
+        run_to_the_end(m, k == 1, k ? 2500000 : 3 << 20, finish, tight);
+        for (int i = 0; i < 20; i++) assert_int_equal(finish[i], MICA_FINISH_LENGTH);
+        assert_memory_equal(tight, free, sizeof free);
+        run_to_the_end(m, k == 1, 30000, finish, tight);
+        for (int i = 0; i < 20; i++) assert_int_equal(finish[i], MICA_FINISH_ERROR);
+        mica_model_free(m);
+    }
+}
+
 // ---- all together -----------------------------------------------------------------------------------------------
 typedef struct seen {
     size_t order[8], count, stop_after;
@@ -412,7 +445,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ragged_rows_equal_single_runs), cmocka_unit_test(rows_keep_their_frequencies),
         cmocka_unit_test(invariant_rows_are_bit_equal), cmocka_unit_test(threads_do_not_matter), cmocka_unit_test(bad_rows_are_refused),
-        cmocka_unit_test(cancelling_one_and_all), cmocka_unit_test(closing_the_model_ends_batches), cmocka_unit_test(steps_allocate_nothing),
+        cmocka_unit_test(cancelling_one_and_all), cmocka_unit_test(closing_the_model_ends_batches), cmocka_unit_test(steps_allocate_nothing), cmocka_unit_test(rows_wait_for_memory),
         cmocka_unit_test(generating_all_together), cmocka_unit_test(one_after_another), cmocka_unit_test(cancelling_from_another_thread),
         cmocka_unit_test(every_allocation_may_fail),
     };

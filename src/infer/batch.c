@@ -15,13 +15,15 @@ enum {
     AHEAD = 512,          // positions of an answer that memory is set aside for before it starts
 };
 
-/** A row that has not ended. */
+/** A row that has not ended. Its tokens are the prompt and the answer so far: row.prompt[count]; sequence.length of them are computed. */
 typedef struct live {
     mica_row row;
     mica_sequence sequence; // once it is active
-    size_t prefilled;
+    size_t count, capacity;
+    size_t prefilled;       // tokens of the prompt that have been computed at least once
     int64_t number;
-    int64_t set_aside; // positions that memory was set aside for
+    int64_t set_aside;      // positions that memory was set aside for
+    bool parked;            // gave its memory back to older rows; goes on when a row has ended
     double added;
 } live;
 
@@ -42,7 +44,6 @@ typedef struct turn {
 
 struct mica_rows {
     mica_lm *lm;
-    mica_cache cache;
     mica_scope *scope;
     mica_sampler_scratch scratch;
     bool invariant, prefill_next;
@@ -54,6 +55,7 @@ struct mica_rows {
     live **active;         // [most], oldest first
     size_t active_count;
     live *ended;           // its texts are with the caller until the next call
+    mica_error stuck;      // why a row got no memory
     turn *turns;           // [2 * most] of the last step
     size_t turn_count, next_turn;
     // The step: sequences and their tokens.
@@ -77,8 +79,7 @@ static bool allocate(mica_rows *b, mica_error *err) {
     if (!b->active || !b->turns || !b->taking || !b->sequences || !b->counts || !b->wanted || !b->ids)
         return mica_fail_memory(err, n * 64, "a batch");
     b->scope = mica_scope_new(b->lm->device, err);
-    return b->scope && mica_sampler_scratch_init(&b->scratch, (size_t)b->lm->info.vocab_size, err) &&
-           mica_cache_init(&b->cache, b->lm->device, b->lm->net->config, b->lm->kv_dtype, err);
+    return b->scope && mica_sampler_scratch_init(&b->scratch, (size_t)b->lm->info.vocab_size, err);
 }
 
 mica_rows *mica_rows_new(mica_lm *lm, const mica_batch_options *options, mica_error *err) {
@@ -119,7 +120,6 @@ void mica_rows_free(mica_rows *b) {
     mica_free(b->ids);
     mica_sampler_scratch_free(&b->scratch);
     mica_scope_free(b->scope);
-    if (b->cache.scope) mica_cache_free(&b->cache);
     pthread_mutex_destroy(&b->lock);
     mica_free(b);
 }
@@ -136,6 +136,7 @@ int64_t mica_rows_add(mica_rows *b, const int32_t *ids, size_t count, const mica
     live *l = mica_calloc(1, sizeof *l);
     if (!l) return mica_fail_memory(err, sizeof *l, "a row"), -1;
     l->added = mica_now();
+    l->count = l->capacity = count;
     if (mica_row_init(&l->row, b->lm, ids, count, options, &b->scratch, err)) {
         if (add_record(b, l)) return l->number;
         mica_fail_memory(err, sizeof *b->records, "a row");
@@ -162,6 +163,7 @@ static void leave(mica_rows *b, live *l) {
             break;
         }
     if (l->sequence.cache) mica_sequence_free(&l->sequence);
+    for (size_t i = 0; i < b->active_count; i++) b->active[i]->parked = false;
 }
 
 // Its pages are free for others at once; what the event points to stays until the next call.
@@ -186,6 +188,7 @@ static void deliver(mica_rows *b, const turn *t, mica_batch_event *e) {
     if (atomic_load(&l->row.cancelled)) mica_row_end(&l->row, MICA_FINISH_CANCELLED);
     bool first = !l->row.metrics.generated_tokens;
     mica_row_next(&l->row, t->logits, &e->token);
+    if (!l->row.finish) l->row.prompt[l->count++] = l->row.last;
     double seconds = mica_now() - from;
     if (first && e->token.id >= 0) l->row.metrics.time_to_first_token_seconds = from + seconds - l->added;
     *(first ? &l->row.metrics.prefill_seconds : &l->row.metrics.decode_seconds) += seconds;
@@ -214,23 +217,24 @@ static bool set_aside(mica_rows *b, live *l, mica_error *err) {
     for (size_t i = 0; i < b->active_count; i++) // a page more each: lengths are rounded up
         promised += MICA_MAX(b->active[i]->set_aside - b->active[i]->sequence.length, (int64_t)0) + MICA_PAGE;
     l->set_aside = MICA_MIN(most, (int64_t)l->row.prompt_count + AHEAD);
-    return mica_cache_reserve(&b->cache, promised + l->set_aside, err);
+    if (!mica_grow(&l->row.prompt, &l->capacity, (size_t)l->set_aside + 1, sizeof *l->row.prompt))
+        return mica_fail_memory(err, (size_t)l->set_aside * sizeof *l->row.prompt, "token ids");
+    return mica_cache_reserve(&b->lm->cache, promised + l->set_aside, err);
 }
 
 static void admit(mica_rows *b) {
+    if (b->active_count && b->active[b->active_count - 1]->parked) return;
     while (b->active_count < b->most && b->first_waiting < b->count) {
         live *l = b->records[b->first_waiting].live;
         if (l) {
-            mica_error err = {0};
-            if (!set_aside(b, l, &err)) {
+            if (!set_aside(b, l, &l->row.error)) {
                 if (b->active_count) return; // when another row has ended there may be room
-                l->row.error = err;
                 mica_row_end(&l->row, MICA_FINISH_ERROR);
                 add_turn(b, l, NULL);
                 b->first_waiting++;
                 return;
             }
-            mica_sequence_init(&l->sequence, &b->cache);
+            mica_sequence_init(&l->sequence, &b->lm->cache);
             l->sequence.rope_length = (int64_t)l->row.prompt_count;
             b->active[b->active_count++] = l;
         }
@@ -239,59 +243,66 @@ static void admit(mica_rows *b) {
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------
-static bool answering(const live *l) { return l->prefilled == l->row.prompt_count; }
+static size_t rest(const live *l) { return l->count - (size_t)l->sequence.length; }
 
-// `n` more tokens of a row into the step, its logits too if they are wanted. A row that gets no memory ends.
-static bool take(mica_rows *b, live *l, const int32_t *ids, size_t n) {
+// Whether its next token is one of an answer: such a token is a step of its own. What must be computed again because its memory was given back
+// is taken as if it were prompt, unless bits are to be the same.
+static bool answering(const mica_rows *b, const live *l) {
+    return (size_t)l->sequence.length >= l->row.prompt_count && (b->invariant || rest(l) == 1);
+}
+
+// `n` more tokens of a row into the step, its logits too if they are wanted. A row that gets no memory sits the step out: others may end.
+static void take(mica_rows *b, live *l, size_t n) {
     mica_packed *p = &b->packed;
-    if (!mica_sequence_reserve(&l->sequence, (int64_t)n, &l->row.error)) {
-        mica_row_end(&l->row, MICA_FINISH_ERROR);
-        add_turn(b, l, NULL);
-        return false;
+    if (!mica_grow(&l->row.prompt, &l->capacity, l->count + 1, sizeof *l->row.prompt)) { // for the token that is to come
+        mica_fail_memory(&b->stuck, l->count * sizeof *l->row.prompt, "token ids");
+        return;
     }
+    if (!mica_sequence_reserve(&l->sequence, (int64_t)n, &b->stuck)) return;
     b->taking[p->n_sequences] = l;
     b->sequences[p->n_sequences] = &l->sequence;
     b->counts[p->n_sequences++] = (int32_t)n;
-    memcpy(b->ids + p->n, ids, n * sizeof *ids);
+    memcpy(b->ids + p->n, l->row.prompt + l->sequence.length, n * sizeof *b->ids);
     p->n += n;
-    if (answering(l) || l->prefilled + n == l->row.prompt_count) b->wanted[p->n_rows++] = (int32_t)p->n - 1;
-    return true;
+    if (n == rest(l)) b->wanted[p->n_rows++] = (int32_t)p->n - 1;
 }
 
 static void take_answers(mica_rows *b) {
     for (size_t i = 0; i < b->active_count; i++) {
         live *l = b->active[i];
-        if (!answering(l)) continue;
-        if (l->sequence.length < b->lm->context) take(b, l, &l->row.last, 1);
+        if (l->parked || !answering(b, l)) continue;
+        if (l->sequence.length < b->lm->context) take(b, l, 1);
         else mica_row_end(&l->row, MICA_FINISH_LENGTH), add_turn(b, l, NULL);
     }
+}
+
+static size_t prompt_left(const mica_rows *b, const live *l) {
+    if (l->parked || answering(b, l)) return 0;
+    return b->invariant ? l->row.prompt_count - (size_t)l->sequence.length : rest(l);
 }
 
 // Every prompt gets at least a share, in their order, while the budget lasts; what is left goes to the oldest.
 static void take_prompts(mica_rows *b) {
     size_t budget = MICA_MAX((size_t)MICA_CHUNK - MICA_MIN(b->packed.n, (size_t)MICA_CHUNK), (size_t)LEAST_PREFILL), left = budget;
     size_t share = budget / SHARES, extra;
-    for (size_t i = 0; i < b->active_count; i++)
-        left -= MICA_MIN(left, MICA_MIN(b->active[i]->row.prompt_count - b->active[i]->prefilled, share));
+    for (size_t i = 0; i < b->active_count; i++) left -= MICA_MIN(left, MICA_MIN(prompt_left(b, b->active[i]), share));
     extra = left, left = budget;
     for (size_t i = 0; i < b->active_count && left; i++) {
-        live *l = b->active[i];
-        size_t want = l->row.prompt_count - l->prefilled, n = MICA_MIN(want, MICA_MIN(share, left));
+        size_t want = prompt_left(b, b->active[i]), n = MICA_MIN(want, MICA_MIN(share, left));
         size_t more = MICA_MIN(want - n, MICA_MIN(extra, left - n));
         if (!want) continue;
         extra -= more, left -= n + more;
-        take(b, l, l->row.prompt + l->prefilled, n + more);
+        take(b, b->active[i], n + more);
     }
 }
 
 // One piece of the oldest prompt; false if there is none.
 static bool take_prompt_alone(mica_rows *b) {
-    for (size_t i = 0; i < b->active_count; i++) {
-        live *l = b->active[i];
-        size_t want = l->row.prompt_count - l->prefilled;
-        if (want) return take(b, l, l->row.prompt + l->prefilled, MICA_MIN(want, (size_t)MICA_CHUNK)), true;
+    for (size_t i = 0; i < b->active_count && !b->packed.n; i++) {
+        size_t want = prompt_left(b, b->active[i]);
+        if (want) take(b, b->active[i], MICA_MIN(want, (size_t)MICA_CHUNK));
     }
-    return false;
+    return b->packed.n > 0;
 }
 
 static void compose(mica_rows *b) {
@@ -310,28 +321,40 @@ static void compose(mica_rows *b) {
 
 static bool compute(mica_rows *b, const float **logits, mica_error *err) {
     mica_scope_reset(b->scope);
-    mica_array *out = mica_net_forward(b->lm->net, &b->cache, b->scope, &b->packed, err);
+    mica_array *out = mica_net_forward(b->lm->net, &b->lm->cache, b->scope, &b->packed, err);
     if (!out || !mica_eval(b->scope, &out, 1, err)) return false;
     if (b->packed.n_rows) *logits = mica_data(out);
     return true;
 }
 
 static void count_step(live *l, size_t n, double seconds) {
-    bool prompt = !answering(l);
+    bool prompt = !l->row.metrics.generated_tokens;
     *(prompt ? &l->row.metrics.prefill_seconds : &l->row.metrics.decode_seconds) += seconds;
     l->row.metrics.total_seconds += seconds;
-    if (prompt) l->prefilled += n;
     mica_sequence_advance(&l->sequence, (int64_t)n);
+    l->prefilled = MICA_MAX(l->prefilled, MICA_MIN((size_t)l->sequence.length, l->row.prompt_count));
 }
 
-// Rows of a step that failed as a whole end with its error; the others go on.
-static void fail_step(mica_rows *b, const mica_error *err) {
-    for (size_t i = 0; i < b->packed.n_sequences; i++) {
-        live *l = b->taking[i];
-        l->row.error = *err;
-        mica_row_end(&l->row, MICA_FINISH_ERROR);
-        add_turn(b, l, NULL);
+static void fail_row(mica_rows *b, live *l, const mica_error *err) {
+    l->row.error = *err;
+    mica_row_end(&l->row, MICA_FINISH_ERROR);
+    add_turn(b, l, NULL);
+}
+
+// Memory is short: the youngest row gives its own back, to be computed again when another has ended. A row that is alone ends.
+static void make_room(mica_rows *b, const mica_error *err) {
+    size_t i = b->active_count;
+    while (b->active[--i]->parked) {} // the oldest never is
+    live *l = b->active[i];
+    if (!i) {
+        fail_row(b, l, err);
+        return;
     }
+    int64_t rope_length = l->sequence.rope_length;
+    mica_sequence_free(&l->sequence);
+    mica_sequence_init(&l->sequence, &b->lm->cache);
+    l->sequence.rope_length = rope_length;
+    l->parked = true;
 }
 
 static void step(mica_rows *b) {
@@ -339,16 +362,20 @@ static void step(mica_rows *b) {
     const float *logits = NULL;
     double from = mica_now();
     compose(b);
-    if (!b->packed.n) return;
+    if (!b->packed.n) {
+        if (!b->turn_count) make_room(b, &b->stuck);
+        return;
+    }
     if (!compute(b, &logits, &err)) {
-        fail_step(b, &err);
+        if (err.code == MICA_ERR_NO_MEMORY) make_room(b, &err);
+        else for (size_t i = 0; i < b->packed.n_sequences; i++) fail_row(b, b->taking[i], &err);
         return;
     }
     double seconds = mica_now() - from;
     for (size_t i = 0; i < b->packed.n_sequences; i++) {
         live *l = b->taking[i];
         count_step(l, (size_t)b->counts[i], seconds);
-        if (!answering(l)) continue;
+        if (rest(l)) continue;
         add_turn(b, l, logits);
         logits += b->lm->info.vocab_size;
     }
