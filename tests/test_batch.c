@@ -173,6 +173,41 @@ static void threads_do_not_matter(void **state) {
     }
 }
 
+// Rows with a common beginning share its pages, also when they enter together, and give what they give alone.
+static void rows_share_beginnings(void **state) {
+    (void)state;
+    static request r[10];
+    static answer alone[10], together[10];
+    for (int invariant = 0; invariant < 2; invariant++) {
+        mica_model *m = load(GOLDEN "gemma3-text-f32", 2);
+        for (size_t i = 0; i < 10; i++) {
+            make_request(&r[i], i, m->info.vocab_size, true);
+            uint32_t x = 99;
+            r[i].count = 700 + 40 * i;
+            for (size_t k = 0; k < r[i].count; k++) r[i].ids[k] = k == 690 ? (int32_t)i : (int32_t)(noise(&x) % (uint32_t)m->info.vocab_size);
+        }
+        mica_error err = {0};
+        mica_batch *b = mica_batch_new(m, &(mica_batch_options){.invariant = invariant != 0}, &err);
+        for (size_t i = 0; i < 10; i++)
+            assert_int_equal(mica_batch_add(b, &(mica_prompt){.ids = r[i].ids, .count = r[i].count}, &r[i].options, &err), i), together[i] = (answer){0};
+        int64_t cached = 0;
+        for (mica_batch_event e; mica_batch_next(b, &e);) {
+            keep(&together[e.row], &e.token, e.finish);
+            if (e.finish) cached += mica_batch_metrics(b, e.row).cached_tokens;
+        }
+        print_message("  %lld tokens of prompts shared\n", (long long)cached);
+        assert_true(cached >= 9 * 640);
+        mica_batch_free(b);
+        mica_model_free(m);
+        m = load(GOLDEN "gemma3-text-f32", 2);
+        for (size_t i = 0; i < 10; i++) {
+            run_alone(m, &r[i], &alone[i]);
+            expect_same("shared", i, &together[i], &alone[i], invariant != 0);
+        }
+        mica_model_free(m);
+    }
+}
+
 // ---- life of rows ---------------------------------------------------------------------------------------------
 static int64_t add(mica_batch *b, size_t count, int32_t tokens) {
     mica_error err = {0};
@@ -444,7 +479,7 @@ static void every_allocation_may_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ragged_rows_equal_single_runs), cmocka_unit_test(rows_keep_their_frequencies),
-        cmocka_unit_test(invariant_rows_are_bit_equal), cmocka_unit_test(threads_do_not_matter), cmocka_unit_test(bad_rows_are_refused),
+        cmocka_unit_test(invariant_rows_are_bit_equal), cmocka_unit_test(rows_share_beginnings), cmocka_unit_test(threads_do_not_matter), cmocka_unit_test(bad_rows_are_refused),
         cmocka_unit_test(cancelling_one_and_all), cmocka_unit_test(closing_the_model_ends_batches), cmocka_unit_test(steps_allocate_nothing), cmocka_unit_test(rows_wait_for_memory),
         cmocka_unit_test(generating_all_together), cmocka_unit_test(one_after_another), cmocka_unit_test(cancelling_from_another_thread),
         cmocka_unit_test(every_allocation_may_fail),

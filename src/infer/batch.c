@@ -5,6 +5,7 @@
 // each answering row, computed as if they were alone.
 #include "infer/batch.h"
 #include "infer/row.h"
+#include "model/prefix.h"
 #include <string.h>
 
 enum {
@@ -166,11 +167,15 @@ static void leave(mica_rows *b, live *l) {
     for (size_t i = 0; i < b->active_count; i++) b->active[i]->parked = false;
 }
 
+static mica_metrics row_metrics(const live *l) {
+    return mica_row_metrics(&l->row, MICA_MAX((int64_t)l->prefilled - l->row.metrics.cached_tokens, (int64_t)0));
+}
+
 // Its pages are free for others at once; what the event points to stays until the next call.
 static void retire(mica_rows *b, live *l) {
     record *r = &b->records[l->number];
     leave(b, l);
-    r->metrics = mica_row_metrics(&l->row, (int64_t)l->prefilled);
+    r->metrics = row_metrics(l);
     if (l->row.finish == MICA_FINISH_ERROR) {
         mica_error *e = mica_alloc(sizeof *e);
         if (e) *e = l->row.error;
@@ -235,7 +240,6 @@ static void admit(mica_rows *b) {
                 return;
             }
             mica_sequence_init(&l->sequence, &b->lm->cache);
-            l->sequence.rope_length = (int64_t)l->row.prompt_count;
             b->active[b->active_count++] = l;
         }
         b->first_waiting++;
@@ -276,8 +280,32 @@ static void take_answers(mica_rows *b) {
     }
 }
 
+// Whether an older row is about to compute pages that this one can share.
+static bool waits(const mica_rows *b, size_t index) {
+    const live *l = b->active[index];
+    for (size_t i = 0; b->lm->cache.prefixes.most && i < index; i++) {
+        const live *older = b->active[i];
+        size_t n = MICA_MIN(l->row.prompt_count, older->row.prompt_count), same = 0, done = (size_t)older->sequence.length;
+        if (older->parked || done >= older->row.prompt_count) continue;
+        while (same < n && l->row.prompt[same] == older->row.prompt[same]) same++;
+        if (same >= MICA_MANY && same / MICA_PAGE > done / MICA_PAGE) return true;
+    }
+    return false;
+}
+
+// Rows about to compute their prompt take over what is kept of it.
+static void begin(mica_rows *b) {
+    for (size_t i = 0; i < b->active_count; i++) {
+        live *l = b->active[i];
+        if (l->parked || l->sequence.length || l->sequence.prompt || waits(b, i)) continue;
+        if (!mica_prefix_begin(&l->sequence, l->row.prompt, l->row.prompt_count, &b->stuck)) continue;
+        if (!l->row.metrics.generated_tokens) l->row.metrics.cached_tokens = l->sequence.length;
+        l->prefilled = MICA_MAX(l->prefilled, (size_t)l->sequence.length);
+    }
+}
+
 static size_t prompt_left(const mica_rows *b, const live *l) {
-    if (l->parked || answering(b, l)) return 0;
+    if (l->parked || !(l->sequence.length || l->sequence.prompt) || answering(b, l)) return 0;
     return b->invariant ? l->row.prompt_count - (size_t)l->sequence.length : rest(l);
 }
 
@@ -299,14 +327,16 @@ static void take_prompts(mica_rows *b) {
 // One piece of the oldest prompt; false if there is none.
 static bool take_prompt_alone(mica_rows *b) {
     for (size_t i = 0; i < b->active_count && !b->packed.n; i++) {
-        size_t want = prompt_left(b, b->active[i]);
-        if (want) take(b, b->active[i], MICA_MIN(want, (size_t)MICA_CHUNK));
+        live *l = b->active[i];
+        if (prompt_left(b, l)) take(b, l, mica_prefix_run(&l->sequence, l->row.prompt_count));
+        b->packed.rows_many = b->packed.n && l->sequence.many;
     }
     return b->packed.n > 0;
 }
 
 static void compose(mica_rows *b) {
     b->packed = (mica_packed){.sequences = b->sequences, .counts = b->counts, .ids = b->ids, .rows = b->wanted};
+    begin(b);
     if (!b->invariant) {
         take_answers(b);
         take_prompts(b);
@@ -316,7 +346,9 @@ static void compose(mica_rows *b) {
     if (b->prefill_next && take_prompt_alone(b)) return;
     take_answers(b);
     b->packed.rows_alone = true;
-    if (!b->packed.n && !b->turn_count) b->packed.rows_alone = false, take_prompt_alone(b);
+    if (b->packed.n || b->turn_count) return;
+    b->packed.rows_alone = false;
+    take_prompt_alone(b);
 }
 
 static bool compute(mica_rows *b, const float **logits, mica_error *err) {
@@ -327,10 +359,11 @@ static bool compute(mica_rows *b, const float **logits, mica_error *err) {
     return true;
 }
 
-static void count_step(live *l, size_t n, double seconds) {
+static void count_step(const mica_rows *b, live *l, size_t n, double seconds) {
     bool prompt = !l->row.metrics.generated_tokens;
     *(prompt ? &l->row.metrics.prefill_seconds : &l->row.metrics.decode_seconds) += seconds;
     l->row.metrics.total_seconds += seconds;
+    if (!b->invariant) l->sequence.many = n > MICA_ROWS_ALONE && b->packed.n >= MICA_MANY;
     mica_sequence_advance(&l->sequence, (int64_t)n);
     l->prefilled = MICA_MAX(l->prefilled, MICA_MIN((size_t)l->sequence.length, l->row.prompt_count));
 }
@@ -350,10 +383,8 @@ static void make_room(mica_rows *b, const mica_error *err) {
         fail_row(b, l, err);
         return;
     }
-    int64_t rope_length = l->sequence.rope_length;
     mica_sequence_free(&l->sequence);
     mica_sequence_init(&l->sequence, &b->lm->cache);
-    l->sequence.rope_length = rope_length;
     l->parked = true;
 }
 
@@ -374,7 +405,7 @@ static void step(mica_rows *b) {
     double seconds = mica_now() - from;
     for (size_t i = 0; i < b->packed.n_sequences; i++) {
         live *l = b->taking[i];
-        count_step(l, (size_t)b->counts[i], seconds);
+        count_step(b, l, (size_t)b->counts[i], seconds);
         if (rest(l)) continue;
         add_turn(b, l, logits);
         logits += b->lm->info.vocab_size;
@@ -415,5 +446,5 @@ bool mica_rows_error(const mica_rows *b, int64_t row, mica_error *err) {
 mica_metrics mica_rows_metrics(const mica_rows *b, int64_t row) {
     const record *r = find(b, row);
     if (!r) return (mica_metrics){0};
-    return r->live ? mica_row_metrics(&r->live->row, (int64_t)r->live->prefilled) : r->metrics;
+    return r->live ? row_metrics(r->live) : r->metrics;
 }
