@@ -22,7 +22,7 @@ mica_model *mica_model_wrap(const mica_backend *backend, void *impl, const mica_
 }
 
 mica_model *mica_model_load(const char *path, const mica_load_options *options, mica_error *err) {
-    const mica_backend *b = mica_backend_get(options ? options->backend : NULL, err);
+    const mica_backend *b = mica_backend_find(options ? options->backend : NULL, !(options && options->python), err);
     mica_info info = {0};
     void *impl = b ? b->load(b->context, path, options, &info, err) : NULL;
     mica_model *m = impl ? mica_model_wrap(b, impl, &info, err) : NULL;

@@ -8,6 +8,8 @@
 
 extern const mica_backend mica_backend_cpu;
 
+/** As mica_backend_get; probe false: one that is named need not be available (it is asked to load with an interpreter of the caller's). */
+const mica_backend *mica_backend_find(const char *name, bool probe, mica_error *err);
 /** A handle for what the backend has loaded; NULL when out of memory (then impl is still the caller's). */
 mica_model *mica_model_wrap(const mica_backend *backend, void *impl, const mica_info *info, mica_error *err);
 /** One use of what the handle holds more, for a stream or batch; fails when it is closed. Undo with mica_model_release. */

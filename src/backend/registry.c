@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The registry of backends: the built-in ones in their order of preference, then those that the program registers. It is process-wide by
 // nature (names are); a lock guards it, and entries are never moved, so that pointers to them stay good.
+#include "backend/mlx_lm/server.h"
 #include "backend/model.h"
 #include <string.h>
 
@@ -12,6 +13,7 @@ static size_t count; // 0: the built-in ones are not in yet
 static void add_built_in(void) {
     if (count) return;
     backends[count++] = mica_backend_cpu;
+    backends[count++] = mica_backend_mlx_lm;
 }
 
 static mica_backend *find(const char *name) {
@@ -45,7 +47,7 @@ static bool available(const mica_backend *b, mica_error *err) {
 }
 
 // Probing may take a while (it may start a process): not under the lock.
-const mica_backend *mica_backend_get(const char *name, mica_error *err) {
+const mica_backend *mica_backend_find(const char *name, bool probe, mica_error *err) {
     pthread_mutex_lock(&lock);
     add_built_in();
     size_t n = count;
@@ -53,7 +55,7 @@ const mica_backend *mica_backend_get(const char *name, mica_error *err) {
     pthread_mutex_unlock(&lock);
     if (name && name[0]) {
         if (!b) return mica_fail(err, MICA_ERR_ARGUMENT, "backend \"%.60s\" not registered", name), NULL;
-        return available(b, err) ? b : NULL;
+        return !probe || available(b, err) ? b : NULL;
     }
     mica_fail(err, MICA_ERR_UNSUPPORTED, "no backends registered");
     for (size_t i = 0; i < n; i++)
@@ -63,6 +65,8 @@ const mica_backend *mica_backend_get(const char *name, mica_error *err) {
         }
     return NULL;
 }
+
+const mica_backend *mica_backend_get(const char *name, mica_error *err) { return mica_backend_find(name, true, err); }
 
 size_t mica_backend_list(const char **names, size_t room) {
     pthread_mutex_lock(&lock);

@@ -26,7 +26,7 @@ static bool parse_order(mica_sampler *s, const char *order, mica_error *err) {
     return true;
 }
 
-static bool check(const mica_generate_options *o, mica_error *err) {
+bool mica_sampler_check(const mica_generate_options *o, mica_error *err) {
     const struct { const char *name; float value, low, high; } ranges[] = {
         {"temperature", o->temperature, 0, 1e6f}, {"top_p", o->top_p, 0, 1}, {"min_p", o->min_p, 0, 1},
         {"repeat_penalty", o->repeat_penalty, 0, 1e6f}, {"presence_penalty", o->presence_penalty, -1e6f, 1e6f},
@@ -75,7 +75,7 @@ static bool allocate(mica_sampler *s, const mica_sampler_scratch *shared, mica_e
 
 bool mica_sampler_init(mica_sampler *s, const mica_generate_options *o, size_t vocab, const mica_sampler_scratch *shared, mica_error *err) {
     *s = (mica_sampler){.options = *o, .vocab = vocab, .bias_count = o->logit_bias_count};
-    if (!check(o, err) || !parse_order(s, o->order ? o->order : "top_p,min_p,top_k,temperature", err)) return false;
+    if (!mica_sampler_check(o, err) || !parse_order(s, o->order ? o->order : "top_p,min_p,top_k,temperature", err)) return false;
     for (size_t i = 0; i < o->logit_bias_count; i++)
         if (o->logit_bias[i].id < 0 || (size_t)o->logit_bias[i].id >= vocab || isnan(o->logit_bias[i].bias))
             return mica_fail(err, MICA_ERR_ARGUMENT, "logit_bias: token %d is outside the vocabulary of %zu, or its bias is no number",

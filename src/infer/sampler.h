@@ -37,6 +37,8 @@ void mica_sampler_scratch_free(mica_sampler_scratch *s);
 /** Checks the options; an error names the option. shared: NULL, or the scratch to be used, which must live longer. */
 bool mica_sampler_init(mica_sampler *s, const mica_generate_options *options, size_t vocab, const mica_sampler_scratch *shared,
                        mica_error *err);
+/** Checks what of the options does not depend on the model; an error names the option. */
+bool mica_sampler_check(const mica_generate_options *options, mica_error *err);
 void mica_sampler_free(mica_sampler *s);
 /** The prompt counts for the repeat penalty. Ids outside the vocabulary are ignored. */
 void mica_sampler_observe_prompt(mica_sampler *s, const int32_t *ids, size_t count);
