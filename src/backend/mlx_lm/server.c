@@ -273,10 +273,12 @@ static bool start_process(mica_mlx *m, mica_error *err) {
     pthread_mutex_lock(&m->lock);
     mica_child *old = m->child;
     m->child = NULL;
+    pthread_mutex_unlock(&m->lock);
+    mica_child_free(old); // which fails the requests that it had
+    pthread_mutex_lock(&m->lock);
     m->heard = m->progressed = m->asked = mica_now();
     mica_mlx_request *hello = add_request(m, MICA_MLX_HELLO, err);
     pthread_mutex_unlock(&m->lock);
-    mica_child_free(old);
     mica_child *child = hello ? mica_child_start(argv, m->wake, &(mica_child_events){m, on_line, on_woken, on_ended}, err) : NULL;
     pthread_mutex_lock(&m->lock);
     m->child = child;
