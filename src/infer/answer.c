@@ -2,11 +2,13 @@
 // One answer as a pull iterator: prefill in chunks, then a step a token, or one for several that were guessed. No forward is computed beyond
 // the last token that is wanted.
 #include "infer/draft.h"
+#include "infer/past.h"
 #include "infer/row.h"
 
 struct mica_answer {
     mica_row row;
     mica_runner runner;
+    mica_past *past;             // of a session, or NULL
     size_t prefilled;            // prompt tokens computed
     mica_draft draft;
     int32_t step_ids[1 + MICA_DRAFT_MOST]; // of the last forward: the last token then, and a guess at those after it
@@ -32,8 +34,11 @@ mica_answer *mica_answer_new(mica_lm *m, const int32_t *ids, size_t count, const
     return NULL;
 }
 
+void mica_answer_attach(mica_answer *s, mica_past *past) { s->past = past; }
+
 void mica_answer_free(mica_answer *s) {
     if (!s) return;
+    if (s->past) mica_past_return(s->past, &s->runner.sequence), mica_past_release(s->past);
     mica_runner_free(&s->runner);
     mica_row_free(&s->row);
     mica_draft_free(&s->draft);
@@ -71,7 +76,11 @@ static bool decode(mica_answer *s, const float **logits) {
 
 // What is kept of the prompt's beginning needs no computing.
 static bool begin(mica_answer *s) {
-    if (!mica_runner_begin(&s->runner, s->row.prompt, s->row.prompt_count, &s->row.error)) return mica_row_end(&s->row, MICA_FINISH_ERROR);
+    const int32_t *ids = s->row.prompt;
+    size_t n = s->row.prompt_count, more = (size_t)s->row.options.max_tokens;
+    bool ok = s->past ? mica_past_lend(s->past, &s->runner.sequence, ids, n, more, &s->row.error)
+                      : mica_runner_begin(&s->runner, ids, n, &s->row.error);
+    if (!ok) return mica_row_end(&s->row, MICA_FINISH_ERROR);
     s->row.metrics.cached_tokens = s->runner.sequence.length;
     return true;
 }
@@ -85,6 +94,7 @@ static bool step(mica_answer *s, const float **logits) {
         if (!mica_runner_prefill(&s->runner, logits, &s->row.error)) return mica_row_end(&s->row, MICA_FINISH_ERROR);
         s->prefilled = (size_t)s->runner.sequence.length;
     }
+    if (s->past && !mica_past_mark(s->past, &s->runner.sequence, &s->row.error)) return mica_row_end(&s->row, MICA_FINISH_ERROR);
     return true;
 }
 
@@ -95,6 +105,7 @@ static bool next(mica_answer *s, mica_token *t) {
     else step(s, &logits);
     bool more = mica_row_next(&s->row, logits, t);
     if (t->id >= 0) mica_draft_push(&s->draft, t->id);
+    if (t->id >= 0 && s->past) mica_past_push(s->past, t->id);
     return more;
 }
 

@@ -76,4 +76,8 @@ bool mica_answer_error(const mica_answer *a, mica_error *err);
 mica_metrics mica_answer_metrics(const mica_answer *a);
 const int32_t *mica_answer_prompt(const mica_answer *a, size_t *count);
 void mica_answer_free(mica_answer *a);
+/** Before the first token: the answer goes on from what a session keeps, and leaves there what it computes (past.h). It has been acquired for the
+ * answer, which releases it in the end. */
+typedef struct mica_past mica_past;
+void mica_answer_attach(mica_answer *a, mica_past *past);
 #endif

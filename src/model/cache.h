@@ -65,6 +65,8 @@ typedef struct mica_sequence {
     const int32_t *prompt;       // NULL: nothing is kept
     size_t prompt_count;
     int64_t exact;               // leading positions that are, bit for bit, those of any prompt that begins so
+    struct mica_sequence *spare; // [*spare_count] that are freed before the sequence goes without a page, or NULL
+    size_t *spare_count;
     bool many;                   // what mica_sequence_advance is told of next was computed with rows_many
 } mica_sequence;
 
@@ -80,6 +82,8 @@ void mica_sequence_init(mica_sequence *q, mica_cache *c);
 void mica_sequence_free(mica_sequence *q);
 /** Makes room for `tokens` more positions; shared pages that will be written are copied. On failure the sequence is still consistent. */
 bool mica_sequence_reserve(mica_sequence *q, int64_t tokens, mica_error *err);
+/** An empty sequence gets pages, their contents undefined, as if `length` positions had been computed. On failure it is still to be freed. */
+bool mica_sequence_place(mica_sequence *q, int64_t length, mica_error *err);
 /** `tokens` reserved positions have been computed: returns the pages that no later token can see. */
 void mica_sequence_advance(mica_sequence *q, int64_t tokens);
 /** *to (uninitialised) becomes a copy that shares all pages. */

@@ -198,8 +198,16 @@ bool mica_prefix_begin(mica_sequence *q, const int32_t *ids, size_t n, mica_erro
     return ok;
 }
 
+size_t mica_prefix_find(mica_cache *c, const int32_t *ids, size_t n) {
+    size_t depth;
+    pthread_mutex_lock(&c->lock);
+    deepest(c, ids, n, &depth);
+    pthread_mutex_unlock(&c->lock);
+    return depth * MICA_PAGE;
+}
+
 size_t mica_prefix_run(mica_sequence *q, size_t n) {
     size_t at = (size_t)q->length, chunk = at / MICA_CHUNK * MICA_CHUNK, end = MICA_MIN(n, chunk + MICA_CHUNK);
-    q->many = q->exact == q->length && end - chunk >= MICA_MANY;
+    q->many = q->exact == q->length && end - chunk >= MICA_MANY && end - at > 1;
     return q->many ? end - at : MICA_MIN(n - at, (size_t)MICA_CHUNK);
 }

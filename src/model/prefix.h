@@ -14,6 +14,8 @@
 /** The sequence (of length 0) is to become ids[n]: it starts with the longest prefix that is kept, q->length tells how long. ids must live until
  * the sequence has come to length n; what is computed till then is kept in turn. */
 bool mica_prefix_begin(mica_sequence *q, const int32_t *ids, size_t n, mica_error *err);
+/** How many tokens of ids[n] it would start with. */
+size_t mica_prefix_find(mica_cache *c, const int32_t *ids, size_t n);
 /** Tokens that the next run over a prompt of n is to have. Sets q->many: the run is to be computed with mica_packed.rows_many. (Whoever computes
  * it otherwise sets q->many to whether the sequence has more than 8 tokens in a forward of MICA_MANY or more: the same.) */
 size_t mica_prefix_run(mica_sequence *q, size_t n);
