@@ -29,6 +29,17 @@ typedef struct mica_text {
     size_t len, capacity;
 } mica_text;
 
+/** Bytes [from, to) of a text. */
+typedef struct mica_mark {
+    size_t from, to;
+} mica_mark;
+
+/** A growing list of marks. Start it as `{0}`; release with mica_marks_free. */
+typedef struct mica_marks {
+    mica_mark *data;
+    size_t len, capacity;
+} mica_marks;
+
 typedef struct mica_encode_options {
     bool no_special_tokens; // default false: BOS, EOS and the like are added as the tokenizer prescribes
     bool plain;             // default false; true: special (control) tokens spelled out in the text are read as text
@@ -51,12 +62,18 @@ MICA_API void mica_tokenizer_free(mica_tokenizer *tokenizer);
  * returns false and ids keeps its former length. */
 MICA_API bool mica_tokenizer_encode(const mica_tokenizer *tokenizer, const char *text, size_t size,
                                     const mica_encode_options *options, mica_ids *ids, mica_error *err);
+/** The same for a text parts of which are not to be trusted (the messages in a rendered chat): marks are spans of it, in order,
+ * that do not overlap. No special (control) token is read where it would touch a marked byte; all else is as if nothing were
+ * marked, so that a text without such tokens in its marked parts gives the same ids. ARGUMENT if the marks are not as said. */
+MICA_API bool mica_tokenizer_encode_marked(const mica_tokenizer *tokenizer, const char *text, size_t size, const mica_mark *marks,
+                                           size_t mark_count, const mica_encode_options *options, mica_ids *ids, mica_error *err);
 /** Appends the text of ids[0…count) to text; ids that name no token give none. options: NULL for the defaults.
  * On failure (NO_MEMORY, FORMAT) returns false and text keeps its former length. */
 MICA_API bool mica_tokenizer_decode(const mica_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                     const mica_decode_options *options, mica_text *text, mica_error *err);
 MICA_API void mica_ids_free(mica_ids *ids);
 MICA_API void mica_text_free(mica_text *text);
+MICA_API void mica_marks_free(mica_marks *marks);
 
 /** The highest id plus one (a model's embedding may have more rows). */
 MICA_API size_t mica_tokenizer_vocab_size(const mica_tokenizer *tokenizer);

@@ -59,10 +59,12 @@ static int on_number(void *ctx, const char *text, size_t n) {
     bool integral = !strpbrk(digits, ".eE");
     errno = 0;
     int64_t integer = integral ? strtoll(digits, NULL, 10) : 0;
-    if (errno == ERANGE) integral = false;
+    bool beyond = integral && errno == ERANGE;
+    if (beyond) integral = false;
     mica_json *v = add(b, integral ? MICA_JSON_INT : MICA_JSON_FLOAT);
     if (!v) return 0;
     v->integer = integral ? integer : 0;
+    v->beyond = beyond;
     v->number = integral ? (double)integer : strtod(digits, NULL);
     return 1;
 }

@@ -12,6 +12,7 @@ typedef enum { MICA_JSON_NULL, MICA_JSON_BOOL, MICA_JSON_INT, MICA_JSON_FLOAT, M
 typedef struct mica_json {
     mica_json_type type;
     bool boolean;
+    bool beyond;     // FLOAT only: written as an integer, one that int64_t cannot hold
     int64_t integer; // INT only
     double number;   // INT and FLOAT
     const char *string; // STRING, NUL-terminated

@@ -36,7 +36,7 @@ BEGIN {
     owns("engine", "array ops fast random transforms")
     owns("device", "machine")
     owns("io", "convert safetensors io")
-    owns("text", "tokenizer")
+    owns("text", "tokenizer template")
     owns("infer", "model chat classify batch session backend discover")
 }
 FNR == 1 {
