@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a model is and needs, read from its config and files without loading weights.
 #include "backend/info.h"
+#include "backend/template_load.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "infer/internal.h"
@@ -41,33 +42,12 @@ void mica_info_from_config(const mica_config *c, mica_info *info) {
     mica_info_set_kv(c, dtype, info);
 }
 
-// A template of its own file, or one inside tokenizer_config.json or the GGUF metadata.
-static bool has_chat_template(const mica_checkpoint *ck) {
-    const struct mica_gguf *gguf = mica_checkpoint_gguf(ck);
-    if (gguf) return mica_gguf_get_vocab(gguf)->chat_template != NULL;
-    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
-    bool found = false;
-    for (size_t i = 0; i < MICA_COUNT(files) && !found; i++) {
-        char *path = mica_path_join(mica_checkpoint_path(ck), files[i]);
-        mica_buf text = {0};
-        mica_arena arena = {0};
-        if (path && mica_is_file(path) && mica_file_read(path, (size_t)64 << 20, &text, NULL)) {
-            const mica_json *json = i == 0 ? NULL : mica_json_parse(&arena, text.data, text.len, path, NULL);
-            found = i == 0 || mica_json_get(json, "chat_template");
-        }
-        mica_arena_free(&arena);
-        mica_buf_free(&text);
-        mica_free(path);
-    }
-    return found;
-}
-
 void mica_info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
     mica_info_from_config(mica_checkpoint_config(ck), info);
     mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
     info->parameters = (int64_t)st.parameters;
     info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
-    info->has_chat_template = has_chat_template(ck);
+    info->has_chat_template = mica_template_present(ck);
     mica_weight w;
     // The file's own word on quantisation is optional: the first layer's weight tells.
     if (!info->quant_bits && mica_checkpoint_view(ck, "model.layers.0.self_attn.q_proj", -1, -1, &w, NULL)) {

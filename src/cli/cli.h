@@ -51,6 +51,10 @@ typedef struct mica_cli_args {
     int32_t window;
     // tokenize
     bool jsonl, decode, no_special_tokens, plain, pieces, profile;
+    // template
+    const char *name;
+    int64_t now;
+    bool as_given, source;
     // convert and bench
     int32_t bits, group_size;
     const char *mode, *dtype, *random;
@@ -92,7 +96,7 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench, mica_cli_discover;
+    mica_cli_bench, mica_cli_discover, mica_cli_template;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);

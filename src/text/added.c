@@ -77,10 +77,36 @@ static size_t spaces_after(const char *s, size_t n, size_t at) {
     return at;
 }
 
-const mica_added_token *mica_added_next(const mica_added *a, const mica_trie *trie, const char *s, size_t n, bool plain, size_t taken,
+/** The first mark that ends behind `at`, or NULL. */
+static const mica_mark *mark_behind(const mica_added_limits *l, size_t at) {
+    size_t low = 0, high = l->mark_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (l->marks[middle].to > at) high = middle;
+        else low = middle + 1;
+    }
+    return low < l->mark_count ? &l->marks[low] : NULL;
+}
+
+/** As longest, at s[i…n), but a special token must keep clear of the marks; a shorter one may do. */
+static uint32_t longest_allowed(const mica_added *a, const mica_trie *t, const char *s, size_t i, size_t n, const mica_added_limits *limits, size_t *len) {
+    uint32_t token1 = longest(t, s + i, n - i, len);
+    if (!token1 || !limits->mark_count || !a->tokens[token1 - 1].special) return token1;
+    const mica_mark *m = mark_behind(limits, i);
+    if (!m || m->from >= i + *len) return token1;
+    if (m->from > i) return longest(t, s + i, m->from - i, len);
+    for (size_t most = *len; most > 1;) { // inside of a mark: one that is not special
+        if (!(token1 = longest(t, s + i, --most, len))) return 0;
+        if (!a->tokens[token1 - 1].special) return token1;
+        most = *len;
+    }
+    return 0;
+}
+
+const mica_added_token *mica_added_next(const mica_added *a, const mica_trie *trie, const char *s, size_t n, const mica_added_limits *limits, size_t taken,
                                         size_t *from, size_t *start, size_t *end) {
     for (size_t i = *from, len = 0; i < n;) {
-        uint32_t token1 = trie->root[(unsigned char)s[i]] ? longest(trie, s + i, n - i, &len) : 0;
+        uint32_t token1 = trie->root[(unsigned char)s[i]] ? longest_allowed(a, trie, s, i, n, limits, &len) : 0;
         if (!token1) {
             i++;
             continue;
@@ -88,7 +114,7 @@ const mica_added_token *mica_added_next(const mica_added *a, const mica_trie *tr
         const mica_added_token *t = &a->tokens[token1 - 1];
         *start = i, *end = i + len;
         i = *from = *end; // what is refused below is passed over as a whole, as the reference does
-        if (plain && t->special) continue;
+        if (limits->plain && t->special) continue;
         if (t->single_word && (word_before(s, *start) || word_after(s, n, *end))) continue;
         if (t->lstrip) *start = MICA_MAX(spaces_before(s, *start), taken);
         if (t->rstrip) *end = spaces_after(s, n, *end);
@@ -161,6 +187,7 @@ static bool build_tries(mica_added *a, const char *what, mica_error *err) {
         mica_trie *trie = t->is_normalized ? &a->normalized : &a->raw;
         if (!n) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: added token \"%.60s\" is empty once normalised", what, t->content);
         uint32_t node = insert(trie, s, n);
+        a->special_normalized |= t->is_normalized && t->special;
         if (!node) return mica_fail_memory(err, n, "added tokens");
         if (!trie->nodes[node].token1) trie->nodes[node].token1 = (uint32_t)i + 1; // of equals, the first in the file
     }

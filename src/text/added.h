@@ -4,6 +4,7 @@
 #ifndef MICA_TEXT_ADDED_H
 #define MICA_TEXT_ADDED_H
 
+#include "mica/tokenizer.h"
 #include "text/normalizer.h"
 #include "text/tables.h"
 
@@ -34,6 +35,7 @@ typedef struct mica_added {
     uint32_t *by_id;        // id -> index + 1, for ids below limit
     uint32_t limit;
     mica_trie raw, normalized; // matched before and after normalising
+    bool special_normalized;   // there are special ones among the latter
 } mica_added;
 
 /** Reads "added_tokens". Ids are those of the vocabulary; others are numbered on from its end, as the reference does. */
@@ -42,8 +44,15 @@ void mica_added_free(mica_added *a);
 /** NULL if id is no added token. */
 const mica_added_token *mica_added_get(const mica_added *a, uint32_t id);
 
+/** Where special tokens are not looked for. */
+typedef struct mica_added_limits {
+    bool plain;             // nowhere
+    const mica_mark *marks; // where a token would touch one of these, which are in order and apart
+    size_t mark_count;
+} mica_added_limits;
+
 /** The next added token in s[*from…n): its span is *start, *end. NULL: none; *from moves behind the match otherwise.
  * `taken`: end of the text that an earlier match has used. */
-const mica_added_token *mica_added_next(const mica_added *a, const mica_trie *trie, const char *s, size_t n, bool plain, size_t taken,
+const mica_added_token *mica_added_next(const mica_added *a, const mica_trie *trie, const char *s, size_t n, const mica_added_limits *limits, size_t taken,
                                         size_t *from, size_t *start, size_t *end);
 #endif

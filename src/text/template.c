@@ -232,8 +232,3 @@ bool mica_template_render(const mica_template *t, const char *json, size_t lengt
     mica_arena_free(&r.arena);
     return ok;
 }
-
-void mica_marks_free(mica_marks *marks) {
-    mica_free(marks->data);
-    *marks = (mica_marks){0};
-}

@@ -156,3 +156,8 @@ void mica_text_free(mica_text *text) {
     mica_free(text->data);
     *text = (mica_text){0};
 }
+
+void mica_marks_free(mica_marks *marks) {
+    mica_free(marks->data);
+    *marks = (mica_marks){0};
+}
