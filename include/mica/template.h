@@ -14,6 +14,7 @@ extern "C" {
 typedef struct mica_template mica_template;
 
 typedef struct mica_template_options {
+    const char *name;   // which of a model's templates; default: "tool_use" for a context with tools if there is one, else "default"
     int64_t now;        // what strftime_now shows: seconds since 1970, as UTC; default 0: the clock, in local time
     bool as_given;      // default false: the context is prepared as described at mica_template_render; true: taken as it is
     size_t most_bytes;  // longest text, of the output or of a value; default 64 MiB
@@ -26,13 +27,13 @@ typedef struct mica_template_options {
 MICA_API mica_template *mica_template_parse(const char *source, size_t length, const char *name, mica_error *err);
 
 /** The chat template of a model: a folder (chat_template.jinja, chat_template.json or tokenizer_config.json; further ones in
- * additional_chat_templates), a .gguf file, or a template by itself (any other file). name: which one of several; NULL: "tool_use"
- * for a context with tools where there is one, else "default". bos_token, eos_token and the like are variables of it, with the
+ * additional_chat_templates), a .gguf file, or a template by itself (any other file). name: only that one of several; NULL: all of them,
+ * for the options of a render to choose from. bos_token, eos_token and the like are variables of it, with the
  * values that the folder or file states. NULL on error: IO, FORMAT, UNSUPPORTED (the model has none, or none of that name). */
 MICA_API mica_template *mica_template_load(const char *path, const char *name, mica_error *err);
 MICA_API void mica_template_free(mica_template *t);
 
-/** The template's text (of the one for contexts without tools), borrowed; *size receives its bytes. */
+/** The template's text (of the first, where there are several), borrowed; *size receives its bytes. */
 MICA_API const char *mica_template_source(const mica_template *t, size_t *size);
 
 /** Renders with the variables in a JSON object, {"messages":[…],"tools":[…],"add_generation_prompt":true,"vars":{…}}, and appends to

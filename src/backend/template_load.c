@@ -156,9 +156,10 @@ static const source *find_source(const sources *s, const char *name) {
 
 static mica_template *compile(const sources *s, const source *one, mica_error *err) {
     char *name = mica_strf("%s (chat template \"%s\")", s->where, one->name);
-    mica_template *t = name ? mica_template_parse(one->text, one->size, name, err) : NULL;
-    if (!name) mica_fail_memory(err, strlen(s->where), "a name");
+    if (!name) return mica_fail_memory(err, strlen(s->where), "a name"), NULL;
+    mica_template *t = mica_template_parse(one->text, one->size, name, err);
     mica_free(name);
+    if (t && !mica_template_set_label(t, one->name, err)) return mica_template_free(t), NULL;
     return t;
 }
 
@@ -166,20 +167,22 @@ static bool set_variables(mica_template *t, sources *s, const char *dir, const m
     return g ? set_gguf_tokens(t, mica_gguf_get_vocab(g), err) : set_folder_tokens(t, s, dir, err);
 }
 
-/** name NULL: the default one, with the one for tools beside it. */
+/** name NULL: the default one, with the others behind it. */
 static mica_template *choose(sources *s, const char *name, const char *dir, const mica_gguf *g, mica_error *err) {
-    const source *one = find_source(s, name ? name : "default"), *tools = name ? NULL : find_source(s, "tool_use");
-    if (!one && !name && s->count == 1) one = &s->items[0];
-    if (!one && !s->count) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: the model has no chat template", s->where), NULL;
-    if (!one && !name) one = tools ? tools : &s->items[0];
-    if (!one) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: there is no chat template \"%.60s\"", s->where, name), NULL;
-    mica_template *t = compile(s, one, err);
-    if (t && !set_variables(t, s, dir, g, err)) return mica_template_free(t), NULL;
-    if (!t || !tools || tools == one) return t;
-    mica_template *second = compile(s, tools, err);
-    if (!second) return mica_template_free(t), NULL;
-    mica_template_set_tool_use(t, second);
-    return t;
+    const source *first = find_source(s, name ? name : "default");
+    if (!s->count) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: the model has no chat template", s->where), NULL;
+    if (!first && name) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: there is no chat template \"%.60s\"", s->where, name), NULL;
+    if (!first) first = &s->items[0];
+    mica_template *t = compile(s, first, err);
+    bool ok = t && set_variables(t, s, dir, g, err);
+    for (size_t i = 0; ok && !name && i < s->count; i++) {
+        mica_template *other = &s->items[i] == first ? NULL : compile(s, &s->items[i], err);
+        if (other) mica_template_add(t, other);
+        ok = other || &s->items[i] == first;
+    }
+    if (ok) return t;
+    mica_template_free(t);
+    return NULL;
 }
 
 static mica_template *load_folder(const char *dir, const char *name, mica_error *err) {

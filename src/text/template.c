@@ -34,13 +34,15 @@ mica_template *mica_template_parse(const char *source, size_t length, const char
 }
 
 void mica_template_free(mica_template *t) {
-    if (!t) return;
-    mica_template_free(t->with_tools);
-    mica_strmap_free(&t->symbols);
-    mica_arena_free(&t->arena);
-    mica_free(t->source);
-    mica_free(t->name);
-    mica_free(t);
+    for (mica_template *next; t; t = next) {
+        next = t->next;
+        mica_strmap_free(&t->symbols);
+        mica_arena_free(&t->arena);
+        mica_free(t->source);
+        mica_free(t->label);
+        mica_free(t->name);
+        mica_free(t);
+    }
 }
 
 const char *mica_template_source(const mica_template *t, size_t *size) {
@@ -57,7 +59,14 @@ bool mica_template_set_default(mica_template *t, const char *name, const char *v
     return ok;
 }
 
-void mica_template_set_tool_use(mica_template *t, mica_template *with_tools) { t->with_tools = with_tools; }
+bool mica_template_set_label(mica_template *t, const char *label, mica_error *err) {
+    return (t->label = mica_strdup(label)) || mica_fail_memory(err, strlen(label), "a name");
+}
+
+void mica_template_add(mica_template *t, mica_template *other) {
+    other->next = t->next;
+    t->next = other;
+}
 
 // ---- the context -----------------------------------------------------------------------------------------------------
 static bool value_of(mica_trun *r, const mica_json *v, bool marked, mica_tval *out);
@@ -210,15 +219,26 @@ static bool give(const mica_tbuf *b, mica_text *text, mica_marks *marks, mica_er
     return true;
 }
 
-static bool run(mica_trun *r, const mica_template *t, const mica_json *json, bool as_given, mica_tbuf *out) {
-    r->line = 0;
-    if (json->type != MICA_JSON_OBJECT) return mica_t_fail(r, "the context must be an object, not %s", mica_json_type_name(json->type));
-    if (!make_context(r, t, json, as_given)) return false;
+static const mica_template *labelled(const mica_template *t, const char *label) {
+    while (t && (!t->label || strcmp(t->label, label) != 0)) t = t->next;
+    return t;
+}
+
+/** Which template of the model: the one named, else "tool_use" for a context with tools, else the first. */
+static const mica_template *choose(mica_trun *r, const mica_template *t, const char *name) {
     const mica_tval *tools = mica_t_get_name(r->context, "tools", 5);
-    const mica_template *used = t->with_tools && tools && tools->kind != MICA_T_NONE ? t->with_tools : t;
-    r->template = used, r->name = used->name;
+    if (!name) name = tools && tools->kind != MICA_T_NONE && t->label && !strcmp(t->label, "default") ? "tool_use" : NULL;
+    else if (!labelled(t, name)) return mica_t_fail_code(r, MICA_ERR_UNSUPPORTED, "there is no chat template \"%.60s\"", name), NULL;
+    const mica_template *found = name ? labelled(t, name) : NULL;
+    return found ? found : t;
+}
+
+static bool run(mica_trun *r, const mica_template *t, const mica_json *json, const mica_template_options *o, mica_tbuf *out) {
+    if (json->type != MICA_JSON_OBJECT) return mica_t_fail(r, "the context must be an object, not %s", mica_json_type_name(json->type));
+    if (!make_context(r, t, json, o->as_given) || !(r->template = choose(r, t, o->name))) return false;
+    r->name = r->template->name;
     r->out = out;
-    return (r->scope = mica_t_scope(r, NULL)) && mica_t_exec(r, used->body) != MICA_T_FAILED;
+    return (r->scope = mica_t_scope(r, NULL)) && mica_t_exec(r, r->template->body) != MICA_T_FAILED;
 }
 
 bool mica_template_render(const mica_template *t, const char *json, size_t length, const mica_template_options *options, mica_text *text,
@@ -228,7 +248,7 @@ bool mica_template_render(const mica_template *t, const char *json, size_t lengt
                    .most_memory = o.most_memory ? o.most_memory : (size_t)512 << 20, .most_steps = o.most_steps ? o.most_steps : 50000000};
     mica_tbuf out = {.r = &r};
     const mica_json *context = mica_json_parse(&r.arena, json, length, "the context of the template", err);
-    bool ok = context && run(&r, t, context, o.as_given, &out) && give(&out, text, marks, err);
+    bool ok = context && run(&r, t, context, &o, &out) && give(&out, text, marks, err);
     mica_arena_free(&r.arena);
     return ok;
 }

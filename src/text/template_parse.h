@@ -67,7 +67,8 @@ struct mica_template {
     mica_strmap symbols;      // name -> number + 1
     uint32_t symbol_count;
     uint32_t loop, caller, kwargs, varargs; // numbers of special names
-    struct mica_template *with_tools; // rendered instead for a context with tools, or NULL
+    char *label;              // "default", "tool_use", …; NULL: a template by itself
+    struct mica_template *next; // another of the same model
     mica_tdict *defaults;     // variables that the context may override, or NULL
 };
 

@@ -33,7 +33,7 @@ def mica_hash(data):
         h = mix(h, int.from_bytes(data[at:at + 8], "little"))
     for byte in data[len(data) // 8 * 8:]:
         h = ((h ^ byte) * 0x100000001B3) & MASK
-    return mix(h, len(data))
+    return mix(h, len(data) % 8)
 
 
 def tokenizer():

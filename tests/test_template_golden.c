@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Chat templates against transformers (tests/golden/templates, written by tests/oracle/make_templates.py): our own small templates with
+// their texts in full, and the real ones by a hash of each text. The real templates are looked for in $MICA_TEST_TEMPLATES, else in
+// ../shared/data/chat_templates.
+#include "base/file.h"
+#include "base/json.h"
+#include "template_testing.h"
+#include <stdlib.h>
+
+#define GOLDEN MICA_SOURCE_DIR "/tests/golden/templates"
+
+enum { MOST_CASES = 200 };
+static struct {
+    char *names[MOST_CASES], *contexts[MOST_CASES];
+    size_t count;
+} cases;
+
+typedef void line_fn(const mica_json *line);
+
+static size_t each_line(const char *file, line_fn *fn) {
+    mica_buf text = {0};
+    mica_error err = {0};
+    size_t lines = 0;
+    char *path = mica_strf(GOLDEN "/%s", file);
+    if (!mica_file_read(path, 64 << 20, &text, &err)) fail_msg("%s", err.msg);
+    for (char *at = text.data, *end; at && *at; at = end + 1, lines++) {
+        mica_arena arena = {0};
+        assert_non_null(end = strchr(at, '\n'));
+        const mica_json *line = mica_json_parse(&arena, at, (size_t)(end - at), path, &err);
+        if (!line) fail_msg("%s", err.msg);
+        fn(line);
+        mica_arena_free(&arena);
+    }
+    mica_buf_free(&text);
+    mica_free(path);
+    return lines;
+}
+
+static void keep_case(const mica_json *line) {
+    mica_buf context = {0};
+    mica_json_writer w = {.out = &context};
+    assert_true(cases.count < MOST_CASES);
+    mica_json_put_tree(&w, mica_json_get(line, "context"));
+    assert_false(context.failed);
+    cases.names[cases.count] = mica_strdup(mica_json_get(line, "name")->string);
+    cases.contexts[cases.count++] = context.data;
+}
+
+/** The template of a file with the variables that the golden files were made with: those of a tokenizer, by way of a folder. */
+static mica_template *load(const char *folder, const char *name) {
+    static const char tokens[] = "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"},\"pad_token\":\"<pad>\",\"unk_token\":\"<unk>\",\"chat_template\":\"no\"}";
+    char dir[] = "/tmp/mica-templates-XXXXXX", *from = mica_strf("%s/%s", folder, name);
+    mica_buf source = {0};
+    mica_error err = {0};
+    mica_template *t = NULL;
+    assert_non_null(mkdtemp(dir));
+    if (mica_file_read(from, 1 << 20, &source, &err)) {
+        const struct { const char *file, *text; size_t size; } files[] = {{"chat_template.jinja", source.data, source.len}, {"tokenizer_config.json", tokens, sizeof tokens - 1}};
+        for (size_t i = 0; i < 2; i++) {
+            char *path = mica_path_join(dir, files[i].file);
+            mica_writer w;
+            assert_true(mica_writer_open(&w, path, &err) && mica_writer_write(&w, files[i].text, files[i].size, &err) && mica_writer_commit(&w, &err));
+            mica_free(path);
+        }
+        if (!(t = mica_template_load(dir, NULL, &err))) fail_msg("%s: %s", name, err.msg);
+    }
+    mica_remove_flat_dir(dir);
+    mica_buf_free(&source);
+    mica_free(from);
+    return t;
+}
+
+static rendered render_case(const mica_template *t, size_t i) {
+    const mica_template_options options = {.now = TEMPLATE_NOW};
+    return render_with(t, cases.contexts[i], strlen(cases.contexts[i]), &options);
+}
+
+/** A refusal must be one here; what a template raises must be said in the same words, up to the length that the golden file keeps. */
+static void check_refusal(const char *name, size_t i, const rendered *r, const char *message, bool raised) {
+    if (r->ok) fail_msg("%s, %s: refused by transformers (%s), rendered here", name, cases.names[i], message);
+    if (raised && !strstr(r->err.msg, message)) fail_msg("%s, %s: \"%s\" does not say \"%s\"", name, cases.names[i], r->err.msg, message);
+}
+
+static size_t find_case(const char *name) {
+    size_t i = 0;
+    while (i < cases.count && strcmp(cases.names[i], name) != 0) i++;
+    assert_true(i < cases.count);
+    return i;
+}
+
+static mica_template *current;
+static char *current_name;
+
+static void own_line(const mica_json *line) {
+    const char *name = mica_json_get(line, "template")->string;
+    size_t i = find_case(mica_json_get(line, "case")->string);
+    const mica_json *text = mica_json_get(line, "text");
+    if (!current_name || strcmp(current_name, name) != 0) {
+        mica_template_free(current);
+        mica_free(current_name);
+        current_name = mica_strdup(name);
+        assert_non_null(current = load(GOLDEN "/own", name));
+    }
+    rendered r = render_case(current, i);
+    if (!text) check_refusal(name, i, &r, mica_json_get(line, "error")->string, mica_json_get(line, "raised")->boolean);
+    else if (!r.ok) fail_msg("%s, %s: %s", name, cases.names[i], r.err.msg);
+    else if (r.text.len != text->length || memcmp(r.text.data, text->string, r.text.len))
+        fail_msg("%s, %s:\ngot  %.*s\nwant %s", name, cases.names[i], (int)r.text.len, r.text.data, text->string);
+    free_rendered(&r);
+}
+
+static void own_templates(void **state) {
+    (void)state;
+    size_t lines = each_line("own.jsonl", own_line);
+    print_message("  %zu texts of our own templates\n", lines);
+    assert_true(lines > 0);
+    mica_template_free(current);
+    mica_free(current_name);
+}
+
+static size_t compared, refused, missing;
+
+static void real_line(const mica_json *line) {
+    const char *name = mica_json_get(line, "template")->string, *folder = getenv("MICA_TEST_TEMPLATES");
+    mica_template *t = load(folder ? folder : MICA_SOURCE_DIR "/../shared/data/chat_templates", name);
+    if (!t && !folder) t = load(MICA_SOURCE_DIR "/../../shared/data/chat_templates", name); // a work tree beside the main one
+    if (!t) {
+        if (!missing++) print_message("  skipped: %s and others are not on this machine\n", name);
+        return;
+    }
+    size_t i = 0;
+    for (const mica_json *want = mica_json_get(line, "results")->child; want; want = want->next, i++) {
+        rendered r = render_case(t, i);
+        char hash[20] = "";
+        if (r.ok) snprintf(hash, sizeof hash, "%016llx", (unsigned long long)mica_hash(r.text.data, r.text.len, 0));
+        if (want->string[0] == '!' || want->string[0] == '?') check_refusal(name, i, &r, want->string + 1, want->string[0] == '!');
+        else if (!r.ok) fail_msg("%s, %s: %s", name, cases.names[i], r.err.msg);
+        else if (strcmp(hash, want->string) != 0) fail_msg("%s, %s: another text:\n%.*s", name, cases.names[i], (int)r.text.len, r.text.data);
+        refused += !r.ok;
+        compared++;
+        free_rendered(&r);
+    }
+    assert_int_equal(i, cases.count);
+    mica_template_free(t);
+}
+
+static void real_templates(void **state) {
+    (void)state;
+    size_t lines = each_line("real.jsonl", real_line);
+    print_message("  %zu of %zu real templates, %zu renders equal, %zu of them refusals\n", lines - missing, lines, compared, refused);
+    if (missing == lines) skip();
+}
+
+static int read_cases(void **state) {
+    (void)state;
+    return each_line("conversations.jsonl", keep_case) ? 0 : -1;
+}
+
+static int free_cases(void **state) {
+    (void)state;
+    for (size_t i = 0; i < cases.count; i++) {
+        mica_free(cases.names[i]);
+        mica_free(cases.contexts[i]);
+    }
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(own_templates), cmocka_unit_test(real_templates)};
+    return cmocka_run_group_tests(tests, read_cases, free_cases);
+}
