@@ -7,7 +7,7 @@
 #include <string.h>
 
 // ---- the render ------------------------------------------------------------------------------------------
-static void note(mica_trun *r, mica_code code, const char *fmt, va_list args) {
+MICA_PRINTF(3, 0) static void note(mica_trun *r, mica_code code, const char *fmt, va_list args) {
     if (r->failed) return;
     r->failed = true;
     mica_failv(r->err, code, fmt, args);
