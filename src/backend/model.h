@@ -19,6 +19,9 @@ void mica_model_release(mica_model *m);
 mica_stream *mica_stream_wrap(mica_model *m, void *impl);
 /** Cancels all rows of a list of batches; the model's lock is held. */
 void mica_batches_cancel(mica_batch *first);
+/** As mica_backend.classify. */
+bool mica_native_classify(mica_lm *lm, const char *const *texts, size_t count, const mica_classify_options *options, mica_classes *out,
+                          mica_error *err);
 /** Appends the token ids of a prompt. */
 bool mica_prompt_ids(const mica_lm *lm, const mica_prompt *prompt, mica_ids *ids, mica_error *err);
 #endif

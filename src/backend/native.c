@@ -143,6 +143,11 @@ static mica_metrics metrics(const void *stream) { return mica_answer_metrics(str
 static const int32_t *prompt_ids(const void *stream, size_t *count) { return mica_answer_prompt(stream, count); }
 static void end(void *stream) { mica_answer_free(stream); }
 
+static bool classify(void *model, const char *const *texts, size_t count, const mica_classify_options *options, mica_classes *classes,
+                     mica_error *err) {
+    return mica_native_classify(model, texts, count, options, classes, err);
+}
+
 static void *batch_new(void *model, const mica_batch_options *options, mica_error *err) { return mica_rows_new(model, options, err); }
 
 static int64_t batch_add(void *batch, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
@@ -161,7 +166,7 @@ static void batch_free(void *batch) { mica_rows_free(batch); }
 
 const mica_backend mica_backend_cpu = {
     .name = "cpu", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,
-    .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids, .batch_new = batch_new, .batch_add = batch_add,
+    .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids, .classify = classify, .batch_new = batch_new, .batch_add = batch_add,
     .batch_next = batch_next, .batch_cancel = batch_cancel, .batch_error = batch_error, .batch_metrics = batch_metrics, .batch_free = batch_free,
 };
 

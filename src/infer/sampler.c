@@ -139,8 +139,7 @@ static float largest(const float *l, size_t n) {
     return most;
 }
 
-// The first of the largest; a NaN is none.
-static int32_t argmax(const float *l, size_t n) {
+int32_t mica_logits_argmax(const float *l, size_t n) {
     float most = largest(l, n);
     for (size_t i = 0; i < n; i++)
         if (l[i] == most) return (int32_t)i;
@@ -259,7 +258,7 @@ static int32_t sample(mica_sampler *s, const float *logits) {
     size_t n = 0;
     for (size_t i = 0; i < s->vocab; i++)
         if (logits[i] > -INFINITY) c[n++] = (mica_candidate){(int32_t)i, logits[i]};
-    if (!n) return argmax(logits, s->vocab);
+    if (!n) return mica_logits_argmax(logits, s->vocab);
     for (int i = 0; i < s->stage_count; i++) {
         switch (s->stages[i]) {
         case TOP_P: if (o->top_p > 0 && o->top_p < 1) n = filter_top_p(c, n, (double)o->top_p); break;
@@ -275,7 +274,7 @@ static int32_t sample(mica_sampler *s, const float *logits) {
 
 int32_t mica_sampler_next(mica_sampler *s, const float *given, const int32_t *forbidden, size_t n_forbidden) {
     const float *logits = adjust(s, given, forbidden, n_forbidden);
-    int32_t id = s->options.temperature > 0 ? sample(s, logits) : argmax(logits, s->vocab);
+    int32_t id = s->options.temperature > 0 ? sample(s, logits) : mica_logits_argmax(logits, s->vocab);
     if (s->seen) s->seen[id] = 1, s->counts[id]++;
     return id;
 }

@@ -46,6 +46,8 @@ void mica_sampler_observe_prompt(mica_sampler *s, const int32_t *ids, size_t cou
 int32_t mica_sampler_next(mica_sampler *s, const float *logits, const int32_t *forbidden, size_t n_forbidden);
 /** Whether no logit is NaN or infinite. */
 bool mica_logits_finite(const float *logits, size_t n);
+/** The first of the largest; a NaN is none. */
+int32_t mica_logits_argmax(const float *logits, size_t n);
 /** log Σ exp(logits), in double. */
 double mica_logsumexp_f32(const float *logits, size_t n);
 /** The k largest logits as log-probabilities, largest first, lower ids first among equals. scratch: [n] candidates. */
