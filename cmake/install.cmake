@@ -10,6 +10,8 @@ if(TARGET mica)
   install(FILES ${PROJECT_BINARY_DIR}/mica.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endif()
 
+install(FILES ${PROJECT_SOURCE_DIR}/docs/mica.3 DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
+
 configure_file(${PROJECT_SOURCE_DIR}/cmake/mica.pc.in ${PROJECT_BINARY_DIR}/mica.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/mica.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

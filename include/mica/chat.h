@@ -17,6 +17,7 @@ typedef struct mica_message {
 } mica_message;
 
 typedef struct mica_chat {
+    const char *history; // JSON array of messages that come before; default: none
     const mica_message *messages;
     size_t count;
     const char *tools;     // JSON array of the tools that may be called; default: none

@@ -12,6 +12,8 @@ extern "C" {
 
 typedef struct mica_session mica_session;
 
+/** Whether the model's backend has sessions. */
+MICA_API bool mica_session_works(const mica_model *model);
 /** A session without a text. It holds what the model holds, also when that is closed, until it is freed. */
 MICA_API mica_session *mica_session_new(mica_model *model, mica_error *err);
 /** NULL is fine. An open stream of it goes on. */

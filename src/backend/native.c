@@ -2,6 +2,7 @@
 // The native backend "cpu": loads models that this library computes itself, and joins room infer to the table of functions of a backend.
 #include "backend/info.h"
 #include "backend/model.h"
+#include "backend/template_load.h"
 #include "backend/tokenizer_load.h"
 #include "base/file.h"
 #include "infer/batch.h"
@@ -30,6 +31,7 @@ static mica_lm *new_lm(const mica_load_options *options, mica_error *err) {
 static void free_lm(mica_lm *m) {
     if (!m) return;
     mica_tokenizer_free(m->tokenizer);
+    mica_template_free(m->chat_template);
     mica_cache_free(&m->cache);
     mica_net_free(m->net);
     mica_device_close(m->device);
@@ -84,7 +86,7 @@ static mica_lm *load_lm(const char *path, const mica_load_options *options, mica
     double started = mica_now();
     mica_lm *m = new_lm(options, err);
     mica_checkpoint *ck = m ? mica_checkpoint_open(path, err) : NULL;
-    bool ok = ck && load_tokenizer(m, ck, err);
+    bool ok = ck && load_tokenizer(m, ck, err) && mica_template_of_checkpoint(ck, &m->chat_template, err);
     if (ok) {
         mica_info_from_checkpoint(ck, &m->info);
         mica_checkpoint_rest(ck);

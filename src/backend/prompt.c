@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A prompt as token ids: ids as they are, a text through the tokenizer.
+// A prompt as token ids: ids as they are, a text through the tokenizer, a conversation through its template.
+#include "backend/chat.h"
 #include "backend/model.h"
 
 bool mica_prompt_ids(const mica_lm *lm, const mica_prompt *p, mica_ids *ids, mica_error *err) {
@@ -9,7 +10,7 @@ bool mica_prompt_ids(const mica_lm *lm, const mica_prompt *p, mica_ids *ids, mic
         for (size_t i = 0; i < p->count; i++) ids->data[ids->len++] = p->ids[i];
         return true;
     }
-    if (p->chat) return mica_fail(err, MICA_ERR_UNSUPPORTED, "chat: templates are not there yet");
+    if (p->chat) return mica_chat_encode(lm, p->chat, NULL, ids, err);
     if (!lm->tokenizer) return mica_fail(err, MICA_ERR_ARGUMENT, "the model has no tokenizer: give token ids");
     return mica_tokenizer_encode(lm->tokenizer, p->text ? p->text : "", p->length, NULL, ids, err);
 }

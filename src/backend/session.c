@@ -26,6 +26,8 @@ static mica_lm *retain(mica_model *model, mica_error *err) {
     return mica_native(model, "sessions", err) && mica_model_retain(model, err) ? model->lm : NULL;
 }
 
+bool mica_session_works(const mica_model *model) { return model->lm && !model->closed; }
+
 mica_session *mica_session_new(mica_model *model, mica_error *err) {
     mica_lm *lm = retain(model, err);
     return lm ? wrap(model, mica_past_new(lm, err), err) : NULL;

@@ -106,6 +106,11 @@ static void put_children(mica_json_writer *w, const mica_json *v, bool keyed) {
     }
 }
 
+void mica_json_put_raw(mica_json_writer *w, const char *json, size_t n) {
+    separate(w);
+    mica_buf_append(w->out, json, n);
+}
+
 void mica_json_put_tree(mica_json_writer *w, const mica_json *v) {
     switch (v->type) {
     case MICA_JSON_NULL: mica_json_put_null(w); break;

@@ -46,6 +46,9 @@ typedef struct mica_cli_args {
     // loading
     const char *activations, *adapter, *python;
     int64_t memory_budget;
+    // chat
+    const char *system, *messages, *tools, *vars;
+    bool allow_control;
     // perplexity
     const char *reference;
     int32_t window;
@@ -96,7 +99,7 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench, mica_cli_discover, mica_cli_template;
+    mica_cli_bench, mica_cli_discover, mica_cli_chat, mica_cli_template;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);
@@ -183,4 +186,8 @@ void mica_cli_watch(struct mica_stream *stream);
 void mica_cli_watch_flag(void);
 /** Whether Ctrl-C was pressed. */
 bool mica_cli_stopped(void);
+/** From here on Ctrl-C stops what is watched, and never the program. */
+void mica_cli_stay(void);
+/** It was, and has been dealt with: what follows starts afresh. */
+void mica_cli_forget_stop(void);
 #endif

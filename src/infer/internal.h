@@ -13,6 +13,7 @@ typedef struct mica_lm {
     mica_device *device;
     mica_net *net;
     mica_tokenizer *tokenizer; // NULL for random weights
+    struct mica_template *chat_template; // NULL: the model has none
     mica_info info;
     mica_dtype kv_dtype;       // of cache pages
     int32_t context;           // most positions of a sequence
