@@ -58,6 +58,10 @@ typedef struct mica_cli_args {
     const char *name;
     int64_t now;
     bool as_given, source;
+    // batch and classify
+    int32_t rows, csv;
+    const char *output, *labels, *prompt;
+    bool invariant, chat, calibrate;
     // convert and bench
     int32_t bits, group_size;
     const char *mode, *dtype, *random;
@@ -99,7 +103,7 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench, mica_cli_discover, mica_cli_chat, mica_cli_template;
+    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_template;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);
@@ -174,6 +178,8 @@ void mica_cli_json_float(mica_cli_json *j, const char *key, float v); // shortes
 void mica_cli_json_double(mica_cli_json *j, const char *key, double v);
 void mica_cli_json_bool(mica_cli_json *j, const char *key, bool v);
 void mica_cli_json_null(mica_cli_json *j, const char *key);
+/** A value that is JSON already. */
+void mica_cli_json_raw(mica_cli_json *j, const char *key, const char *json);
 void mica_cli_json_ints(mica_cli_json *j, const char *key, const int32_t *v, size_t n);
 /** Ends the value with a newline. */
 void mica_cli_json_end(mica_cli_json *j);
