@@ -51,8 +51,10 @@ typedef struct mica_load_options {
     const char *activations; // "exact" (default), or "int8": inputs of layers with packed weights are rounded to 8 bits, group by
                              // group; faster where prompts or batches are long, and less exact (mica_perplexity_of tells how much)
     const char *adapter;   // folder of a LoRA adapter (mlx-lm, PEFT or go-mlx) that is added to the weights; default: none
-    int64_t memory_budget; // bytes that weights and KV caches may take together; default: no limit. A model that cannot fit is refused before its
-                           // weights are read, and a call that would exceed it fails
+    int64_t memory_budget; // bytes that weights and KV caches may take together; default: no limit. A model that cannot fit, with one
+                           // sequence of `context` if that is given, is refused before its weights are read (see mica_info_memory). Under the
+                           // budget kept prefixes go first; then a call whose prompt cannot fit fails at once, and one that finds no room
+                           // on its way fails there, while others go on
     int64_t prefix_cache;  // bytes of keys and values of earlier prompts that are kept, least recently used first to go, so that later prompts with
                            // the same beginning need not compute it again (answers do not change by it); default 0: an eighth of the
                            // machine's memory, but at most 4 GiB; -1: nothing is kept. Within memory_budget

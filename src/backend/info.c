@@ -15,10 +15,14 @@ static int64_t kv_bytes(const mica_config *c, bool sliding, mica_dtype dtype) {
     return layers * 2 * c->num_kv_heads * row;
 }
 
+static int64_t whole_pages(int64_t positions) { return (positions + MICA_PAGE - 1) / MICA_PAGE * MICA_PAGE; }
+
+// Positions that a layer with a window holds at most: a chunk that is being computed, and what its first token sees.
+static int64_t window_positions(int64_t window) { return MICA_CHUNK + whole_pages(window - 1); }
+
 void mica_info_set_kv(const mica_config *c, mica_dtype dtype, mica_info *info) {
     info->kv_bytes_per_token = kv_bytes(c, false, dtype);
-    // The window's own positions, plus a chunk that is being computed.
-    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, dtype) * (c->sliding_window + MICA_CHUNK) : 0;
+    info->kv_bytes_window = c->sliding_window ? kv_bytes(c, true, dtype) * window_positions(c->sliding_window) : 0;
 }
 
 // Dynamic scaling is there to go beyond the trained length.
@@ -42,11 +46,37 @@ void mica_info_from_config(const mica_config *c, mica_info *info) {
     mica_info_set_kv(c, dtype, info);
 }
 
+// What a weight in blocks takes more than in the file: its codes are packed, with a scale and a bias for each group.
+static int64_t unpacked_more(const mica_checkpoint *ck, const char *module) {
+    mica_weight w;
+    if (!mica_checkpoint_has(ck, module) || !mica_checkpoint_view(ck, module, -1, -1, &w, NULL)) return 0;
+    int64_t weights = w.out * w.in, more = 0;
+    if (w.quantized && w.blocks.read)
+        more = weights * w.spec.bits / 8 + weights / w.spec.group_size * 2 * (int64_t)mica_dtype_size(w.scales.dtype) -
+               w.out * (int64_t)w.blocks.row_bytes;
+    mica_weight_release(&w);
+    return more;
+}
+
+static int64_t all_unpacked_more(const mica_checkpoint *ck) {
+    static const char *const modules[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                          "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+    int64_t more = unpacked_more(ck, "model.embed_tokens") + unpacked_more(ck, "lm_head");
+    for (int64_t i = 0; i < mica_checkpoint_config(ck)->num_layers; i++)
+        for (size_t k = 0; k < MICA_COUNT(modules); k++) {
+            char name[128];
+            snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)i, modules[k]);
+            more += unpacked_more(ck, name);
+        }
+    return more;
+}
+
 void mica_info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
     mica_info_from_config(mica_checkpoint_config(ck), info);
     mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
     info->parameters = (int64_t)st.parameters;
     info->bytes_on_disk = info->weight_bytes = (int64_t)st.bytes;
+    if (mica_checkpoint_gguf(ck)) info->weight_bytes += all_unpacked_more(ck);
     info->has_chat_template = mica_template_present(ck);
     mica_weight w;
     // The file's own word on quantisation is optional: the first layer's weight tells.
@@ -68,7 +98,6 @@ bool mica_info_read(const char *path, mica_info *info, mica_error *err) {
 }
 
 int64_t mica_info_memory(const mica_info *info, int32_t context) {
-    int64_t sliding = info->sliding_window ? info->kv_bytes_window / (info->sliding_window + MICA_CHUNK) : 0;
-    return info->weight_bytes + info->kv_bytes_per_token * context +
-           sliding * MICA_MIN((int64_t)context, (int64_t)info->sliding_window + MICA_CHUNK);
+    int64_t most = info->sliding_window ? window_positions(info->sliding_window) : 1, sliding = info->kv_bytes_window / most;
+    return info->weight_bytes + info->kv_bytes_per_token * whole_pages(context) + sliding * MICA_MIN(whole_pages(context), most);
 }

@@ -20,7 +20,7 @@ static mica_lm *new_lm(const mica_load_options *options, mica_error *err) {
         return mica_fail(err, MICA_ERR_ARGUMENT, "kv_bits must be 8 or 16, got %d", (int)o.kv_bits), NULL;
     mica_lm *m = mica_calloc(1, sizeof *m);
     if (!m) return mica_fail_memory(err, sizeof *m, "a model"), NULL;
-    m->context = o.context;
+    m->context = m->asked_context = o.context;
     m->kv_dtype = o.kv_bits == 8 ? MICA_I8 : MICA_DTYPE_COUNT; // the activations' own is known later
     m->device = mica_device_open(o.device, &(mica_device_options){.level = o.cpu_level, .threads = o.threads}, err);
     if (m->device) return m;
@@ -44,6 +44,25 @@ static int64_t kept_prefixes(int64_t option) {
     return MICA_MIN((int64_t)(mica_reserve_most() / 8), most);
 }
 
+// Whether m->info says that weights, and a sequence of the context asked for, fit the budget.
+static bool fits_budget(const mica_lm *m, const mica_load_options *options, const char *what, mica_error *err) {
+    int64_t budget = options ? options->memory_budget : 0, all = mica_info_memory(&m->info, m->asked_context);
+    if (budget < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "memory_budget must not be negative, got %lld", (long long)budget);
+    if (!budget || all <= budget) return true;
+    if (!m->asked_context)
+        return mica_fail(err, MICA_ERR_NO_MEMORY, "%s: the weights take %lld bytes, the memory budget is %lld", what,
+                         (long long)m->info.weight_bytes, (long long)budget);
+    return mica_fail(err, MICA_ERR_NO_MEMORY, "%s: weights and the keys and values of %d tokens take %lld bytes (the weights %lld), the memory budget is %lld",
+                     what, (int)m->asked_context, (long long)all, (long long)m->info.weight_bytes, (long long)budget);
+}
+
+static bool set_up_cache(mica_lm *m, const mica_load_options *options, mica_error *err) {
+    if (!fits_budget(m, options, m->info.architecture, err) || !mica_cache_init(&m->cache, m->device, m->net->config, m->kv_dtype, err)) return false;
+    m->cache.prefixes.most = kept_prefixes(options ? options->prefix_cache : 0);
+    if (options && options->memory_budget) m->cache.budget = MICA_MAX(options->memory_budget - m->info.weight_bytes, (int64_t)1);
+    return true;
+}
+
 // What is known with the weights; frees the model if that fails.
 static mica_lm *finish(mica_lm *m, const mica_load_options *options, double started, mica_error *err) {
     if (options && options->activations && strcmp(options->activations, "int8") == 0) mica_net_round_activations(m->net);
@@ -53,12 +72,9 @@ static mica_lm *finish(mica_lm *m, const mica_load_options *options, double star
     mica_info_set_kv(m->net->config, m->kv_dtype, &m->info);
     if (!m->context) m->context = m->info.context_length;
     m->load_seconds = mica_now() - started;
-    if (!mica_cache_init(&m->cache, m->device, m->net->config, m->kv_dtype, err)) {
-        free_lm(m);
-        return NULL;
-    }
-    m->cache.prefixes.most = kept_prefixes(options ? options->prefix_cache : 0);
-    return m;
+    if (set_up_cache(m, options, err)) return m;
+    free_lm(m);
+    return NULL;
 }
 
 // A folder without tokenizer.json still computes on token ids.
@@ -89,11 +105,12 @@ static mica_lm *load_lm(const char *path, const mica_load_options *options, mica
     bool ok = ck && load_tokenizer(m, ck, err) && mica_template_of_checkpoint(ck, &m->chat_template, err);
     if (ok) {
         mica_info_from_checkpoint(ck, &m->info);
+        if (m->kv_dtype == MICA_I8) mica_info_set_kv(mica_checkpoint_config(ck), MICA_I8, &m->info);
         mica_checkpoint_rest(ck);
-        m->net = load_net(ck, options ? options->adapter : NULL, m->device, err);
-    } else {
-        mica_checkpoint_free(ck);
+        ok = fits_budget(m, options, path, err);
     }
+    if (ok) m->net = load_net(ck, options ? options->adapter : NULL, m->device, err);
+    else mica_checkpoint_free(ck);
     if (ok && m->net) return finish(m, options, started, err);
     free_lm(m);
     return NULL;

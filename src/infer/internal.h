@@ -16,7 +16,7 @@ typedef struct mica_lm {
     struct mica_template *chat_template; // NULL: the model has none
     mica_info info;
     mica_dtype kv_dtype;       // of cache pages
-    int32_t context;           // most positions of a sequence
+    int32_t context, asked_context; // most positions of a sequence; those that the caller asked for, 0 = the model's own
     mica_cache cache;          // of all its sequences
     double load_seconds;
 } mica_lm;

@@ -12,7 +12,7 @@ bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_err
         if (ids[i] < 0 || ids[i] >= m->info.vocab_size)
             return mica_fail(err, MICA_ERR_ARGUMENT, "token id %d (number %zu) is outside the vocabulary of %d", (int)ids[i], i,
                              (int)m->info.vocab_size);
-    return true;
+    return mica_cache_fits(&m->cache, (int64_t)count, err);
 }
 
 bool mica_runner_init(mica_runner *r, mica_lm *m, int64_t positions, mica_error *err) {

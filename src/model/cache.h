@@ -75,6 +75,8 @@ bool mica_cache_init(mica_cache *c, mica_device *d, const mica_config *config, m
 void mica_cache_free(mica_cache *c);
 /** Bytes of the pages in use. */
 int64_t mica_cache_bytes(mica_cache *c);
+/** Whether a sequence of `length` positions can fit the budget at all. */
+bool mica_cache_fits(const mica_cache *c, int64_t length, mica_error *err);
 /** Makes room to keep count of one sequence of `length` positions beyond what is in use: taking its pages allocates nothing then. */
 bool mica_cache_reserve(mica_cache *c, int64_t length, mica_error *err);
 

@@ -92,6 +92,20 @@ int64_t mica_cache_bytes(mica_cache *c) {
     return bytes;
 }
 
+// Layers with a window hold a chunk, and what its first token sees.
+static int64_t most_pages(const mica_page_pool *p, int64_t length) {
+    int64_t window = mica_pages_for(MICA_CHUNK) + mica_pages_for(p->window - 1), all = mica_pages_for(length);
+    return !p->layers ? 0 : p->window ? MICA_MIN(all, window) : all;
+}
+
+bool mica_cache_fits(const mica_cache *c, int64_t length, mica_error *err) {
+    int64_t need = 0;
+    for (int g = 0; g < MICA_GROUPS; g++) need += most_pages(&c->pool[g], length) * (int64_t)c->pool[g].page_bytes;
+    if (!c->budget || need <= c->budget) return true;
+    return mica_fail(err, MICA_ERR_NO_MEMORY, "out of memory: keys and values of %lld tokens take %lld bytes, the memory budget leaves %lld",
+                     (long long)length, (long long)need, (long long)c->budget);
+}
+
 // ---- bookkeeping ----------------------------------------------------------------------------------------------
 static bool know_pages(mica_page_pool *p, int64_t want, mica_error *err) {
     int32_t pages = (int32_t)MICA_MIN(MICA_MAX(want, (int64_t)p->pages * 2), (int64_t)p->most);
