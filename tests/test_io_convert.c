@@ -25,9 +25,9 @@ static int drop_folder(void **state) {
     return 0;
 }
 
-static mica_checkpoint *open_ok(const char *path) {
+static mica_model_files *open_ok(const char *path) {
     mica_error err = {0};
-    mica_checkpoint *c = mica_checkpoint_open(path, &err);
+    mica_model_files *c = mica_checkpoint_open(path, &err);
     if (!c) fail_msg("%s", err.msg);
     return c;
 }
@@ -38,7 +38,7 @@ static void prefixes(void **state) {
     static const char *const folders[] = {GOLDEN_DIR "/models/gemma3-nested", GOLDEN_DIR "/models/gemma3-nested-v5",
                                           GOLDEN_DIR "/models/gemma3-text-f32", GOLDEN_DIR "/quant/gemma3-4bit"};
     for (size_t i = 0; i < MICA_COUNT(folders); i++) {
-        mica_checkpoint *c = open_ok(folders[i]);
+        mica_model_files *c = open_ok(folders[i]);
         const mica_config *k = mica_checkpoint_config(c);
         mica_weight w;
         mica_error err = {0};
@@ -57,7 +57,7 @@ static void mixed_triples(void **state) {
         {"model.layers.0.self_attn.k_proj", true, {MICA_AFFINE, 5, 64}}, {"model.layers.0.self_attn.v_proj", true, {MICA_AFFINE, 6, 32}},
         {"model.layers.0.self_attn.o_proj", false, {0}}, {"model.layers.0.mlp.gate_proj", true, {MICA_AFFINE, 3, 32}},
         {"model.layers.0.mlp.up_proj", true, {MICA_MXFP4, 4, 32}}, {"model.layers.0.mlp.down_proj", false, {0}}, {"lm_head", true, {MICA_AFFINE, 5, 64}}};
-    mica_checkpoint *c = open_ok(GOLDEN_DIR "/quant/llama-mixed");
+    mica_model_files *c = open_ok(GOLDEN_DIR "/quant/llama-mixed");
     for (size_t i = 0; i < MICA_COUNT(want); i++) {
         mica_weight w;
         mica_error err = {0};
@@ -88,7 +88,7 @@ static void inferred_from_shapes(void **state) {
     for (char *p; (p = strstr(config.data, "\"bits\": 3"));) p[8] = '4';
     write_file(path_in(folder, "config.json"), config.data, config.len);
     mica_buf_free(&config);
-    mica_checkpoint *c = open_ok(folder);
+    mica_model_files *c = open_ok(folder);
     mica_weight w;
     if (!mica_checkpoint_find(c, "model.layers.0.mlp.up_proj", 128, 128, &w, &err)) fail_msg("%s", err.msg);
     assert_true(w.spec.bits == 3 && w.spec.group_size == 32);
@@ -110,7 +110,7 @@ static void clear_errors(void **state) {
         assert_null(mica_checkpoint_open(bad[i].path, &err));
         assert_says(&err, bad[i].path, bad[i].says);
     }
-    mica_checkpoint *c = open_ok(GOLDEN_DIR "/models/llama-f32");
+    mica_model_files *c = open_ok(GOLDEN_DIR "/models/llama-f32");
     mica_weight w;
     mica_error err = {0};
     assert_false(mica_checkpoint_find(c, "model.layers.9.mlp.up_proj", 1, 1, &w, &err));
@@ -134,7 +134,7 @@ static size_t entries_of(const char *dir) {
 }
 
 // Every weight of the result is the source's, rounded to the dtype and, where it fits, quantised by mica_quantize_rows.
-static void same_weight(const mica_checkpoint *a, const mica_checkpoint *b, const char *module, mica_dtype dtype, const mica_quant_spec *spec) {
+static void same_weight(const mica_model_files *a, const mica_model_files *b, const char *module, mica_dtype dtype, const mica_quant_spec *spec) {
     mica_weight x, y;
     mica_error err = {0};
     if (!mica_checkpoint_find(a, module, -1, -1, &x, &err) || !mica_checkpoint_find(b, module, -1, x.in, &y, &err)) fail_msg("%s", err.msg);
@@ -165,7 +165,7 @@ static void check_conversion(const char *src, const mica_convert_options *o, mic
     mica_error err = {0};
     snprintf(dst, sizeof dst, "%s/converted", folder);
     if (!mica_convert(src, dst, o, &err)) fail_msg("%s", err.msg);
-    mica_checkpoint *a = open_ok(src), *b = open_ok(dst);
+    mica_model_files *a = open_ok(src), *b = open_ok(dst);
     const mica_config *p = mica_checkpoint_config(a), *q = mica_checkpoint_config(b);
     assert_true(p->arch == q->arch && p->num_layers == q->num_layers && p->num_kv_heads == q->num_kv_heads && p->head_dim == q->head_dim);
     assert_true(p->rope.type == q->rope.type && p->rope.theta == q->rope.theta && fabs(p->rope.attention_factor - q->rope.attention_factor) < 1e-9);
@@ -216,7 +216,7 @@ static void tokenizer_files(void **state) {
     mica_arena arena = {0};
     assert_true(mica_file_read(path_in(dst, "tokenizer.json"), 1 << 28, &text, &err));
     const mica_json *root = mica_json_parse(&arena, text.data, text.len, "tokenizer.json", &err), *model = mica_json_get(root, "model");
-    mica_checkpoint *c = open_ok(GOLDEN_DIR "/gguf/gemma3.gguf");
+    mica_model_files *c = open_ok(GOLDEN_DIR "/gguf/gemma3.gguf");
     assert_int_equal(mica_json_get(model, "vocab")->length, mica_gguf_get_vocab(mica_checkpoint_gguf(c))->count);
     assert_true(mica_json_get(model, "merges")->length > 0 && mica_json_get(model, "byte_fallback")->boolean);
     mica_checkpoint_free(c);

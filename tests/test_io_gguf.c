@@ -22,11 +22,11 @@ static int drop_folder(void **state) {
     return 0;
 }
 
-static mica_checkpoint *open_golden(const char *name) {
+static mica_model_files *open_golden(const char *name) {
     char path[600];
     mica_error err = {0};
     snprintf(path, sizeof path, GOLDEN_DIR "/%s.gguf", name);
-    mica_checkpoint *c = mica_checkpoint_open(path, &err);
+    mica_model_files *c = mica_checkpoint_open(path, &err);
     if (!c) fail_msg("%s", err.msg);
     return c;
 }
@@ -49,7 +49,7 @@ static void same_values(const float *got, const void *want, size_t n, const char
 }
 
 // Compares the rows that `want` holds ("…weight" or "…bias") with the module's.
-static void check_tensor(const mica_checkpoint *c, const mica_stored *want, const char *name) {
+static void check_tensor(const mica_model_files *c, const mica_stored *want, const char *name) {
     char module[256];
     mica_weight w;
     mica_error err = {0};
@@ -72,7 +72,7 @@ static void check_tensor(const mica_checkpoint *c, const mica_stored *want, cons
 }
 
 static size_t check_all(const char *gguf, const char *expected, const char *prefix) {
-    mica_checkpoint *c = open_golden(gguf);
+    mica_model_files *c = open_golden(gguf);
     mica_safetensors *st = open_expected(expected);
     size_t checked = 0, n = strlen(prefix);
     for (size_t i = 0; i < mica_safetensors_count(st); i++) {
@@ -87,7 +87,7 @@ static size_t check_all(const char *gguf, const char *expected, const char *pref
 static void every_type(void **state) {
     (void)state;
     assert_int_equal(check_all("io/types", "io/types", ""), 13 * 3 + 3);
-    mica_checkpoint *c = open_golden("io/types");
+    mica_model_files *c = open_golden("io/types");
     mica_weight w;
     mica_error err = {0};
     static const struct { int layer, bits, group; mica_dtype scales; } kinds[] = {
@@ -117,7 +117,7 @@ static void whole_models(void **state) {
 
 static void configs(void **state) {
     (void)state;
-    mica_checkpoint *c = open_golden("io/llama-bias");
+    mica_model_files *c = open_golden("io/llama-bias");
     const mica_config *k = mica_checkpoint_config(c);
     assert_true(k->rope.type == MICA_ROPE_LLAMA3 && k->rope.factor == 8 && k->rope.original_max_position == 8192); // from rope_freqs
     assert_true(k->attention_bias && k->attention_o_bias && k->tie_word_embeddings && k->rope.theta == 20000);
@@ -133,7 +133,7 @@ static void configs(void **state) {
 
 static void vocabulary(void **state) {
     (void)state;
-    mica_checkpoint *c = open_golden("io/spm");
+    mica_model_files *c = open_golden("io/spm");
     const mica_gguf_vocab *v = mica_gguf_get_vocab(mica_checkpoint_gguf(c));
     assert_string_equal(v->model, "llama");
     assert_int_equal(v->count, 274);
@@ -147,7 +147,7 @@ static void vocabulary(void **state) {
 
 static void missing_and_misshapen(void **state) {
     (void)state;
-    mica_checkpoint *c = open_golden("io/llama-bias");
+    mica_model_files *c = open_golden("io/llama-bias");
     mica_weight w;
     mica_error err = {0};
     assert_false(mica_checkpoint_has(c, "lm_head"));
@@ -263,7 +263,7 @@ static void no_model(void **state) {
 // ---- damage --------------------------------------------------------------------------------------------
 static void use_everything(const char *path) {
     mica_error err = {0};
-    mica_checkpoint *c = mica_checkpoint_open(path, &err);
+    mica_model_files *c = mica_checkpoint_open(path, &err);
     if (!c) {
         assert_true(err.code != MICA_OK && err.msg[0]);
         return;
@@ -301,14 +301,14 @@ static void truncated_and_flipped(void **state) {
     for (off_t size = st.st_size - 1; size >= 0; size -= size > 3000 ? 97 : 1) {
         mica_error err = {0};
         assert_int_equal(ftruncate(fd, size), 0);
-        mica_checkpoint *c = mica_checkpoint_open(path, &err);
+        mica_model_files *c = mica_checkpoint_open(path, &err);
         if (c) fail_msg("%d bytes of %d accepted", (int)size, (int)st.st_size);
     }
     close(fd);
 }
 
 static bool load_all(void *ctx, mica_error *err) {
-    mica_checkpoint *c = mica_checkpoint_open(ctx, err);
+    mica_model_files *c = mica_checkpoint_open(ctx, err);
     static const char *const modules[] = {"model.embed_tokens", "model.norm", "model.layers.0.self_attn.q_proj"};
     bool ok = c != NULL;
     for (size_t i = 0; ok && i < MICA_COUNT(modules); i++) {

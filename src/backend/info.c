@@ -47,7 +47,7 @@ void mica_info_from_config(const mica_config *c, mica_info *info) {
 }
 
 // What a weight in blocks takes more than in the file: its codes are packed, with a scale and a bias for each group.
-static int64_t unpacked_more(const mica_checkpoint *ck, const char *module) {
+static int64_t unpacked_more(const mica_model_files *ck, const char *module) {
     mica_weight w;
     if (!mica_checkpoint_has(ck, module) || !mica_checkpoint_view(ck, module, -1, -1, &w, NULL)) return 0;
     int64_t weights = w.out * w.in, more = 0;
@@ -58,7 +58,7 @@ static int64_t unpacked_more(const mica_checkpoint *ck, const char *module) {
     return more;
 }
 
-static int64_t all_unpacked_more(const mica_checkpoint *ck) {
+static int64_t all_unpacked_more(const mica_model_files *ck) {
     static const char *const modules[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                                           "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
     int64_t more = unpacked_more(ck, "model.embed_tokens") + unpacked_more(ck, "lm_head");
@@ -71,7 +71,7 @@ static int64_t all_unpacked_more(const mica_checkpoint *ck) {
     return more;
 }
 
-void mica_info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
+void mica_info_from_checkpoint(const mica_model_files *ck, mica_info *info) {
     mica_info_from_config(mica_checkpoint_config(ck), info);
     mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
     info->parameters = (int64_t)st.parameters;
@@ -90,7 +90,7 @@ void mica_info_from_checkpoint(const mica_checkpoint *ck, mica_info *info) {
 }
 
 bool mica_info_read(const char *path, mica_info *info, mica_error *err) {
-    mica_checkpoint *ck = mica_checkpoint_open(path, err);
+    mica_model_files *ck = mica_checkpoint_open(path, err);
     if (!ck) return false;
     mica_info_from_checkpoint(ck, info);
     mica_checkpoint_free(ck);

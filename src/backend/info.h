@@ -9,7 +9,7 @@
 /** Sizes and kinds, all that a config tells. */
 void mica_info_from_config(const mica_config *c, mica_info *info);
 /** That and what the files tell. */
-void mica_info_from_checkpoint(const mica_checkpoint *ck, mica_info *info);
+void mica_info_from_checkpoint(const mica_model_files *ck, mica_info *info);
 /** Sets the bytes of the KV cache for pages of `dtype` (MICA_I8: codes). */
 void mica_info_set_kv(const mica_config *c, mica_dtype dtype, mica_info *info);
 #endif

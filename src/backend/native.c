@@ -78,7 +78,7 @@ static mica_lm *finish(mica_lm *m, const mica_load_options *options, double star
 }
 
 // A folder without tokenizer.json still computes on token ids.
-static bool load_tokenizer(mica_lm *m, const mica_checkpoint *ck, mica_error *err) {
+static bool load_tokenizer(mica_lm *m, const mica_model_files *ck, mica_error *err) {
     const char *path = mica_checkpoint_path(ck);
     if (mica_checkpoint_gguf(ck)) return (m->tokenizer = mica_tokenizer_from_gguf(mica_checkpoint_gguf(ck), err));
     char *file = mica_path_join(path, "tokenizer.json");
@@ -88,11 +88,11 @@ static bool load_tokenizer(mica_lm *m, const mica_checkpoint *ck, mica_error *er
     return absent || (m->tokenizer = mica_tokenizer_load(path, err));
 }
 
-static mica_net *load_net(mica_checkpoint *ck, const char *adapter_path, mica_device *d, mica_error *err) {
+static mica_net *load_net(mica_model_files *ck, const char *adapter_path, mica_device *d, mica_error *err) {
     mica_adapter adapter;
     if (!adapter_path) return mica_net_load(ck, NULL, d, err);
     if (!mica_adapter_open(&adapter, adapter_path, err)) return mica_checkpoint_free(ck), NULL;
-    mica_net *net = mica_net_load(ck, &adapter, d, err);
+    mica_net *net = mica_net_load(ck, &(mica_net_options){.adapter = &adapter}, d, err);
     mica_adapter_close(&adapter);
     return net;
 }
@@ -101,7 +101,7 @@ static mica_net *load_net(mica_checkpoint *ck, const char *adapter_path, mica_de
 static mica_lm *load_lm(const char *path, const mica_load_options *options, mica_error *err) {
     double started = mica_now();
     mica_lm *m = new_lm(options, err);
-    mica_checkpoint *ck = m ? mica_checkpoint_open(path, err) : NULL;
+    mica_model_files *ck = m ? mica_checkpoint_open(path, err) : NULL;
     bool ok = ck && load_tokenizer(m, ck, err) && mica_template_of_checkpoint(ck, &m->chat_template, err);
     if (ok) {
         mica_info_from_checkpoint(ck, &m->info);

@@ -221,7 +221,7 @@ mica_template *mica_template_load(const char *path, const char *name, mica_error
     return is_gguf(path) ? load_gguf(path, name, err) : load_file(path, err);
 }
 
-bool mica_template_of_checkpoint(const mica_checkpoint *ck, mica_template **out, mica_error *err) {
+bool mica_template_of_checkpoint(const mica_model_files *ck, mica_template **out, mica_error *err) {
     sources s = {0};
     const char *dir = mica_checkpoint_path(ck);
     const mica_gguf *g = mica_checkpoint_gguf(ck);
@@ -234,7 +234,7 @@ bool mica_template_of_checkpoint(const mica_checkpoint *ck, mica_template **out,
     return ok;
 }
 
-bool mica_template_present(const mica_checkpoint *ck) {
+bool mica_template_present(const mica_model_files *ck) {
     sources s = {0};
     const mica_gguf *g = mica_checkpoint_gguf(ck);
     if (g) read_gguf(&s, g);

@@ -65,7 +65,7 @@ static bool accumulate(sweep *w, mica_array *a, mica_array *g) {
 static bool apply_rule(sweep *w, mica_array *node, mica_array *g) {
     mica_array *grads[MICA_KERNEL_INPUTS] = {NULL};
     const mica_op_info *info = &mica_op_table[node->op];
-    if (node->op == MICA_OP_leaf || node->op == MICA_OP_checkpoint) return true;
+    if (node->op == MICA_OP_leaf || node->op == MICA_OP_checkpoint || node->op == MICA_OP_stop_gradient) return true;
     bool any = false;
     for (int i = 0; i < node->n_in; i++) {
         if (!node->in[i]) continue;

@@ -17,7 +17,7 @@ static const struct style { const char *model, *head; } styles[] = {
     {"model.", ""}, {"language_model.model.", "language_model."}, {"model.language_model.", ""},
     {"model.language_model.model.", "model.language_model."}, {"", ""}};
 
-struct mica_checkpoint {
+struct mica_model_files {
     char *path;
     mica_config config;
     mica_safetensors *st;
@@ -32,13 +32,13 @@ static bool styled(const struct style *s, const char *module, char *out) {
     return n > 0 && n < NAME - 32; // room for ".global_scale"
 }
 
-static const mica_stored *part(const mica_checkpoint *c, const char *name, const char *leaf) {
+static const mica_stored *part(const mica_model_files *c, const char *name, const char *leaf) {
     char full[NAME];
     int n = snprintf(full, sizeof full, "%s.%s", name, leaf);
     return n > 0 && n < NAME ? mica_safetensors_find(c->st, full) : NULL;
 }
 
-static void find_style(mica_checkpoint *c) {
+static void find_style(mica_model_files *c) {
     char name[NAME];
     c->style = styles;
     for (size_t i = 0; i < MICA_COUNT(styles); i++)
@@ -49,7 +49,7 @@ static void find_style(mica_checkpoint *c) {
 }
 
 // The module's name in the files: with their prefix, or bare (some exports prefix everything but lm_head).
-static bool locate(const mica_checkpoint *c, const char *module, char *name) {
+static bool locate(const mica_model_files *c, const char *module, char *name) {
     if (!styled(c->style, module, name)) return false;
     if (part(c, name, "weight")) return true;
     if (strlen(module) >= NAME - 32 || !part(c, module, "weight")) return false;
@@ -58,14 +58,14 @@ static bool locate(const mica_checkpoint *c, const char *module, char *name) {
 }
 
 // ---- folder: one weight ------------------------------------------------------------------------------
-static const char *file_of(const mica_checkpoint *c, const mica_stored *t) {
+static const char *file_of(const mica_model_files *c, const mica_stored *t) {
     const char *file = mica_safetensors_file(c->st, t);
     return file ? file : c->path;
 }
 
 static bool is_model_float(mica_dtype d) { return d == MICA_F32 || d == MICA_F16 || d == MICA_BF16; }
 
-static bool wrong_shape(const mica_checkpoint *c, const mica_stored *t, int64_t out, int64_t in, mica_error *err) {
+static bool wrong_shape(const mica_model_files *c, const mica_stored *t, int64_t out, int64_t in, mica_error *err) {
     char have[160], want[64];
     if (out) snprintf(want, sizeof want, "[%lld,%lld]", (long long)out, (long long)in);
     else snprintf(want, sizeof want, "[%lld]", (long long)in);
@@ -74,7 +74,7 @@ static bool wrong_shape(const mica_checkpoint *c, const mica_stored *t, int64_t 
 }
 
 // Bits and group size that the shapes imply, as mlx-lm infers them; in may be unknown (-1): then by the global spec.
-static bool infer_spec(const mica_checkpoint *c, const mica_weight *w, int64_t in, mica_quant_spec *spec, mica_error *err) {
+static bool infer_spec(const mica_model_files *c, const mica_weight *w, int64_t in, mica_quant_spec *spec, mica_error *err) {
     uint64_t words = (uint64_t)w->weight.shape[1], groups = (uint64_t)w->scales.shape[1];
     if (in <= 0 && c->config.quantized) return *spec = c->config.quant, true;
     if (in <= 0 || !groups) return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\": no \"quantization\" in config.json", c->path, w->weight.name);
@@ -88,7 +88,7 @@ static bool same_shape(const mica_stored *a, const mica_stored *b) {
     return a->ndim == 2 && b->ndim == 2 && a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1];
 }
 
-static bool check_triple(const mica_checkpoint *c, mica_weight *w, mica_error *err) {
+static bool check_triple(const mica_model_files *c, mica_weight *w, mica_error *err) {
     char a[160], b[160];
     int64_t out = w->weight.shape[0], words = w->weight.shape[1];
     bool affine = w->spec.mode == MICA_AFFINE, fits = w->scales.shape[0] == out;
@@ -107,7 +107,7 @@ static bool check_triple(const mica_checkpoint *c, mica_weight *w, mica_error *e
     return true;
 }
 
-static bool find_triple(const mica_checkpoint *c, const char *name, int stated, int64_t in, mica_weight *w, mica_error *err) {
+static bool find_triple(const mica_model_files *c, const char *name, int stated, int64_t in, mica_weight *w, mica_error *err) {
     const mica_stored *scales = part(c, name, "scales"), *biases = part(c, name, "biases"), *global = part(c, name, "global_scale");
     if (!scales) return mica_fail(err, MICA_ERR_FORMAT, "%s: no tensor \"%s.scales\"", c->path, name);
     w->scales = *scales;
@@ -134,13 +134,13 @@ static bool widen_f64(mica_stored *t, void **owned, mica_error *err) {
     return true;
 }
 
-static bool use_dense(const mica_checkpoint *c, mica_stored *t, void **owned, mica_error *err) {
+static bool use_dense(const mica_model_files *c, mica_stored *t, void **owned, mica_error *err) {
     if (t->dtype == MICA_F64) return widen_f64(t, owned, err);
     return is_model_float(t->dtype) || mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: tensor \"%s\": weights of type %s are not supported",
                                                  file_of(c, t), t->name, mica_dtype_name(t->dtype));
 }
 
-static bool folder_weight(const mica_checkpoint *c, const char *module, int64_t in, mica_weight *w, mica_error *err) {
+static bool folder_weight(const mica_model_files *c, const char *module, int64_t in, mica_weight *w, mica_error *err) {
     char name[NAME];
     if (!locate(c, module, name)) return mica_fail(err, MICA_ERR_FORMAT, "%s: no tensor \"%s.weight\"", c->path, module);
     w->weight = *part(c, name, "weight");
@@ -162,7 +162,7 @@ static bool folder_weight(const mica_checkpoint *c, const char *module, int64_t 
 }
 
 // ---- finding -----------------------------------------------------------------------------------------
-static bool check_shape(const mica_checkpoint *c, const mica_weight *w, int64_t out, int64_t in, mica_error *err) {
+static bool check_shape(const mica_model_files *c, const mica_weight *w, int64_t out, int64_t in, mica_error *err) {
     if (w->in < 1 || w->out < 1) return mica_fail(err, MICA_ERR_FORMAT, "%s: tensor \"%s\" is empty", c->path, w->weight.name);
     bool vector = w->weight.ndim == 1, ok = (in < 0 || w->in == in) && (out < 0 || (out ? !vector && w->out == out : vector));
     if (!ok) {
@@ -174,7 +174,7 @@ static bool check_shape(const mica_checkpoint *c, const mica_weight *w, int64_t 
     return wrong_shape(c, &w->bias, 0, w->out, err);
 }
 
-bool mica_checkpoint_view(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
+bool mica_checkpoint_view(const mica_model_files *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
     *w = (mica_weight){0};
     bool ok = c->gguf ? mica_gguf_weight(c->gguf, &c->config, module, w, err) : folder_weight(c, module, in, w, err);
     if (ok && check_shape(c, w, out, in, err)) return true;
@@ -182,14 +182,14 @@ bool mica_checkpoint_view(const mica_checkpoint *c, const char *module, int64_t 
     return false;
 }
 
-bool mica_checkpoint_find(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
+bool mica_checkpoint_find(const mica_model_files *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err) {
     if (!mica_checkpoint_view(c, module, out, in, w, err)) return false;
     if (mica_weight_unpack(w, err)) return true;
     mica_weight_release(w);
     return false;
 }
 
-bool mica_checkpoint_has(const mica_checkpoint *c, const char *module) {
+bool mica_checkpoint_has(const mica_model_files *c, const char *module) {
     char name[NAME], full[NAME];
     if (!c->gguf) return locate(c, module, name);
     if (!mica_gguf_module_name(c->config.arch, module, name, sizeof name - 8)) return false;
@@ -203,7 +203,7 @@ void mica_weight_release(mica_weight *w) {
     *w = (mica_weight){0};
 }
 
-void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w) {
+void mica_checkpoint_forget(const mica_model_files *c, const mica_weight *w) {
     const mica_stored *parts[] = {&w->weight, &w->scales, &w->biases, &w->bias};
     for (size_t i = 0; i < MICA_COUNT(parts); i++) {
         if (!parts[i]->name || !parts[i]->bytes) continue;
@@ -214,7 +214,7 @@ void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w) {
     }
 }
 
-void mica_checkpoint_rest(const mica_checkpoint *c) {
+void mica_checkpoint_rest(const mica_model_files *c) {
     if (c->gguf) mica_gguf_rest(c->gguf);
     if (c->st) mica_safetensors_rest(c->st);
 }
@@ -235,7 +235,7 @@ static bool ends_with(const char *s, const char *tail) {
 }
 
 // Weights that t stands for: packed codes unfold by group count x group size, scales and biases stand for none.
-static uint64_t logical_count(const mica_checkpoint *c, const mica_stored *t) {
+static uint64_t logical_count(const mica_model_files *c, const mica_stored *t) {
     char module[NAME];
     size_t n = strlen(t->name);
     mica_quant_spec spec = mica_quant_default(MICA_AFFINE);
@@ -250,7 +250,7 @@ static uint64_t logical_count(const mica_checkpoint *c, const mica_stored *t) {
     return (uint64_t)mica_stored_count(scales) * (uint64_t)spec.group_size;
 }
 
-static mica_checkpoint_stats gguf_stats(const mica_checkpoint *c) {
+static mica_checkpoint_stats gguf_stats(const mica_model_files *c) {
     mica_checkpoint_stats s = {.files = 1, .tensors = mica_gguf_tensor_count(c->gguf)};
     for (size_t i = 0; i < s.tensors; i++) {
         const mica_gguf_tensor *t = mica_gguf_tensor_at(c->gguf, i);
@@ -261,7 +261,7 @@ static mica_checkpoint_stats gguf_stats(const mica_checkpoint *c) {
     return s;
 }
 
-mica_checkpoint_stats mica_checkpoint_get_stats(const mica_checkpoint *c) {
+mica_checkpoint_stats mica_checkpoint_get_stats(const mica_model_files *c) {
     if (c->gguf) return gguf_stats(c);
     mica_checkpoint_stats s = {.files = mica_safetensors_files(c->st)};
     for (size_t i = 0; i < mica_safetensors_count(c->st); i++) {
@@ -273,13 +273,13 @@ mica_checkpoint_stats mica_checkpoint_get_stats(const mica_checkpoint *c) {
 }
 
 // ---- opening -----------------------------------------------------------------------------------------
-static bool open_folder(mica_checkpoint *c, mica_error *err) {
+static bool open_folder(mica_model_files *c, mica_error *err) {
     if (!mica_config_load(&c->config, c->path, err) || !(c->st = mica_safetensors_open(c->path, err))) return false;
     find_style(c);
     return true;
 }
 
-static bool open_path(mica_checkpoint *c, mica_error *err) {
+static bool open_path(mica_model_files *c, mica_error *err) {
     if (mica_is_dir(c->path)) return open_folder(c, err);
     if (!mica_is_file(c->path)) return mica_fail(err, MICA_ERR_IO, "%s: no such file or folder", c->path);
     if (ends_with(c->path, ".safetensors") || ends_with(c->path, ".json"))
@@ -287,15 +287,15 @@ static bool open_path(mica_checkpoint *c, mica_error *err) {
     return (c->gguf = mica_gguf_open(c->path, err)) && mica_gguf_config(c->gguf, &c->config, err);
 }
 
-mica_checkpoint *mica_checkpoint_open(const char *path, mica_error *err) {
-    mica_checkpoint *c = mica_calloc(1, sizeof *c);
+mica_model_files *mica_checkpoint_open(const char *path, mica_error *err) {
+    mica_model_files *c = mica_calloc(1, sizeof *c);
     if (!c || !(c->path = mica_strdup(path))) mica_fail_memory(err, sizeof *c, "checkpoint");
     else if (open_path(c, err)) return c;
     mica_checkpoint_free(c);
     return NULL;
 }
 
-void mica_checkpoint_free(mica_checkpoint *c) {
+void mica_checkpoint_free(mica_model_files *c) {
     if (!c) return;
     mica_safetensors_free(c->st);
     mica_gguf_free(c->gguf);
@@ -304,7 +304,7 @@ void mica_checkpoint_free(mica_checkpoint *c) {
     mica_free(c);
 }
 
-const mica_config *mica_checkpoint_config(const mica_checkpoint *c) { return &c->config; }
-const char *mica_checkpoint_path(const mica_checkpoint *c) { return c->path; }
-const struct mica_gguf *mica_checkpoint_gguf(const mica_checkpoint *c) { return c->gguf; }
-const struct mica_safetensors *mica_checkpoint_safetensors(const mica_checkpoint *c) { return c->st; }
+const mica_config *mica_checkpoint_config(const mica_model_files *c) { return &c->config; }
+const char *mica_checkpoint_path(const mica_model_files *c) { return c->path; }
+const struct mica_gguf *mica_checkpoint_gguf(const mica_model_files *c) { return c->gguf; }
+const struct mica_safetensors *mica_checkpoint_safetensors(const mica_model_files *c) { return c->st; }

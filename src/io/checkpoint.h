@@ -9,7 +9,7 @@
 #include "io/config.h"
 #include "io/tensor.h"
 
-typedef struct mica_checkpoint mica_checkpoint;
+typedef struct mica_model_files mica_model_files;
 
 typedef struct mica_weight {
     bool quantized;
@@ -27,28 +27,28 @@ typedef struct mica_weight {
 
 /** Opens a folder or a GGUF file. Reads config and headers, no weights. The errors are those of the parts, plus
  * "<path>: no such file or folder", "<path>: no config.json", "<path>: no *.safetensors". */
-mica_checkpoint *mica_checkpoint_open(const char *path, mica_error *err);
-void mica_checkpoint_free(mica_checkpoint *c);
-const mica_config *mica_checkpoint_config(const mica_checkpoint *c);
-const char *mica_checkpoint_path(const mica_checkpoint *c);
+mica_model_files *mica_checkpoint_open(const char *path, mica_error *err);
+void mica_checkpoint_free(mica_model_files *c);
+const mica_config *mica_checkpoint_config(const mica_model_files *c);
+const char *mica_checkpoint_path(const mica_model_files *c);
 
 /** Is there a "<module>.weight"? ("lm_head" is absent from tied checkpoints.) */
-bool mica_checkpoint_has(const mica_checkpoint *c, const char *module);
+bool mica_checkpoint_has(const mica_model_files *c, const char *module);
 /** Finds "<module>.weight" and what belongs to it. The shape must be [out, in] (unpacked), or [in] when out is 0;
  * -1 accepts any. Errors: missing tensor (named), wrong shape (both shapes), wrong type, a quantised triple that does
  * not fit together. Safe from several threads. */
-bool mica_checkpoint_find(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
+bool mica_checkpoint_find(const mica_model_files *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
 /** The same, but blocks of a GGUF stay what they are: w->blocks reads them while the checkpoint is open. w->scales.dtype is what their
  * scales most likely need: F16, unless one does not fit. */
-bool mica_checkpoint_view(const mica_checkpoint *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
+bool mica_checkpoint_view(const mica_model_files *c, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
 /** Turns blocks into a triple in owned memory; true if there is nothing to do. On failure only release is left. */
 bool mica_weight_unpack(mica_weight *w, mica_error *err);
 /** Frees owned memory, if any; mapped tensors are unaffected. Idempotent. */
 void mica_weight_release(mica_weight *w);
 /** Drops the mapped pages behind w from memory; call it once the weight was copied elsewhere. */
-void mica_checkpoint_forget(const mica_checkpoint *c, const mica_weight *w);
+void mica_checkpoint_forget(const mica_model_files *c, const mica_weight *w);
 /** Drops all mapped pages; what is still needed is read again. Safe from several threads. */
-void mica_checkpoint_rest(const mica_checkpoint *c);
+void mica_checkpoint_rest(const mica_model_files *c);
 /** Row `row` of the weight as f32, dequantised; out [in]. For tests and small uses. */
 void mica_weight_row(const mica_weight *w, int64_t row, float *out);
 
@@ -57,12 +57,12 @@ typedef struct mica_checkpoint_stats {
     uint64_t parameters; // logical weights: packed codes count as what they stand for; scales and biases do not count
     size_t tensors, files;
 } mica_checkpoint_stats;
-mica_checkpoint_stats mica_checkpoint_get_stats(const mica_checkpoint *c);
+mica_checkpoint_stats mica_checkpoint_get_stats(const mica_model_files *c);
 
 struct mica_gguf;
 struct mica_safetensors;
 /** The file behind it: NULL for a folder. Its vocabulary is in gguf.h. */
-const struct mica_gguf *mica_checkpoint_gguf(const mica_checkpoint *c);
+const struct mica_gguf *mica_checkpoint_gguf(const mica_model_files *c);
 /** NULL for a GGUF file. */
-const struct mica_safetensors *mica_checkpoint_safetensors(const mica_checkpoint *c);
+const struct mica_safetensors *mica_checkpoint_safetensors(const mica_model_files *c);
 #endif

@@ -312,7 +312,7 @@ bool mica_convert(const char *src, const char *dst, const mica_convert_options *
     static const mica_convert_options defaults;
     job j = {.options = options ? options : &defaults};
     if (!read_options(&j, err)) return false;
-    mica_checkpoint *source = mica_checkpoint_open(src, err);
+    mica_model_files *source = mica_checkpoint_open(src, err);
     char *folder = NULL;
     bool ok = source != NULL;
     if (ok) j.v.source = source, j.v.config = mica_checkpoint_config(source);

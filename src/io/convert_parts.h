@@ -8,7 +8,7 @@
 #include "mica/convert.h"
 
 typedef struct mica_conversion {
-    const mica_checkpoint *source;
+    const mica_model_files *source;
     const mica_config *config;
     bool quantize;
     mica_quant_spec spec;

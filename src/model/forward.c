@@ -97,10 +97,9 @@ static double embed_scale(const mica_net *net) {
     return (double)scale;
 }
 
-static mica_array *embed_tokens(mica_forward *f, const mica_packed *b) {
-    mica_array *ids = mica_from_data(f->scope, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32);
-    mica_array *h = mica_embed(f->scope, &f->net->embed, ids, f->net->dtype);
-    return f->net->arch->scale_embed ? mica_mul_scalar(f->scope, h, embed_scale(f->net)) : h;
+mica_array *mica_net_embed(const mica_net *net, mica_scope *s, mica_array *ids) {
+    mica_array *h = mica_embed(s, &net->embed, ids, net->dtype);
+    return net->arch->scale_embed ? mica_mul_scalar(s, h, embed_scale(net)) : h;
 }
 
 // The rows that the last layer needs after its attention; NULL: all. Where no logits are wanted, one stands for the evaluation.
@@ -111,10 +110,7 @@ static mica_array *last_rows(mica_scope *s, const mica_packed *b) {
     return mica_from_data(s, b->rows, MICA_SHAPE((int64_t)b->n_rows), MICA_I32);
 }
 
-static mica_array *head(mica_forward *f, mica_array *h) {
-    mica_scope *s = f->scope;
-    mica_net *net = f->net;
-    h = mica_norm(f, h, net->norm);
+mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h) {
     mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
     logits = net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head.lora, h, logits);
     double cap = net->config->final_softcap;
@@ -132,12 +128,12 @@ mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, co
         f.table[g] = page_table(s, b, g);
         f.rope[g] = rope_table(&f, b, g ? &c->rope_sliding : &c->rope, pos);
     }
-    mica_array *h = embed_tokens(&f, b); // [N, D]
+    mica_array *h = mica_net_embed(net, s, mica_from_data(s, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32)); // [N, D]
     for (f.layer = 0; f.layer < c->num_layers; f.layer++) {
         if (f.layer == c->num_layers - 1) f.rows = last_rows(s, b);
         h = net->arch->block(&f, &net->layers[f.layer], h);
     }
-    if (b->n_rows) h = head(&f, h);
+    if (b->n_rows) h = mica_net_logits(net, s, mica_norm(&f, h, net->norm));
     mica_scope_error(s, err);
     return h;
 }

@@ -24,7 +24,7 @@ static uint64_t add_config(uint64_t h, const mica_config *c) {
 }
 
 // First, middle and last row of a weight, as numbers: the same however it is stored in memory.
-static bool add_rows(uint64_t *h, const mica_checkpoint *ck, const char *module, mica_error *err) {
+static bool add_rows(uint64_t *h, const mica_model_files *ck, const char *module, mica_error *err) {
     mica_weight w;
     if (!mica_checkpoint_has(ck, module)) return true;
     if (!mica_checkpoint_find(ck, module, -1, -1, &w, err)) return false;
@@ -39,7 +39,7 @@ static bool add_rows(uint64_t *h, const mica_checkpoint *ck, const char *module,
     return ok;
 }
 
-static bool add_layer(uint64_t *h, const mica_checkpoint *ck, int64_t layer, mica_error *err) {
+static bool add_layer(uint64_t *h, const mica_model_files *ck, int64_t layer, mica_error *err) {
     static const char *const modules[] = {"input_layernorm",  "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
                                           "self_attn.o_proj", "mlp.gate_proj",    "mlp.down_proj"};
     char name[128];
@@ -50,7 +50,7 @@ static bool add_layer(uint64_t *h, const mica_checkpoint *ck, int64_t layer, mic
     return true;
 }
 
-static bool add_checkpoint(uint64_t *h, const mica_checkpoint *ck, const mica_config *c, mica_error *err) {
+static bool add_checkpoint(uint64_t *h, const mica_model_files *ck, const mica_config *c, mica_error *err) {
     mica_checkpoint_stats st = mica_checkpoint_get_stats(ck);
     *h = mica_hash_mix(mica_hash_mix(mica_hash_mix(*h, st.bytes), st.parameters), st.tensors);
     return add_layer(h, ck, 0, err) && add_layer(h, ck, c->num_layers - 1, err);

@@ -71,18 +71,38 @@ static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_ar
 
 mica_array *mica_wanted_rows(mica_forward *f, mica_array *x) { return f->rows ? mica_take(f->scope, x, f->rows, 0) : x; }
 
-mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x) {
+// x [N, H, Dh] as attention wants it, normed and rotated: [1, H, N, Dh].
+static mica_array *as_heads(mica_forward *f, mica_array *x, mica_array *norm, bool rotate) {
     mica_scope *s = f->scope;
+    if (norm) x = mica_norm(f, x, norm);
+    x = mica_expand_dims(s, x, 0);
+    if (rotate) x = mica_rope_apply(s, x, f->rope[mica_layer_group(f->net->config, f->layer)], false);
+    return mica_swap_axes(s, x, 1, 2);
+}
+
+// Attention without a cache: every token sees those before it, as far as window and mask let it.
+static mica_array *plain_attention(mica_forward *f, const mica_layer *l, mica_array *q, mica_array *k, mica_array *v) {
+    const mica_config *c = f->net->config;
+    mica_sdpa_options o = {.scale = (float)c->query_scale, .causal = true, .window = mica_layer_group(c, f->layer) ? (int)c->sliding_window : 0};
+    mica_array *y = mica_sdpa(f->scope, as_heads(f, q, l->q_norm, true), as_heads(f, k, l->k_norm, true), as_heads(f, v, NULL, false), f->mask, &o);
+    return mica_contiguous(f->scope, mica_swap_axes(f->scope, y, 1, 2)); // [1, N, H, Dh]
+}
+
+static mica_array *cached_attention(mica_forward *f, const mica_layer *l, mica_array *q, mica_array *k, mica_array *v) {
     const mica_config *c = f->net->config;
     int g = mica_layer_group(c, f->layer), index = f->net->index_in_group[f->layer];
     const mica_page_pool *pool = &f->cache->pool[g];
-    mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice
-    project(f, l, x, &q, &k, &v);
     mica_cache_inputs in = {.q = q, .k = k, .v = v, .pool = pool->array, .meta = f->meta, .table = f->table[g], .rope = f->rope[g],
                             .q_norm = l->q_norm, .k_norm = l->k_norm};
-    mica_array *y = mica_cache_attention(s, &in, index, (float)c->query_scale, (int)pool->window, (float)c->rms_norm_eps);
-    y = mica_reshape(s, y, MICA_SHAPE(-1, c->num_heads * c->head_dim));
-    return mica_linear_apply(s, &l->o, mica_wanted_rows(f, y));
+    return mica_cache_attention(f->scope, &in, index, (float)c->query_scale, (int)pool->window, (float)c->rms_norm_eps);
+}
+
+mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x) {
+    mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice
+    project(f, l, x, &q, &k, &v);
+    mica_array *y = (f->training ? plain_attention : cached_attention)(f, l, q, k, v);
+    y = mica_reshape(f->scope, y, MICA_SHAPE(-1, f->net->config->num_heads * f->net->config->head_dim));
+    return mica_linear_apply(f->scope, &l->o, mica_wanted_rows(f, y));
 }
 
 static mica_array *activate(mica_forward *f, mica_array *gate, mica_array *up) {

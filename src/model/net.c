@@ -51,21 +51,22 @@ static bool all_used(const mica_adapter *a, mica_error *err) {
     return true;
 }
 
-bool mica_net_fill(mica_net *net, mica_source source, const mica_adapter *adapter, mica_error *err) {
+bool mica_net_fill(mica_net *net, mica_source source, const mica_net_options *options, mica_error *err) {
+    mica_net_options o = options ? *options : (mica_net_options){0};
     const mica_config *c = net->config;
     net->arch = architectures[c->arch];
     if (c->attn_softcap != 0)
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: attn_logit_softcapping is not supported", c->source);
     if (!choose_dtype(net, &source, err) || !count_groups(net, err)) return false;
-    mica_loader ld = {.source = source, .adapter = adapter, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
-    bool ok = ld.scope && load_all(net, &ld) && all_used(adapter, err) && mica_load_finish(&ld);
+    mica_loader ld = {.source = source, .adapter = o.adapter, .separate = o.separate, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
+    bool ok = ld.scope && load_all(net, &ld) && all_used(o.adapter, err) && mica_load_finish(&ld);
     net->weight_bytes = ld.bytes;
     net->mapped_bytes = ld.mapped;
     mica_loader_free(&ld);
     return ok;
 }
 
-mica_net *mica_net_load(mica_checkpoint *checkpoint, const mica_adapter *adapter, mica_device *device, mica_error *err) {
+mica_net *mica_net_load(mica_model_files *checkpoint, const mica_net_options *options, mica_device *device, mica_error *err) {
     mica_net *net = mica_calloc(1, sizeof *net);
     if (!net) {
         mica_checkpoint_free(checkpoint);
@@ -75,7 +76,7 @@ mica_net *mica_net_load(mica_checkpoint *checkpoint, const mica_adapter *adapter
     net->checkpoint = checkpoint;
     net->config = mica_checkpoint_config(checkpoint);
     net->device = device;
-    if (mica_net_fill(net, mica_checkpoint_source(checkpoint), adapter, err)) return net;
+    if (mica_net_fill(net, mica_checkpoint_source(checkpoint), options, err)) return net;
     if (err) mica_error_prefix(err, "%s", mica_checkpoint_path(checkpoint));
     mica_net_free(net);
     return NULL;

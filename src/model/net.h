@@ -29,6 +29,8 @@ typedef struct mica_forward {
     mica_array *table[MICA_GROUPS]; // i32 [B, pages]
     mica_array *rows;               // i32 [R], rows wanted: set in the last layer where they are fewer than N, else NULL
     int layer;
+    bool training;                  // no cache: attention over the tokens at hand
+    mica_array *mask;               // training: bool [N, N], which tokens may see one another; NULL: all
 } mica_forward;
 
 typedef struct mica_arch_ops {
@@ -40,7 +42,7 @@ typedef struct mica_arch_ops {
 extern const mica_arch_ops mica_arch_llama, mica_arch_qwen2, mica_arch_qwen3, mica_arch_gemma3;
 
 struct mica_net {
-    mica_checkpoint *checkpoint; // its mappings back the weights; NULL for random ones
+    mica_model_files *checkpoint; // its mappings back the weights; NULL for random ones
     mica_config *own_config;     // of a random net
     const mica_config *config;
     const mica_arch_ops *arch;
@@ -54,18 +56,25 @@ struct mica_net {
     int64_t weight_bytes, mapped_bytes; // all weights; those used straight from the mapped file
 };
 
-/** The net takes over the checkpoint, also on failure. adapter: added to the weights, or NULL; it may be closed afterwards. */
-mica_net *mica_net_load(mica_checkpoint *checkpoint, const mica_adapter *adapter, mica_device *device, mica_error *err);
+typedef struct mica_net_options {
+    const mica_adapter *adapter; // added to the weights; it may be closed afterwards
+    bool separate;               // no weights are joined: each module is there by itself, to be trained
+} mica_net_options;
+/** The net takes over the checkpoint, also on failure. options: NULL: none. */
+mica_net *mica_net_load(mica_model_files *checkpoint, const mica_net_options *options, mica_device *device, mica_error *err);
 /** Random weights of a named shape ("gemma3-1b", …); bits 0: dense bf16. */
 mica_net *mica_net_random(const char *shape, int bits, mica_device *device, mica_error *err);
 /** Shared by the two above: loads everything from a source. */
-bool mica_net_fill(mica_net *net, mica_source source, const mica_adapter *adapter, mica_error *err);
+bool mica_net_fill(mica_net *net, mica_source source, const mica_net_options *options, mica_error *err);
 void mica_net_free(mica_net *net);
 /** From here on the blocks' packed layers round their inputs to 8 bits; the head stays exact. Before anything is run. */
 void mica_net_round_activations(mica_net *net);
 /** Records one forward: the wanted rows' logits f32 [n_rows, V], or with n_rows 0 a hidden state, to be evaluated all the same. The tokens'
  * keys and values enter the cache at evaluation; call mica_sequence_advance then. NULL on failure. */
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *batch, mica_error *err);
+/** Parts of a forward: ids [N] -> [N, D]; the normed state of the wanted rows [R, D] -> logits f32 [R, V]. */
+mica_array *mica_net_embed(const mica_net *net, mica_scope *s, mica_array *ids);
+mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h);
 /** Group of a layer: 0 unbounded, 1 sliding window. */
 static inline int mica_layer_group(const mica_config *c, int64_t layer) { return c->sliding_window && c->is_sliding[layer] ? 1 : 0; }
 

@@ -17,7 +17,7 @@ static bool checkpoint_view(void *ctx, const char *module, int64_t out, int64_t 
 }
 static void checkpoint_rest(void *ctx) { mica_checkpoint_rest(ctx); }
 
-mica_source mica_checkpoint_source(mica_checkpoint *c) {
+mica_source mica_checkpoint_source(mica_model_files *c) {
     return (mica_source){c, checkpoint_has, checkpoint_view, checkpoint_rest};
 }
 
@@ -245,7 +245,7 @@ bool mica_load_joined(mica_loader *ld, const mica_module *modules, size_t count,
     *l = (mica_linear){.in = in};
     *joined = false;
     bool ok = count > 0 && count <= MOST_JOINED;
-    if (is_adapted(ld, modules, count)) return true;
+    if (ld->separate || is_adapted(ld, modules, count)) return true;
     for (size_t i = 0; ok && i < count; i++) {
         ok = view(ld, modules[i].name, modules[i].out, in, &w[i]);
         l->out += modules[i].out;

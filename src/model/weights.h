@@ -28,7 +28,7 @@ typedef struct mica_source {
     bool (*view)(void *ctx, const char *module, int64_t out, int64_t in, mica_weight *w, mica_error *err);
     void (*rest)(void *ctx); // what was read so far has been copied: drop it from memory; called from any thread
 } mica_source;
-mica_source mica_checkpoint_source(mica_checkpoint *c);
+mica_source mica_checkpoint_source(mica_model_files *c);
 
 /** A part of a weight that is still to be packed. */
 typedef struct mica_unpacked {
@@ -44,6 +44,7 @@ typedef struct mica_unpacked {
 typedef struct mica_loader {
     mica_source source;
     const mica_adapter *adapter; // or NULL
+    bool separate;       // nothing is joined
     mica_scope *scope;
     mica_dtype dtype;    // of activations: dense weights are brought to it
     mica_error *err;

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// The training graph: the blocks of net.h with attention over segments in place of the cache, and a loss whose gradient by the hidden states
+// is computed where the logits are, some rows at a time. It enters the graph as a constant: of Σ constant(∂loss/∂h) · h the gradient by h is that
+// constant, so differentiating this proxy goes on from there.
+#include "model/training.h"
+#include "engine/rules.h"
+#include "engine/scope.h"
+#include "mica/fast.h"
+#include "mica/ops.h"
+#include "mica/transforms.h"
+#include "model/rope.h"
+#include <math.h>
+#include <string.h>
+
+// ---- attention over segments --------------------------------------------------------------------------------
+// Segment number and position of each token.
+static bool number_tokens(mica_scope *s, const mica_text_batch *b, mica_array **segment, mica_array **position) {
+    int32_t *seg = mica_scope_alloc(s, b->n * sizeof *seg), *pos = mica_scope_alloc(s, b->n * sizeof *pos);
+    if (!seg || !pos) return false;
+    for (size_t i = 0, t = 0; i < b->segments; i++)
+        for (int32_t k = 0; k < b->lengths[i]; k++, t++) seg[t] = (int32_t)i, pos[t] = k;
+    *segment = mica_from_data(s, seg, MICA_SHAPE((int64_t)b->n), MICA_I32);
+    *position = mica_from_data(s, pos, MICA_SHAPE(1, (int64_t)b->n), MICA_I32);
+    return *segment && *position;
+}
+
+// bool [n, n]: same segment. Causality and windows are the attention's own, since positions inside a segment follow one another.
+static mica_array *segment_mask(mica_scope *s, const mica_text_batch *b, mica_array *segment) {
+    if (b->segments < 2) return NULL;
+    return mica_equal(s, mica_expand_dims(s, segment, 1), mica_expand_dims(s, segment, 0));
+}
+
+static mica_array *rope_of(mica_forward *f, const mica_text_batch *b, const mica_rope_config *rope, mica_array *position) {
+    int64_t half = f->net->config->head_dim / 2, length = 0;
+    for (size_t i = 0; i < b->segments; i++) length = MICA_MAX(length, (int64_t)b->lengths[i]);
+    float *inv_freq = mica_scope_alloc(f->scope, (size_t)half * sizeof *inv_freq);
+    if (!inv_freq) return NULL;
+    float scale = mica_rope_frequencies(f->net->config, rope, length, inv_freq);
+    return mica_rope_table(f->scope, position, mica_from_data(f->scope, inv_freq, MICA_SHAPE(half), MICA_F32), scale);
+}
+
+// ---- blocks -------------------------------------------------------------------------------------------------
+typedef struct region { // a block that is computed again
+    mica_forward f;
+    const mica_layer *layer;
+    const mica_parameter *params;
+    size_t count;
+} region;
+
+// The block with its parameters replaced by inputs[1…], where the gradient looks for them.
+static bool run_region(mica_scope *s, void *ctx, mica_array *const *inputs, size_t n_inputs, mica_array **outputs, size_t n_outputs) {
+    region *r = ctx;
+    (void)s, (void)n_inputs, (void)n_outputs;
+    mica_layer own = *r->layer;
+    for (size_t i = 0; i < r->count; i++) {
+        size_t offset = (size_t)((char *)r->params[i].place - (const char *)r->layer);
+        *(mica_array **)((char *)&own + offset) = inputs[i + 1];
+    }
+    mica_forward f = r->f; // the layer at hand: f changes between calls
+    outputs[0] = f.net->arch->block(&f, &own, inputs[0]);
+    return outputs[0] != NULL;
+}
+
+static mica_array *checkpointed(mica_forward *f, const mica_parameters *p, mica_array *h) {
+    mica_scope *s = f->scope;
+    region *r = mica_scope_alloc(s, sizeof *r);
+    size_t first = 0;
+    while (first < p->count && p->items[first].layer != f->layer) first++;
+    size_t n = 0;
+    while (first + n < p->count && p->items[first + n].layer == f->layer) n++;
+    mica_array **in = mica_scope_alloc(s, (n + 1) * sizeof(mica_array *)), *out = NULL;
+    if (!r || !in || !h) return NULL;
+    *r = (region){.f = *f, .layer = &f->net->layers[f->layer], .params = p->items + first, .count = n};
+    in[0] = h;
+    for (size_t i = 0; i < n; i++) in[i + 1] = *r->params[i].place;
+    return mica_checkpoint(s, run_region, r, in, n + 1, &out, 1) ? out : NULL;
+}
+
+static mica_array *hidden(mica_forward *f, const mica_text_batch *b, const mica_parameters *p) {
+    mica_scope *s = f->scope;
+    mica_array *ids = mica_from_data(s, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32);
+    mica_array *h = mica_net_embed(f->net, s, ids);
+    for (f->layer = 0; f->layer < f->net->config->num_layers; f->layer++)
+        h = b->checkpoint ? checkpointed(f, p, h) : f->net->arch->block(f, &f->net->layers[f->layer], h);
+    return mica_norm(f, h, f->net->norm); // [n, D]
+}
+
+// ---- loss ---------------------------------------------------------------------------------------------------
+typedef struct chunk_losses {
+    mica_array *loss, *proxy;
+} chunk_losses;
+
+static mica_array *add_to(mica_scope *s, mica_array *sum, mica_array *x) { return sum ? mica_add(s, sum, x) : x; }
+static mica_array *dot(mica_scope *s, mica_array *a, mica_array *b) {
+    return mica_sum(s, mica_mul(s, mica_astype(s, mica_stop_gradient(s, a), MICA_F32), mica_astype(s, b, MICA_F32)), NULL, 0, false);
+}
+
+// d loss / d logits = weight · (softmax - one at the target), f32 [R, V].
+static mica_array *logit_gradient(mica_scope *s, mica_array *logits, mica_array *lse, mica_array *target, mica_array *weight) {
+    mica_array *p = mica_exp_minus_lse(s, logits, lse);
+    mica_array *at = mica_take_along_axis(s, p, target, 1);
+    return mica_mul(s, mica_put_along_axis(s, p, target, mica_add_scalar(s, at, -1), 1), weight);
+}
+
+// Parameters that the head is made of, if they are trained.
+static size_t head_parameters(const mica_net *net, const mica_parameters *p, mica_array **out) {
+    const mica_linear *head = net->tied ? &net->embed : &net->head;
+    mica_array *const wanted[] = {head->w, head->bias, head->lora.a, head->lora.b};
+    size_t n = 0;
+    for (size_t i = 0; i < p->count; i++)
+        for (size_t k = 0; k < MICA_COUNT(wanted); k++)
+            if (wanted[k] && *p->items[i].place == wanted[k]) out[n++] = wanted[k];
+    return n;
+}
+
+// Rows [from, to) of h, all of which are scored.
+static bool chunk_loss(mica_net *net, mica_scope *s, const mica_parameters *p, mica_array *h, mica_array *target, mica_array *weight, int64_t from,
+                       int64_t to, mica_losses *out) {
+    mica_array *rows = mica_slice_axis(s, h, 0, from, to), *in[5], *grads[5];
+    in[0] = mica_contiguous(s, mica_stop_gradient(s, rows));
+    size_t n = 1 + head_parameters(net, p, in + 1);
+    target = mica_slice_axis(s, target, 0, from, to), weight = mica_slice_axis(s, weight, 0, from, to); // [R, 1]
+    mica_array *logits = mica_net_logits(net, s, in[0]), *lse = mica_logsumexp(s, logits, 1, false);
+    mica_array *lost = mica_sub(s, mica_expand_dims(s, lse, 1), mica_take_along_axis(s, logits, target, 1));
+    mica_array *cotangent = logit_gradient(s, logits, lse, target, weight);
+    if (!cotangent || !mica_vjp(s, &logits, &cotangent, 1, in, n, grads)) return false;
+    out->loss = add_to(s, out->loss, mica_sum(s, mica_mul(s, lost, weight), NULL, 0, false));
+    out->proxy = add_to(s, out->proxy, dot(s, grads[0], rows));
+    for (size_t i = 1; i < n; i++) out->proxy = add_to(s, out->proxy, dot(s, grads[i], in[i]));
+    return out->proxy != NULL;
+}
+
+// Only scored rows go to the head.
+static bool scored_rows(mica_scope *s, const mica_text_batch *b, int64_t *count, mica_array **rows, mica_array **target, mica_array **weight) {
+    int32_t *row = mica_scope_alloc(s, b->n * sizeof *row), *to = mica_scope_alloc(s, b->n * sizeof *to);
+    float *w = mica_scope_alloc(s, b->n * sizeof *w);
+    if (!row || !to || !w) return false;
+    int64_t n = 0;
+    for (size_t i = 0; i < b->n; i++)
+        if (b->weights[i] != 0) row[n] = (int32_t)i, to[n] = b->targets[i], w[n++] = b->weights[i];
+    *count = n;
+    *rows = mica_from_data(s, row, MICA_SHAPE(n), MICA_I32);
+    *target = mica_from_data(s, to, MICA_SHAPE(n, 1), MICA_I32);
+    *weight = mica_from_data(s, w, MICA_SHAPE(n, 1), MICA_F32);
+    return *rows && *target && *weight;
+}
+
+static int64_t chunk_rows(const mica_net *net) {
+    const int64_t most = (int64_t)128 << 20; // bytes of logits
+    return MICA_MIN(MICA_MAX(most / (net->config->vocab_size * 4), (int64_t)32), (int64_t)512);
+}
+
+bool mica_net_loss(mica_net *net, mica_scope *s, const mica_text_batch *b, const mica_parameters *p, mica_losses *out) {
+    mica_forward f = {.net = net, .scope = s, .training = true};
+    mica_array *segment, *position, *rows, *target, *weight;
+    int64_t n, step = chunk_rows(net);
+    *out = (mica_losses){0};
+    if (!number_tokens(s, b, &segment, &position) || !scored_rows(s, b, &n, &rows, &target, &weight)) return false;
+    f.mask = segment_mask(s, b, segment);
+    for (int g = 0; g < MICA_GROUPS; g++)
+        if (!g || net->config->sliding_window) f.rope[g] = rope_of(&f, b, g ? &net->config->rope_sliding : &net->config->rope, position);
+    mica_array *h = hidden(&f, b, p);
+    if (n < (int64_t)b->n) h = mica_take(s, h, rows, 0);
+    for (int64_t from = 0; from < n; from += step)
+        if (!chunk_loss(net, s, p, h, target, weight, from, MICA_MIN(from + step, n), out)) return false;
+    if (!n) out->loss = out->proxy = mica_zeros(s, 0, NULL, MICA_F32);
+    return out->loss && out->proxy;
+}
