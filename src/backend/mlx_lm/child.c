@@ -121,7 +121,7 @@ static bool has_ended(const mica_child *c, short pidfd_events) {
 
 // Milliseconds to wait at most. A kernel without pidfd is asked now and then whether the child is there.
 static int patience(const mica_child *c) {
-    double left = c->deadline ? c->deadline - mica_now() : 1e6;
+    double left = c->deadline > 0 ? c->deadline - mica_now() : 1e6;
     if (c->process.pidfd < 0) left = MICA_MIN(left, 0.1);
     return left >= 1e6 ? -1 : left <= 0 ? 0 : (int)(left * 1000) + 1;
 }
@@ -135,7 +135,7 @@ static bool take_orders(mica_child *c) {
         shutdown(c->process.in, SHUT_WR);
         c->deaf = true;
     }
-    if (leaving && !c->deadline) c->deadline = mica_now() + grace;
+    if (leaving && c->deadline <= 0) c->deadline = mica_now() + grace;
     if (killed) c->deadline = mica_now();
     return more;
 }
@@ -151,16 +151,16 @@ static void supervise(mica_child *c) {
     bool quiet = false; // stderr has ended
     for (;;) {
         bool more = take_orders(c);
-        if (c->deadline && mica_now() >= c->deadline) mica_spawn_kill(p);
+        if (c->deadline > 0 && mica_now() >= c->deadline) mica_spawn_kill(p);
         struct pollfd fds[] = {{c->wake, POLLIN, 0}, {c->mute ? -1 : p->out, POLLIN, 0}, {quiet ? -1 : p->err, POLLIN, 0},
                                {p->pidfd, POLLIN, 0}, {more ? p->in : -1, POLLOUT, 0}};
-        if (poll(fds, MICA_COUNT(fds), c->deadline && mica_now() >= c->deadline ? 10 : patience(c)) < 0 && errno != EINTR) break;
+        if (poll(fds, MICA_COUNT(fds), c->deadline > 0 && mica_now() >= c->deadline ? 10 : patience(c)) < 0 && errno != EINTR) break;
         if (fds[0].revents) take_wake(c);
         if (fds[4].revents) feed(c);
         if (fds[2].revents) quiet = !drain(c, p->err, false);
         if (fds[1].revents && !drain(c, p->out, true)) {
             c->mute = true;
-            if (!c->deadline) c->deadline = mica_now() + parting;
+            if (c->deadline <= 0) c->deadline = mica_now() + parting;
         }
         if (has_ended(c, fds[3].revents)) break;
     }
