@@ -163,7 +163,7 @@ static void test_default(void **state) {
 
 static void test_room(void **state) {
     (void)state;
-    static char names[64][8];
+    static char names[64][16];
     mica_error err = {0};
     bool ok = true;
     for (int i = 0; i < 64 && ok; i++) {

@@ -89,7 +89,7 @@ static void take_stdout(mica_child *c, const char *chunk, size_t n) {
         c->in.len = 0;
         chunk += len + 1, n -= len + 1;
     }
-    if (n) mica_buf_append(&c->in, chunk, n);
+    if (n) mica_buf_append(&c->in, chunk, n), c->events.line(c->events.context, "", 0); // a long line is a sign of life before its end
     if (c->in.failed) mica_child_kill(c, "there is no memory for what it answers");
     if (c->in.len > MICA_CHILD_LINE_MOST) mica_child_kill(c, "it wrote a line of more than 64 MiB");
 }

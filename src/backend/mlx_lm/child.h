@@ -11,7 +11,7 @@ typedef struct mica_child mica_child;
 /** Called by the child's thread. */
 typedef struct mica_child_events {
     void *context;
-    void (*line)(void *context, const char *line, size_t n); // one line of stdout, without its end; not NUL-terminated
+    void (*line)(void *context, const char *line, size_t n); // one line of stdout, without its end; not NUL-terminated. Empty: a part of one
     void (*woken)(void *context);                            // after something was written to the wake descriptor
     void (*ended)(void *context, const mica_error *why);     // once, as the last call: it is gone, and what it last said on stderr
 } mica_child_events;

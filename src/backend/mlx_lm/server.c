@@ -78,24 +78,34 @@ static void add_line(mica_mlx_request *r, const char *text, size_t n) {
     r->last = &l->next;
 }
 
-static void on_line(void *context, const char *text, size_t n) {
-    mica_mlx *m = context;
-    int64_t version, id;
-    if (!mica_mlx_read_line(text, n, &version, &id)) return; // what some library prints
-    pthread_mutex_lock(&m->lock);
-    m->heard = mica_now();
-    if (version != MICA_MLX_PROTOCOL) m->alive = false;
+static void fail_all(mica_mlx *m, const mica_error *why) {
+    m->alive = false;
+    for (mica_mlx_request *r = m->requests; r; r = r->next) fail_request(r, why);
+}
+
+static void give_answer(mica_mlx *m, int64_t id, const char *text, size_t n) {
     for (mica_mlx_request *r = m->requests; r; r = r->next)
-        if (version != MICA_MLX_PROTOCOL) {
-            mica_error err = {0};
-            mica_fail(&err, MICA_ERR_UNSUPPORTED, "mlx_lm: the process speaks version %lld of the protocol, this library %d", (long long)version,
-                      MICA_MLX_PROTOCOL);
-            fail_request(r, &err);
-        } else if (r->id == id) {
+        if (r->id == id) {
             m->progressed = m->heard;
             add_line(r, text, n);
         }
-    pthread_cond_broadcast(&m->changed);
+}
+
+// What some library prints is a sign of life, no more.
+static void on_line(void *context, const char *text, size_t n) {
+    mica_mlx *m = context;
+    int64_t version, id;
+    bool ours = mica_mlx_read_line(text, n, &version, &id);
+    mica_error err = {0};
+    pthread_mutex_lock(&m->lock);
+    m->heard = mica_now();
+    if (ours && version == MICA_MLX_PROTOCOL) give_answer(m, id, text, n);
+    if (ours && version != MICA_MLX_PROTOCOL) {
+        mica_fail(&err, MICA_ERR_UNSUPPORTED, "mlx_lm: the process speaks version %lld of the protocol, this library %d", (long long)version,
+                  MICA_MLX_PROTOCOL);
+        fail_all(m, &err);
+    }
+    if (ours) pthread_cond_broadcast(&m->changed);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -122,8 +132,7 @@ static void on_ended(void *context, const mica_error *why) {
     mica_error err = {0};
     mica_fail(&err, MICA_ERR_IO, "mlx_lm: the Python process is gone: %s", why->msg);
     pthread_mutex_lock(&m->lock);
-    m->alive = false;
-    for (mica_mlx_request *r = m->requests; r; r = r->next) fail_request(r, &err);
+    fail_all(m, &err);
     pthread_cond_broadcast(&m->changed);
     pthread_mutex_unlock(&m->lock);
 }
