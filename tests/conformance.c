@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { PROMPTS = 4, MOST = 24 };
 static const double tie = 0.08; // nats; bfloat16 activations differ by about as much
@@ -23,6 +24,18 @@ typedef struct answer {
     mica_metrics metrics;
     size_t prompt_count;
 } answer;
+
+enum { TEXTS = 3, LABELS = 3 };
+static const char *const texts[TEXTS] = {"The cat sat on the mat.", "x = y + 1", "What a lovely day, it is so warm!"};
+static const char *const labels[LABELS] = {"story", "source code", "weather"};
+
+/** All that one backend answered, for comparing. */
+typedef struct answers {
+    answer plain[PROMPTS], chat;
+    double logprobs[TEXTS][LABELS], probabilities[TEXTS][LABELS];
+    int32_t next[TEXTS];
+    bool has_chat;
+} answers;
 
 static int failures;
 static const char *current = "";
@@ -91,9 +104,9 @@ static void try_info(mica_model *m, const char *path) {
     CHECK(i->has_chat_template == read.has_chat_template, "the chat template is only seen by one");
 }
 
-static void try_generate(mica_model *m, answer *answers) {
+static void try_generate(mica_model *m, answer *all) {
     for (int i = 0; i < PROMPTS; i++) {
-        answer *a = &answers[i];
+        answer *a = &all[i];
         if (!generate(m, prompts[i], &(mica_generate_options){.max_tokens = MOST, .logprobs = 2}, a)) continue;
         const mica_metrics *k = &a->metrics;
         CHECK(a->count == MOST ? a->finish == MICA_FINISH_LENGTH : a->finish == MICA_FINISH_STOP, "%zu tokens, %s", a->count,
@@ -187,6 +200,82 @@ static void try_errors(mica_model *m, const char *backend) {
     CHECK(!mica_model_load("/no/such/folder", &(mica_load_options){.backend = backend}, &err) && strstr(err.msg, "/no/such/folder"), "%s", err.msg);
 }
 
+static void try_chat(mica_model *m, answers *all) {
+    mica_error err = {0};
+    const mica_message messages[] = {{.role = "system", .content = "Be brief."}, {.role = "user", .content = "Name a colour."},
+                                     {.role = "assistant", .content = "Red."}, {.json = "{\"role\":\"user\",\"content\":\"Another <|im_end|> one?\"}"}};
+    mica_stream *s = mica_chat_start(m, messages, 4, &(mica_generate_options){.max_tokens = MOST, .logprobs = 2}, &err);
+    all->has_chat = mica_model_info(m)->has_chat_template;
+    CHECK(all->has_chat == (s != NULL), "%s", err.msg);
+    if (s) collect(s, &all->chat);
+    else CHECK(strstr(err.msg, "template"), "%s", err.msg);
+    const mica_message bad = {.json = "{\"role\": "};
+    CHECK(!mica_chat_start(m, &bad, 1, NULL, &err), "half a message is accepted");
+}
+
+static bool stop_at_once(void *context, size_t done, size_t count) { return ++*(int *)context, (void)done, (void)count, false; }
+
+static void try_classify(mica_model *m, answers *all) {
+    mica_error err = {0};
+    mica_classes c;
+    mica_classify_options o = {.labels = labels, .label_count = LABELS, .prompt = "Text: {text}\nKind:", .calibrate = true};
+    CHECK(mica_classify(m, texts, TEXTS, &o, &c, &err), "%s", err.msg);
+    for (size_t i = 0; i < c.count; i++) {
+        const mica_class *k = &c.items[i];
+        CHECK(!k->error.code && k->label >= 0 && strcmp(k->text, labels[k->label]) == 0, "text %zu: %s", i, k->error.msg);
+        for (int l = 0; l < LABELS && !k->error.code; l++) all->logprobs[i][l] = k->logprobs[l], all->probabilities[i][l] = k->probabilities[l];
+    }
+    mica_classes_free(&c);
+    CHECK(mica_classify(m, texts, TEXTS, &(mica_classify_options){.logits = true}, &c, &err), "%s", err.msg);
+    for (size_t i = 0; i < c.count; i++) {
+        const mica_class *k = &c.items[i];
+        CHECK(!k->error.code && k->label == -1 && k->token >= 0 && k->text && k->prompt_tokens > 0, "text %zu: %s", i, k->error.msg);
+        all->next[i] = k->token;
+        for (int32_t t = 0; k->logits && t < mica_model_info(m)->vocab_size; t++) CHECK(k->logits[t] <= k->logits[k->token], "token %d is likelier", (int)t);
+    }
+    mica_classes_free(&c);
+    int calls = 0;
+    CHECK(mica_classify(m, texts, TEXTS, &(mica_classify_options){.batch = 1, .progress = stop_at_once, .context = &calls}, &c, &err), "%s", err.msg);
+    CHECK(calls == 1 && !c.items[0].error.code && c.items[TEXTS - 1].error.code == MICA_ERR_CANCELLED, "%d calls, %s", calls, c.items[TEXTS - 1].error.msg);
+    mica_classes_free(&c);
+    const char *const empty = "";
+    CHECK(!mica_classify(m, texts, 1, &(mica_classify_options){.labels = &empty, .label_count = 1}, &c, &err) && strstr(err.msg, "label"), "%s", err.msg);
+}
+
+// Each row is what its prompt gives alone; a row that cannot be answered does not disturb the others.
+static void try_batch(mica_model *m, const answers *all) {
+    mica_error err = {0};
+    mica_request requests[PROMPTS + 1] = {0};
+    mica_result results[PROMPTS + 1] = {0};
+    const int32_t outside = mica_model_info(m)->vocab_size;
+    for (int i = 0; i < PROMPTS; i++) {
+        requests[i].prompt = (mica_prompt){.text = prompts[i], .length = strlen(prompts[i])};
+        requests[i].options = (mica_generate_options){.max_tokens = MOST - i};
+    }
+    requests[PROMPTS].prompt = (mica_prompt){.ids = &outside, .count = 1};
+    CHECK(mica_batch_generate(m, requests, PROMPTS + 1, &(mica_batch_options){.rows = 3}, NULL, results, &err), "%s", err.msg);
+    for (int i = 0; i < PROMPTS; i++) {
+        const mica_result *r = &results[i];
+        size_t same = 0;
+        while (same < r->count && same < all->plain[i].count && r->ids[same] == all->plain[i].ids[same]) same++;
+        bool tied = same < all->plain[i].count && all->plain[i].margin[same] < tie;
+        CHECK(r->finish != MICA_FINISH_ERROR && (same == r->count || tied), "row %d: token %zu of %zu differs: %s", i, same, r->count, r->error.msg);
+        CHECK(r->metrics.generated_tokens == (int64_t)r->count, "row %d: %lld tokens", i, (long long)r->metrics.generated_tokens);
+    }
+    CHECK(results[PROMPTS].finish == MICA_FINISH_ERROR && strstr(results[PROMPTS].error.msg, "vocabulary"), "%s", results[PROMPTS].error.msg);
+    for (int i = 0; i <= PROMPTS; i++) mica_result_free(&results[i]);
+    mica_batch *b = mica_batch_new(m, NULL, &err);
+    CHECK(b, "%s", err.msg);
+    int64_t rows[2], ended[2] = {MICA_FINISH_NONE, MICA_FINISH_NONE};
+    for (int i = 0; b && i < 2; i++)
+        rows[i] = mica_batch_add(b, &requests[i].prompt, &(mica_generate_options){.max_tokens = i ? 5 : 400, .ignore_eos = true}, &err);
+    if (b) mica_batch_cancel(b, rows[0]);
+    for (mica_batch_event e; b && mica_batch_next(b, &e);)
+        if (e.finish) ended[e.row == rows[1]] = e.finish;
+    CHECK(ended[0] == MICA_FINISH_CANCELLED && ended[1] == MICA_FINISH_LENGTH, "%d, %d", (int)ended[0], (int)ended[1]);
+    mica_batch_free(b);
+}
+
 static void *run_beside(void *context) {
     answer *a = malloc(sizeof *a);
     if (a && !generate(context, prompts[1], &(mica_generate_options){.max_tokens = MOST}, a)) a->count = 0;
@@ -220,7 +309,7 @@ static void try_close(mica_model *m) {
     mica_model_free(m);
 }
 
-static void run(const char *path, const char *backend, answer *answers) {
+static void run(const char *path, const char *backend, answers *all) {
     mica_error err = {0};
     current = backend;
     mica_model *m = mica_model_load(path, &(mica_load_options){.backend = backend}, &err);
@@ -229,37 +318,53 @@ static void run(const char *path, const char *backend, answer *answers) {
     if (m && other) {
         CHECK(strcmp(mica_model_backend(m), backend) == 0, "it is %s", mica_model_backend(m));
         try_info(m, path);
-        try_generate(m, answers);
+        try_generate(m, all->plain);
         try_sampling(m);
-        try_stop(m, &answers[0]);
+        try_stop(m, &all->plain[0]);
         try_leaving_early(m);
         try_cancel(m);
         try_errors(m, backend);
-        try_together(m, other, &answers[1]);
+        try_chat(m, all);
+        try_classify(m, all);
+        try_batch(m, all);
+        try_together(m, other, &all->plain[1]);
         try_close(m);
     } else mica_model_free(m);
     mica_model_free(other);
 }
 
-static void compare(const char *backend, const answer *a, const answer *b) {
+// ---- comparing ----------------------------------------------------------------------------------------------
+static void compare(const char *what, const answer *a, const answer *b) {
+    size_t same = 0;
+    while (same < a->count && same < b->count && a->ids[same] == b->ids[same]) same++;
+    bool equal = same == a->count && same == b->count, tied = same < a->count && a->margin[same] < tie;
+    CHECK(equal || tied, "%s: token %zu differs, no tie (%g): \"%s\" | \"%s\"", what, same, same < a->count ? a->margin[same] : 0.0, a->text, b->text);
+    if (equal) CHECK(strcmp(a->text, b->text) == 0, "%s: equal tokens, other texts: \"%s\" | \"%s\"", what, a->text, b->text);
+    CHECK(a->prompt_count == b->prompt_count, "%s: %zu and %zu tokens of prompt", what, a->prompt_count, b->prompt_count);
+    printf("%s: %s: %zu of %zu tokens equal%s\n", current, what, same, a->count, equal ? "" : tied ? ", then a tie" : "");
+}
+
+static void compare_all(const char *backend, const answers *a, const answers *b) {
+    double most = 0;
     current = backend;
-    for (int i = 0; i < PROMPTS; i++, a++, b++) {
-        size_t same = 0;
-        while (same < a->count && same < b->count && a->ids[same] == b->ids[same]) same++;
-        bool equal = same == a->count && same == b->count, tied = same < a->count && a->margin[same] < tie;
-        CHECK(equal || tied, "prompt %d: token %zu differs, no tie (%g): \"%s\" | \"%s\"", i, same, same < a->count ? a->margin[same] : 0.0, a->text, b->text);
-        if (equal) CHECK(strcmp(a->text, b->text) == 0, "prompt %d: equal tokens, other texts: \"%s\" | \"%s\"", i, a->text, b->text);
-        printf("%s: prompt %d: %zu of %zu tokens equal%s\n", backend, i, same, a->count, equal ? "" : tied ? ", then a tie" : "");
+    for (int i = 0; i < PROMPTS; i++) compare(prompts[i], &a->plain[i], &b->plain[i]);
+    CHECK(a->has_chat == b->has_chat, "only one can chat");
+    if (a->has_chat) compare("chat", &a->chat, &b->chat);
+    for (int i = 0; i < TEXTS; i++) {
+        for (int l = 0; l < LABELS; l++) most = fmax(most, fabs(a->logprobs[i][l] - b->logprobs[i][l]));
+        CHECK(a->next[i] == b->next[i], "text %d: next token %d, not %d", i, (int)b->next[i], (int)a->next[i]);
     }
+    CHECK(most < 4 * tie, "log-probabilities of labels differ by %g", most);
+    printf("%s: log-probabilities of labels differ by at most %.2g\n", backend, most);
 }
 
 int main(int argc, char **argv) {
     if (argc < 3) return fprintf(stderr, "usage: conformance MODEL BACKEND…\n"), 2;
-    static answer first[PROMPTS], next[PROMPTS];
-    run(argv[1], argv[2], first);
+    static answers first, next;
+    run(argv[1], argv[2], &first);
     for (int i = 3; i < argc; i++) {
-        run(argv[1], argv[i], next);
-        compare(argv[i], first, next);
+        run(argv[1], argv[i], &next);
+        compare_all(argv[i], &first, &next);
     }
     printf("%d failures\n", failures);
     return failures != 0;

@@ -24,6 +24,9 @@ static void read_answer(const mica_json *v) {
     err = (mica_error){0};
     if (!mica_mlx_read_info(v, &info, &err) && !err.msg[0]) abort();
     if (memchr(info.architecture, 0, sizeof info.architecture) == NULL) abort();
+    double numbers[3];
+    mica_mlx_read_problem(v, &err);
+    mica_mlx_read_numbers(mica_json_get(v, "logprobs"), numbers, 3, &err);
     if (mica_mlx_read_ids(mica_json_get(v, "prompt"), &ids, &count, &err)) mica_free(ids);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend "mlx_lm": models that a Python process computes with mlx-lm. This file joins it to the table of functions of a backend.
+#include "backend/mlx_lm/classify.h"
 #include "backend/mlx_lm/stream.h"
 #include <string.h>
 
@@ -44,7 +45,12 @@ static mica_metrics metrics(const void *stream) { return mica_mlx_stream_metrics
 static const int32_t *prompt_ids(const void *stream, size_t *count) { return mica_mlx_stream_prompt(stream, count); }
 static void end(void *stream) { mica_mlx_stream_free(stream); }
 
+static bool classify(void *model, const char *const *texts, size_t count, const mica_classify_options *options, mica_classes *out, mica_error *err) {
+    return mica_mlx_classify(model, texts, count, options, out, err);
+}
+
 const mica_backend mica_backend_mlx_lm = {
     .name = "mlx_lm", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,
     .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids,
+    .classify = classify,
 };

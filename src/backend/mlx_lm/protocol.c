@@ -31,11 +31,11 @@ bool mica_mlx_read_line(const char *line, size_t n, int64_t *version, int64_t *i
     return *version != MICA_MLX_PROTOCOL || (read_text(&p, end, ",\"id\":") && read_number(&p, end, id));
 }
 
-bool mica_mlx_read_error(const mica_json *answer, mica_error *err) {
+static bool read_failure(const mica_json *answer, const char *key, mica_error *err) {
     static const struct { const char *name; mica_code code; } kinds[] = {
         {"argument", MICA_ERR_ARGUMENT}, {"memory", MICA_ERR_NO_MEMORY}, {"io", MICA_ERR_IO}, {"format", MICA_ERR_FORMAT},
         {"unsupported", MICA_ERR_UNSUPPORTED}, {"cancelled", MICA_ERR_CANCELLED}};
-    const mica_json *text = mica_json_get(answer, "error"), *kind = mica_json_get(answer, "kind");
+    const mica_json *text = mica_json_get(answer, key), *kind = mica_json_get(answer, "kind");
     if (!text || text->type != MICA_JSON_STRING) return false;
     mica_code code = MICA_ERR_IO;
     for (size_t i = 0; i < MICA_COUNT(kinds); i++)
@@ -47,6 +47,9 @@ bool mica_mlx_read_error(const mica_json *answer, mica_error *err) {
     mica_fail(err, code, "mlx_lm: %s", line);
     return true;
 }
+
+bool mica_mlx_read_error(const mica_json *answer, mica_error *err) { return read_failure(answer, "error", err); }
+bool mica_mlx_read_problem(const mica_json *answer, mica_error *err) { return read_failure(answer, "problem", err); }
 
 static bool read_i32(const mica_json *answer, const char *key, int32_t otherwise, int32_t *out, mica_error *err) {
     int64_t v;
@@ -131,6 +134,17 @@ bool mica_mlx_read_ids(const mica_json *array, int32_t **ids, size_t *count, mic
             return mica_fail(err, MICA_ERR_FORMAT, "%s: an id that is none", what);
         }
         (*ids)[(*count)++] = (int32_t)c->integer;
+    }
+    return true;
+}
+
+bool mica_mlx_read_numbers(const mica_json *array, double *out, size_t count, mica_error *err) {
+    if (!array || array->type != MICA_JSON_ARRAY || array->length != count)
+        return mica_fail(err, MICA_ERR_FORMAT, "%s: not %zu numbers", what, count);
+    for (const mica_json *c = array->child; c; c = c->next) {
+        bool number = c->type == MICA_JSON_INT || c->type == MICA_JSON_FLOAT;
+        if (!number && c->type != MICA_JSON_NULL) return mica_fail(err, MICA_ERR_FORMAT, "%s: a number that is none", what);
+        *out++ = number ? c->number : -(double)INFINITY;
     }
     return true;
 }

@@ -24,12 +24,16 @@ typedef struct mica_mlx_token {
 bool mica_mlx_read_line(const char *line, size_t n, int64_t *version, int64_t *id);
 /** Fills *err if the answer is an error. */
 bool mica_mlx_read_error(const mica_json *answer, mica_error *err);
+/** The same for one of several texts. */
+bool mica_mlx_read_problem(const mica_json *answer, mica_error *err);
 bool mica_mlx_read_token(const mica_json *answer, mica_mlx_token *token, mica_error *err);
 /** At most `room` candidates, ids within the vocabulary. Gives how many. */
 int32_t mica_mlx_read_top(const mica_json *top, int32_t vocab, mica_logprob *out, int32_t room);
 bool mica_mlx_read_info(const mica_json *answer, mica_info *info, mica_error *err);
 /** An array of token ids, into an allocation; *ids NULL when there are none. */
 bool mica_mlx_read_ids(const mica_json *array, int32_t **ids, size_t *count, mica_error *err);
+/** An array of exactly `count` numbers; null stands for minus infinity. */
+bool mica_mlx_read_numbers(const mica_json *array, double *out, size_t count, mica_error *err);
 
 void mica_mlx_write_command(mica_buf *out, int64_t id, const char *cmd);
 void mica_mlx_write_more(mica_buf *out, int64_t id, int32_t tokens);

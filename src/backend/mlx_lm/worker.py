@@ -428,62 +428,130 @@ def finite(x):
 
 
 # ---- classification -----------------------------------------------------------------------------------------
+class Labels:
+    """Tokens of a label after a prompt, by the rules of mica's own backend (src/backend/labels.c): those that encoding both together
+    gives it. Spaces at the end of the prompt belong to what follows; between two words there is one."""
+
+    def __init__(self, text):
+        self.text = text
+
+    @staticmethod
+    def context(prompt):
+        return prompt.rstrip(" ") or prompt
+
+    @staticmethod
+    def joined(before, prompt, label):
+        wants = prompt and not label[0].isspace() and (re.match("[0-9A-Za-z.,:;!?)\\]}%]", prompt[-1]))
+        return before + (" " if wants else "") + label
+
+    def after(self, before, after):
+        first, both = self.text.encode(before), self.text.encode(before + after)
+        return both[len(first) :] if len(both) > len(first) and both[: len(first)] == first else self.text.encode(after)
+
+    def ids(self, prompt, context, ids, whole, label):
+        """ids: of prompt[:context]; whole: of all of it, BOS and the like included."""
+        both = self.text.tokenizer.encode(self.joined(prompt, prompt, label), add_special_tokens=whole)
+        if len(both) > len(ids) and both[: len(ids)] == ids:
+            return both[len(ids) :]
+        return self.after("\n", self.joined(prompt[context:], prompt, label))
+
+    def tail(self, ids):
+        """The text after the last control token, and its ids; nothing where they are not each other's encoding."""
+        special = set(self.text.tokenizer.all_special_ids) | {i for i, t in self.text.tokenizer.added_tokens_decoder.items() if t.special}
+        at = max([i + 1 for i, token in enumerate(ids) if token in special], default=0)
+        text = Detokenizer(self.text.tokenizer).decode(ids[at:])
+        return (text, ids[at:]) if self.text.encode(text) == ids[at:] else ("", [])
+
+
 class Classification:
-    """One text a step: the prompt is computed once, each label's tokens from a copy of its cache."""
+    """One text a step: what all prompts begin with is computed once, each prompt from a copy of its cache, each label's tokens from a copy of
+    the prompt's."""
 
     granted = 1
 
     def __init__(self, worker, request):
         self.worker, self.model, self.id, self.request = worker, worker.model, request["id"], request
         self.texts, self.labels, self.at = request["texts"], request.get("labels") or [], 0
-        self.calibration = None
+        self.tokens_of, self.calibration = Labels(self.model.text), None
+        self.prompts = [self.attempt(text) for text in self.texts]
+        self.common, self.cache = self.find_common(), None
         say(self.id, accepted=len(self.texts))
 
     def prompt(self, text):
-        text = self.request["prompt"].replace("{text}", text) if "prompt" in self.request else text
+        """Its ids and those of each label after it."""
+        prompt = self.request["prompt"].replace("{text}", text) if "prompt" in self.request else text
         if self.request.get("chat"):
-            return self.model.text.chat({"messages": [{"role": "user", "content": text}]})
-        return self.model.text.tokenizer.encode(text)
+            ids = self.model.text.chat({"messages": [{"role": "user", "content": prompt}]})
+            tail, tail_ids = self.tokens_of.tail(ids) if self.labels else ("", [])
+            return ids, [self.label(tail, len(tail), tail_ids, False, label) for label in self.labels]
+        context = self.tokens_of.context(prompt) if self.labels else prompt
+        ids = self.model.text.tokenizer.encode(context)
+        return ids, [self.label(prompt, len(context), ids, True, label) for label in self.labels]
 
-    def forward(self, ids, cache):
-        """Log-probabilities [V] after each of the last chunk's ids, in float32."""
-        mx = self.model.mx
+    def label(self, prompt, context, ids, whole, label):
+        tokens = self.tokens_of.ids(prompt, context, ids, whole, label)
+        if not tokens:
+            raise Refused("argument", f"label {json.dumps(label)} has no tokens")
+        return tokens
+
+    def attempt(self, text):
+        try:
+            ids, labels = self.prompt(text)
+            self.model.check_ids(ids, len(ids) + max(map(len, labels), default=0))
+            return ids, labels
+        except Exception as e:
+            return e
+
+    def find_common(self):
+        prompts = [p[0] for p in self.prompts if not isinstance(p, Exception)]
+        common = os.path.commonprefix(prompts) if len(prompts) > 1 else []
+        most = min(map(len, prompts), default=1) - 1
+        return common[:most] if min(len(common), most) >= 8 else []
+
+    def forward(self, ids, cache, rows=1):
+        """Logits after the last `rows` of the ids, in float32."""
+        mx, kept = self.model.mx, []
         for at in range(0, len(ids), CHUNK):
             if self.id in self.worker.cancelled:
                 raise Cancelled
-            logits = self.model.model(mx.array(ids[at : at + CHUNK])[None], cache=cache)[0]
-            mx.eval(logits, [c.state for c in cache])
-        return logits.astype(mx.float32)
+            logits = self.model.model(mx.array(ids[at : at + CHUNK])[None], cache=cache)[0].astype(mx.float32)
+            kept = kept + [logits] if rows > 1 else [logits[-1:]]
+            mx.eval(kept[-1], [c.state for c in cache])
+        return mx.concatenate(kept)[-rows:]
 
-    def label_ids(self, label):
-        return self.model.text.encode(label)
-
-    def score(self, ids):
+    def score(self, ids, labels):
         """The next token's logits, and each label's log-probability."""
         import copy
 
-        mx, cache = self.model.mx, self.model.new_cache()
-        after = self.forward(ids, cache)[-1]
+        mx = self.model.mx
+        shared = len(self.common) if ids[: len(self.common)] == self.common else 0
+        if shared and self.cache is None:
+            self.cache = self.model.new_cache()
+            self.forward(self.common, self.cache)
+        cache = copy.deepcopy(self.cache) if shared else self.model.new_cache()
+        after = self.forward(ids[shared:], cache)
         scores = []
-        for label in self.labels:
-            tokens = self.label_ids(label)
-            if not tokens:
-                raise Refused("argument", f"label {json.dumps(label)} has no tokens")
-            rows = after[None]
+        for tokens in labels:
+            rows = after
             if len(tokens) > 1:
-                rows = mx.concatenate([rows, self.forward(tokens[:-1], copy.deepcopy(cache))])
+                rows = mx.concatenate([rows, self.forward(tokens[:-1], copy.deepcopy(cache), len(tokens) - 1)])
             rows = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
             scores.append(mx.take_along_axis(rows, mx.array(tokens)[:, None], axis=-1).sum().item())
-        return after, scores
+        return after[0], scores
 
-    def classify(self, text):
-        ids = self.prompt(text)
-        self.model.check_ids(ids, len(ids) + 64)
-        if self.request.get("calibrate") and self.labels and self.calibration is None:
-            self.calibration = self.score(self.prompt(""))[1]
-        after, scores = self.score(ids)
+    def classify(self, prompt):
+        if isinstance(prompt, Exception):
+            raise prompt
+        if self.request.get("calibrate") and self.calibration is None:
+            empty = self.attempt("")
+            if isinstance(empty, Exception):
+                raise empty
+            self.calibration = self.score(*empty)[1]
+        after, scores = self.score(*prompt)
+        if math.isnan(after.sum().item()):
+            raise Refused("format", "the model's logits are not finite: its weights hold NaN or infinite values")
         token = self.model.mx.argmax(after).item()
-        answer = {"prompt_tokens": len(ids), "token": token, "text": Detokenizer(self.model.text.tokenizer).add(token, True)}
+        answer = {"prompt_tokens": len(prompt[0]), "token": token, "text": Detokenizer(self.model.text.tokenizer).add(token, True)}
         if self.labels:
             answer["logprobs"] = [finite(s) for s in scores]
             if self.calibration:
@@ -498,7 +566,7 @@ class Classification:
             return False
         started = time.perf_counter()
         try:
-            answer = self.classify(self.texts[self.at])
+            answer = self.classify(self.prompts[self.at])
         except Cancelled:
             return True
         except Refused as e:
