@@ -341,7 +341,7 @@ static void compare(const char *what, const answer *a, const answer *b) {
     CHECK(equal || tied, "%s: token %zu differs, no tie (%g): \"%s\" | \"%s\"", what, same, same < a->count ? a->margin[same] : 0.0, a->text, b->text);
     if (equal) CHECK(strcmp(a->text, b->text) == 0, "%s: equal tokens, other texts: \"%s\" | \"%s\"", what, a->text, b->text);
     CHECK(a->prompt_count == b->prompt_count, "%s: %zu and %zu tokens of prompt", what, a->prompt_count, b->prompt_count);
-    printf("%s: %s: %zu of %zu tokens equal%s\n", current, what, same, a->count, equal ? "" : tied ? ", then a tie" : "");
+    printf("%s: \"%.20s\": %zu of %zu tokens equal%s\n", current, what, same, a->count, equal ? "" : tied ? ", then a tie" : "");
 }
 
 static void compare_all(const char *backend, const answers *a, const answers *b) {

@@ -144,6 +144,23 @@ static void more(long id, int count) {
     fflush(stdout);
 }
 
+// The second label is the likelier one, with calibration because it is unlikely after the empty text. A text may be wrong, or the end.
+static void classify(long id, const char *line) {
+    const char *text = strstr(line, "\"texts\":[") + 9;
+    printf("{\"mica\":1,\"id\":%ld,\"accepted\":1}\n", id);
+    for (int i = 0; *text != ']'; i++) {
+        size_t n = strcspn(++text + 1, "\"");
+        if (!strncmp(text + 1, "die", n)) exit(1);
+        if (!strncmp(text + 1, "bad", n)) printf("{\"mica\":1,\"id\":%ld,\"index\":%d,\"problem\":\"no good\",\"kind\":\"argument\"}\n", id, i);
+        else printf("{\"mica\":1,\"id\":%ld,\"index\":%d,\"token\":5,\"text\":\"t\",\"prompt_tokens\":3,\"logprobs\":[%d,-2]%s}\n", id, i,
+                    strstr(line, "\"calibrate\"") ? -1 : -3, strstr(line, "\"calibrate\"") ? ",\"calibration\":[-1,-6]" : "");
+        fflush(stdout);
+        text += n + 2;
+    }
+    printf("{\"mica\":1,\"id\":%ld,\"end\":\"stop\"}\n", id);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv) {
     const char *dash = strrchr(argv[0], '-');
     char *line = NULL;
@@ -156,6 +173,7 @@ int main(int argc, char **argv) {
         if (strstr(line, "\"cmd\":\"load\"")) load(id);
         else if (strstr(line, "\"cmd\":\"generate\"")) begin(id, line);
         else if (strstr(line, "\"cmd\":\"more\"")) more(id, (int)number(line, "\"tokens\":", 0));
+        else if (strstr(line, "\"cmd\":\"classify\"")) classify(id, line);
         else if (strstr(line, "\"cmd\":\"ping\"")) printf("{\"mica\":1,\"id\":%ld,\"pong\":true}\n", id), fflush(stdout);
         else if (strstr(line, "\"cmd\":\"cancel\"")) streams[(size_t)id % STREAMS].id = -1;
     }

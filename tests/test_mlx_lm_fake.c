@@ -279,6 +279,65 @@ static void test_several(void **state) {
     assert_no_children();
 }
 
+// Rows of a batch: more than are computed together, one that is refused, one that breaks all that are under way; those that wait are answered by the next
+// process.
+static void test_batch(void **state) {
+    (void)state;
+    enum { ROWS = 12, REFUSED = 3, BREAKS = 7 };
+    mica_model *m = load();
+    mica_error err = {0};
+    for (int breaks = 0; breaks < 2; breaks++) {
+        mica_batch *b = mica_batch_new(m, &(mica_batch_options){.rows = 2}, &err);
+        assert_non_null(b);
+        int tokens[ROWS] = {0}, ends[ROWS] = {0}, ok = 0;
+        for (int i = 0; i < ROWS; i++) {
+            const char *text = i == REFUSED ? "refuse" : i == BREAKS && breaks ? "exit" : "plain";
+            assert_int_equal(mica_batch_add(b, &(mica_prompt){.text = text, .length = strlen(text)}, &(mica_generate_options){.max_tokens = 10 + i}, &err), i);
+        }
+        mica_batch_cancel(b, ROWS - 1);
+        for (mica_batch_event e; mica_batch_next(b, &e);) {
+            assert_int_equal(ends[e.row], 0);
+            tokens[e.row] += e.token.id >= 0;
+            ends[e.row] = (int)e.finish;
+        }
+        for (int i = 0; i < ROWS; i++) {
+            ok += ends[i] == MICA_FINISH_LENGTH && tokens[i] == 10 + i && mica_batch_metrics(b, i).generated_tokens == 10 + i;
+            assert_int_equal(mica_batch_error(b, i, &err), ends[i] == MICA_FINISH_ERROR);
+        }
+        assert_int_equal(ends[REFUSED], MICA_FINISH_ERROR);
+        assert_int_equal(ends[ROWS - 1], MICA_FINISH_CANCELLED);
+        assert_true(breaks ? ok >= ROWS - 4 : ok == ROWS - 2);
+        mica_batch_free(b);
+    }
+    assert_null(mica_batch_new(m, &(mica_batch_options){.invariant = true}, &err));
+    assert_non_null(strstr(err.msg, "invariant"));
+    mica_model_free(m);
+}
+
+static void test_classify(void **state) {
+    (void)state;
+    static const char *const texts[] = {"one", "two", "bad", "three"}, *const labels[] = {"no", "yes"};
+    mica_model *m = load();
+    mica_error err = {0};
+    mica_classes c;
+    assert_true(mica_classify(m, texts, 4, &(mica_classify_options){.labels = labels, .label_count = 2, .calibrate = true}, &c, &err));
+    assert_int_equal(c.items[0].label, 1);
+    assert_string_equal(c.items[0].text, "yes");
+    assert_true(c.items[0].logprobs[0] == -1 && c.items[0].probabilities[1] > 0.98); // -2 + 6 against -1 + 1
+    assert_int_equal(c.items[2].label, -1);
+    assert_non_null(strstr(c.items[2].error.msg, "no good"));
+    assert_int_equal(c.items[3].error.code, 0);
+    mica_classes_free(&c);
+    static const char *const dies[] = {"one", "die", "two"};
+    assert_true(mica_classify(m, dies, 3, &(mica_classify_options){.labels = labels, .label_count = 2}, &c, &err));
+    assert_int_equal(c.items[0].label, 1);
+    assert_non_null(strstr(c.items[1].error.msg, "gone"));
+    assert_int_equal(c.items[2].label, -1);
+    mica_classes_free(&c);
+    assert_works(m);
+    mica_model_free(m);
+}
+
 // ---- kill -9 ------------------------------------------------------------------------------------------------
 static mica_model *victim;
 static atomic_long victim_pid;
@@ -386,7 +445,8 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interpreters), cmocka_unit_test(test_starts), cmocka_unit_test(test_choice_of_interpreter), cmocka_unit_test(test_options),
-        cmocka_unit_test(test_tokens), cmocka_unit_test(test_misbehaviour), cmocka_unit_test(test_several), cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_tokens), cmocka_unit_test(test_misbehaviour), cmocka_unit_test(test_several), cmocka_unit_test(test_batch), cmocka_unit_test(test_classify),
+        cmocka_unit_test(test_kills),
         cmocka_unit_test(test_child_is_clean),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend "mlx_lm": models that a Python process computes with mlx-lm. This file joins it to the table of functions of a backend.
+#include "backend/mlx_lm/batch.h"
 #include "backend/mlx_lm/classify.h"
 #include "backend/mlx_lm/stream.h"
 #include <string.h>
@@ -34,7 +35,7 @@ static void *load(void *context, const char *path, const mica_load_options *opti
 static void unload(void *model) { mica_mlx_close(model); }
 
 static void *start(void *model, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
-    return mica_mlx_stream_new(model, prompt, options, err);
+    return mica_mlx_stream_new(model, prompt, options, 0, err);
 }
 
 static bool next(void *stream, mica_token *token) { return mica_mlx_stream_next(stream, token); }
@@ -49,8 +50,19 @@ static bool classify(void *model, const char *const *texts, size_t count, const 
     return mica_mlx_classify(model, texts, count, options, out, err);
 }
 
+static void *batch_new(void *model, const mica_batch_options *options, mica_error *err) { return mica_mlx_batch_new(model, options, err); }
+static int64_t batch_add(void *batch, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
+    return mica_mlx_batch_add(batch, prompt, options, err);
+}
+static bool batch_next(void *batch, mica_batch_event *event) { return mica_mlx_batch_next(batch, event); }
+static void batch_cancel(void *batch, int64_t row) { mica_mlx_batch_cancel(batch, row); }
+static bool batch_error(const void *batch, int64_t row, mica_error *err) { return mica_mlx_batch_error(batch, row, err); }
+static mica_metrics batch_metrics(const void *batch, int64_t row) { return mica_mlx_batch_metrics(batch, row); }
+static void batch_free(void *batch) { mica_mlx_batch_free(batch); }
+
 const mica_backend mica_backend_mlx_lm = {
     .name = "mlx_lm", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,
     .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids,
-    .classify = classify,
+    .classify = classify, .batch_new = batch_new, .batch_add = batch_add, .batch_next = batch_next, .batch_cancel = batch_cancel,
+    .batch_error = batch_error, .batch_metrics = batch_metrics, .batch_free = batch_free,
 };

@@ -286,7 +286,7 @@ static void put_options(mica_json_writer *w, const mica_generate_options *o) {
     mica_json_end_object(w);
 }
 
-bool mica_mlx_write_generate(mica_buf *out, int64_t id, const mica_prompt *p, const mica_generate_options *o, mica_error *err) {
+bool mica_mlx_write_generate(mica_buf *out, int64_t id, const mica_prompt *p, const mica_generate_options *o, int64_t together, mica_error *err) {
     mica_json_writer w = begin(out, id, p->chat && !p->ids ? "chat" : "generate");
     if (p->ids || p->count) {
         put_ids(&w, "ids", p->ids, p->count);
@@ -296,6 +296,7 @@ bool mica_mlx_write_generate(mica_buf *out, int64_t id, const mica_prompt *p, co
         mica_json_key(&w, "text");
         mica_json_put_string(&w, p->text ? p->text : "", p->length);
     }
+    put_int(&w, "together", together);
     put_options(&w, o);
     mica_json_end_object(&w);
     return true;

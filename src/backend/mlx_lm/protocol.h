@@ -39,6 +39,7 @@ void mica_mlx_write_command(mica_buf *out, int64_t id, const char *cmd);
 void mica_mlx_write_more(mica_buf *out, int64_t id, int32_t tokens);
 void mica_mlx_write_load(mica_buf *out, int64_t id, const char *path, const mica_load_options *options);
 /** Fails if a part that must be JSON is not. */
-bool mica_mlx_write_generate(mica_buf *out, int64_t id, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err);
+bool mica_mlx_write_generate(mica_buf *out, int64_t id, const mica_prompt *prompt, const mica_generate_options *options, int64_t together,
+                             mica_error *err);
 bool mica_mlx_write_classify(mica_buf *out, int64_t id, const char *const *texts, size_t count, const mica_classify_options *options);
 #endif

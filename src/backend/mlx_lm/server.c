@@ -165,6 +165,13 @@ void mica_mlx_end(mica_mlx *m, mica_mlx_request *r) {
     mica_free(r);
 }
 
+int64_t mica_mlx_number(mica_mlx *m) {
+    pthread_mutex_lock(&m->lock);
+    int64_t number = ++m->last_id;
+    pthread_mutex_unlock(&m->lock);
+    return number;
+}
+
 int64_t mica_mlx_id(const mica_mlx_request *r) { return r->id; }
 
 bool mica_mlx_say(mica_mlx *m, mica_mlx_request *r, mica_buf *out, mica_error *err) {
@@ -220,15 +227,14 @@ static void sleep_a_little(mica_mlx *m) {
     pthread_cond_timedwait(&m->changed, &m->lock, &until);
 }
 
+static bool has_news(const mica_mlx_request *r) { return atomic_load(&r->cancelled) || r->first || r->failed; }
+
 // The next line of the request; NULL if there will be none.
 static line *take_line(mica_mlx *m, mica_mlx_request *r, double patience, mica_error *err) {
     double since = mica_now();
     line *l = NULL;
     pthread_mutex_lock(&m->lock);
-    while (!atomic_load(&r->cancelled) && !r->first && !r->failed) {
-        sleep_a_little(m);
-        if (!r->first && !r->failed) watch(m, since, patience);
-    }
+    while (!has_news(r)) sleep_a_little(m), watch(m, since, patience);
     if (atomic_load(&r->cancelled)) {
         mica_fail(err, MICA_ERR_CANCELLED, "cancelled");
     } else if (r->first) {
@@ -240,6 +246,19 @@ static line *take_line(mica_mlx *m, mica_mlx_request *r, double patience, mica_e
     }
     pthread_mutex_unlock(&m->lock);
     return l;
+}
+
+size_t mica_mlx_wait_any(mica_mlx *m, mica_mlx_request *const *requests, size_t count, size_t from) {
+    double since = mica_now();
+    pthread_mutex_lock(&m->lock);
+    size_t found = count;
+    while (found == count) {
+        for (size_t i = 0; i < count && found == count; i++)
+            if (has_news(requests[(from + i) % count])) found = (from + i) % count;
+        if (found == count) sleep_a_little(m), watch(m, since, m->limits.patience);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return found;
 }
 
 // A process that speaks nonsense is not asked again.

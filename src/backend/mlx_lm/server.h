@@ -29,11 +29,15 @@ double mica_mlx_load_seconds(mica_mlx *m);
 
 /** A new request to a process that is there, or is started for it. */
 mica_mlx_request *mica_mlx_begin(mica_mlx *m, mica_error *err);
+/** A number that no request of the model has. */
+int64_t mica_mlx_number(mica_mlx *m);
 int64_t mica_mlx_id(const mica_mlx_request *r);
 /** Sends a line (its end is added) about the request. */
 bool mica_mlx_say(mica_mlx *m, mica_mlx_request *r, mica_buf *line, mica_error *err);
 /** Next answer to the request, in the arena (which is reset first). NULL: cancelled (MICA_ERR_CANCELLED), failed in Python, or the process is gone. */
 const mica_json *mica_mlx_wait(mica_mlx *m, mica_mlx_request *r, mica_arena *arena, mica_error *err);
+/** Waits until one of requests[count] has something for mica_mlx_wait to give; the first such from number `from` on, in a circle. */
+size_t mica_mlx_wait_any(mica_mlx *m, mica_mlx_request *const *requests, size_t count, size_t from);
 /** From any thread or signal handler: ends waiting, and the work on it. */
 void mica_mlx_cancel(mica_mlx *m, mica_mlx_request *r);
 /** Forgets the request; the process stops working on it. NULL is fine. */

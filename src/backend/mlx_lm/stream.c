@@ -45,33 +45,34 @@ static bool check_options(const mica_generate_options *o, int32_t vocab, mica_er
 }
 
 // The process encodes the prompt and checks it; nothing is computed yet.
-static bool announce(mica_mlx_stream *s, const mica_prompt *prompt, const mica_generate_options *o, mica_error *err) {
+static bool announce(mica_mlx_stream *s, const mica_prompt *prompt, const mica_generate_options *o, int64_t together, mica_error *err) {
     mica_buf out = {0};
-    bool ok = mica_mlx_write_generate(&out, mica_mlx_id(s->request), prompt, o, err) && mica_mlx_say(s->m, s->request, &out, err);
+    bool ok = mica_mlx_write_generate(&out, mica_mlx_id(s->request), prompt, o, together, err) && mica_mlx_say(s->m, s->request, &out, err);
     mica_buf_free(&out);
     const mica_json *answer = ok ? mica_mlx_wait(s->m, s->request, &s->arena, err) : NULL;
     return answer && mica_mlx_read_ids(mica_json_get(answer, "prompt"), &s->prompt, &s->prompt_count, err);
 }
 
-static bool set_up(mica_mlx_stream *s, const mica_prompt *prompt, const mica_generate_options *o, mica_error *err) {
+static bool set_up(mica_mlx_stream *s, const mica_prompt *prompt, const mica_generate_options *o, int64_t together, mica_error *err) {
     s->vocab = mica_mlx_info(s->m)->vocab_size;
     if (!check_options(o, s->vocab, err) || !mica_stop_init(&s->stop, o->stop, o->stop_count, err)) return false;
     s->logprobs = MICA_MIN(o->logprobs, s->vocab);
     if (s->logprobs > 0 && !(s->top = mica_alloc((size_t)s->logprobs * sizeof *s->top)))
         return mica_fail_memory(err, (size_t)s->logprobs * sizeof *s->top, "log-probabilities");
-    if (!(s->request = mica_mlx_begin(s->m, err)) || !announce(s, prompt, o, err)) return false;
+    if (!(s->request = mica_mlx_begin(s->m, err)) || !announce(s, prompt, o, together, err)) return false;
     s->metrics.load_seconds = mica_mlx_load_seconds(s->m);
     s->metrics.prompt_tokens = (int64_t)s->prompt_count;
     return true;
 }
 
-mica_mlx_stream *mica_mlx_stream_new(mica_mlx *m, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
+mica_mlx_stream *mica_mlx_stream_new(mica_mlx *m, const mica_prompt *prompt, const mica_generate_options *options, int64_t together,
+                                     mica_error *err) {
     mica_generate_options o = options ? *options : (mica_generate_options){0};
     if (!o.max_tokens) o.max_tokens = 256;
     mica_mlx_stream *s = mica_calloc(1, sizeof *s);
     if (!s) return mica_fail_memory(err, sizeof *s, "a stream"), NULL;
     s->m = m;
-    if (set_up(s, prompt, &o, err)) return s;
+    if (set_up(s, prompt, &o, together, err)) return s;
     mica_mlx_stream_free(s);
     return NULL;
 }
@@ -104,6 +105,12 @@ static bool grant(mica_mlx_stream *s) {
     s->granted = AHEAD;
     return ok;
 }
+
+void mica_mlx_stream_run(mica_mlx_stream *s) {
+    if (!grant(s)) failed(s);
+}
+
+mica_mlx_request *mica_mlx_stream_request(const mica_mlx_stream *s) { return s->request; }
 
 // The next token or the end; passes over news of progress.
 static bool receive(mica_mlx_stream *s, mica_mlx_token *t) {

@@ -4,7 +4,7 @@
 The library carries this file and runs it with `python -u -c`. Requests come on stdin, one object a line; each has an "id", and a "cmd":
 
     load      path, adapter, device, context, memory_budget                     -> info
-    generate  text or ids, options                                              -> prompt (its ids); then as many tokens as are granted
+    generate  text or ids, options, together (number of a batch)                 -> prompt (its ids); then as many tokens as are granted
     chat      messages, tools, variables, name, continued, allow_control, options -> the same
     more      tokens: grants so many more                                       -> token, text, ... and at last end
     classify  texts, labels, prompt, chat, calibrate, logits                    -> one answer a text, then end
@@ -336,7 +336,8 @@ class Stream:
         self.granted, self.generated, self.detokenizer = 0, 0, Detokenizer(model.text.tokenizer)
         self.ends = set(self.o.get("stop_ids") or []) | (set() if self.o.get("ignore_eos") else model.ends)
         self.adjust = Adjust(model.mx, self.o, self.ids, {i for i in self.ends if 0 <= i < model.info["vocab_size"]})
-        self.tokens, self.random = None, self.seed()
+        self.tokens, self.random, self.together = None, self.seed(), request.get("together", 0)
+        self.begun, self.waited = False, 0.0  # as a row; seconds of steps that gave it no token
         say(self.id, prompt=self.ids)
 
     def seed(self):
@@ -346,16 +347,22 @@ class Stream:
             seed = self.model.random
         return seed * 0x9E3779B97F4A7C15
 
-    def start(self):
-        from mlx_lm.generate import generate_step
+    def sampler(self):
         from mlx_lm.sample_utils import make_sampler
 
-        o, mx = self.o, self.model.mx
+        o = self.o
         top_k = o.get("top_k", 0) if o.get("top_k", 0) < self.model.info["vocab_size"] else 0
-        sampler = make_sampler(temp=o.get("temperature", 0.0), top_p=o.get("top_p", 0.0), min_p=o.get("min_p", 0.0), top_k=top_k)
+        return make_sampler(temp=o.get("temperature", 0.0), top_p=o.get("top_p", 0.0), min_p=o.get("min_p", 0.0), top_k=top_k)
+
+    def processors(self):
+        return [self.adjust] if self.adjust.wanted() else []
+
+    def start(self):
+        from mlx_lm.generate import generate_step
+
         return generate_step(
-            mx.array(self.ids), self.model.model, max_tokens=self.most, sampler=sampler, prompt_cache=self.model.new_cache(), prefill_step_size=CHUNK,
-            logits_processors=[self.adjust] if self.adjust.wanted() else None, prompt_progress_callback=self.progress)
+            self.model.mx.array(self.ids), self.model.model, max_tokens=self.most, sampler=self.sampler(), prompt_cache=self.model.new_cache(),
+            prefill_step_size=CHUNK, logits_processors=self.processors() or None, prompt_progress_callback=self.progress)
 
     def progress(self, done, total):
         if self.id in self.worker.cancelled:
@@ -397,6 +404,10 @@ class Stream:
             return self.end("cancelled")
         except StopIteration:
             return self.end("length")
+        return self.take(token, own, started)
+
+    def take(self, token, own, started):
+        """A token that was chosen, and the log-probabilities that it was chosen from."""
         if math.isnan(own.reshape(-1)[token].item()):
             raise Refused("format", "the model's logits are not finite: its weights hold NaN or infinite values")
         more = self.logprobs(token)
@@ -410,7 +421,8 @@ class Stream:
             more.update(self.model.memory())
         if last:
             more["end"] = "length"
-        say(self.id, token=token, text=text, seconds=time.perf_counter() - started, **more)
+        seconds, self.waited = time.perf_counter() - started + self.waited, 0.0
+        say(self.id, token=token, text=text, seconds=seconds, **more)
         return not last or self.close()
 
     def close(self):
@@ -421,6 +433,93 @@ class Stream:
     def end(self, why, seconds=0.0):
         say(self.id, text=self.detokenizer.add(None, True), end=why, seconds=seconds, **self.model.memory())
         return self.close()
+
+
+class Together:
+    """The rows of one batch, in one of mlx-lm's: each step computes a token of every row. Where this mlx-lm has no such thing, or not for
+    this model, they are computed in turn like other requests."""
+
+    def __init__(self, worker):
+        self.worker, self.rows, self.batch, self.usable = worker, {}, None, True
+
+    def add(self, stream):
+        """False if it must go by itself."""
+        try:
+            from mlx_lm.generate import BatchGenerator
+
+            if self.usable and self.batch is None:
+                self.batch = BatchGenerator(stream.model.model, prefill_step_size=CHUNK)
+            if self.usable:
+                sampler = self.seeded(stream) if stream.o.get("temperature") else None
+                number = self.batch.insert([stream.ids], max_tokens=[stream.most], samplers=[sampler], logits_processors=[stream.processors()])[0]
+                self.rows[number] = stream
+        except Exception as e:
+            print(f"rows are computed in turn: {type(e).__name__}: {e}", file=sys.stderr)
+            self.usable = False
+        return self.usable
+
+    @staticmethod
+    def seeded(stream):
+        sampler, at = stream.sampler(), iter(range(1 << 62))
+
+        def draw(logprobs):
+            stream.model.mx.random.seed((stream.random + next(at)) % (1 << 64))
+            return sampler(logprobs)
+
+        return draw
+
+    def ready(self):
+        return bool(self.rows) and all(stream.granted > 0 for stream in self.rows.values())
+
+    def remove(self, stream):
+        """True if no row is left."""
+        for number in [n for n, s in self.rows.items() if s is stream]:
+            del self.rows[number]
+            self.batch.remove([number])
+        return not self.rows
+
+    def give(self, stream, response, started):
+        """True while there is more to come."""
+        if stream.id in self.worker.cancelled:
+            return stream.end("cancelled")
+        if len(stream.ids) + stream.generated > stream.model.context:
+            return stream.end("length")
+        return stream.take(response.token, response.logprobs, started)
+
+    def give_up(self, error):
+        """Rows that have not begun to answer may still do so by themselves."""
+        rows, self.rows, self.usable = list(self.rows.values()), {}, False
+        for stream in rows:
+            if stream.generated:
+                self.worker.drop(stream, error)
+            else:
+                stream.together = 0
+                stream.adjust.kept.clear()
+
+    def step(self):
+        started = time.perf_counter()
+        try:
+            prompts, responses = self.batch.next()
+        except Exception as e:
+            return self.give_up(e)
+        for response in responses:
+            stream = self.rows.get(response.uid)
+            if stream is None:
+                continue
+            if response.finish_reason:
+                del self.rows[response.uid]
+            try:
+                if not self.give(stream, response, started):
+                    self.worker.drop(stream)
+            except Exception as e:
+                self.worker.drop(stream, e)
+        answered = {response.uid for response in responses}
+        for number, stream in self.rows.items():
+            if number not in answered:
+                stream.waited += time.perf_counter() - started
+        for progress in [] if responses else prompts:
+            if progress.uid in self.rows:
+                say(self.rows[progress.uid].id, progress=progress.progress[0], total=progress.progress[1])
 
 
 def finite(x):
@@ -467,7 +566,7 @@ class Classification:
     """One text a step: what all prompts begin with is computed once, each prompt from a copy of its cache, each label's tokens from a copy of
     the prompt's."""
 
-    granted = 1
+    granted, together = 1, 0
 
     def __init__(self, worker, request):
         self.worker, self.model, self.id, self.request = worker, worker.model, request["id"], request
@@ -580,6 +679,7 @@ class Classification:
 class Worker:
     def __init__(self):
         self.inbox, self.running, self.cancelled, self.model = queue.Queue(), {}, set(), None
+        self.batches = {}  # number -> Together
         self.versions = {}
 
     def read(self):
@@ -608,10 +708,10 @@ class Worker:
             say(number, info=self.model.info, seconds=self.model.seconds)
         elif command == "more":
             if number in self.running:
-                self.running[number].granted += request["tokens"]
+                self.grant(self.running[number], request["tokens"])
         elif command == "cancel":
             if number in self.running:
-                self.step(number)
+                self.end(number)
             self.cancelled.discard(number)
         elif self.model is None:
             raise Refused("argument", "no model is loaded")
@@ -626,13 +726,40 @@ class Worker:
         else:
             raise Refused("unsupported", f"unknown command {command!r}")
 
+    def grant(self, job, tokens):
+        job.granted += tokens
+        if job.together and not job.begun:
+            job.begun = True
+            if not self.batches.setdefault(job.together, Together(self)).add(job):
+                job.together = 0
+
+    def drop(self, job, error=None):
+        """The request is over."""
+        self.running.pop(job.id, None)
+        if job.together in self.batches and self.batches[job.together].remove(job):
+            del self.batches[job.together]
+        if error is not None:
+            say_error(job.id, error)
+
+    def end(self, number):
+        job = self.running[number]
+        if isinstance(job, Stream) and job.together:
+            job.end("cancelled")
+            self.drop(job)
+        else:
+            self.step(number)
+
     def step(self, number):
+        job = self.running[number]
         try:
-            if not self.running[number].step():
-                del self.running[number]
+            if not job.step():
+                self.drop(job)
         except Exception as e:
-            del self.running[number]
-            say_error(number, e)
+            self.drop(job, e)
+
+    def ready(self):
+        alone = [n for n, job in self.running.items() if job.granted > 0 and not job.together]
+        return alone + [batch for batch in self.batches.values() if batch.ready()]
 
     def take(self, wait):
         try:
@@ -658,12 +785,14 @@ class Worker:
         os.write(answers, b"\n")  # what was printed before this file was read may lack its end
         say(0, hello=PROTOCOL, **self.versions)
         while True:
-            ready = [n for n, job in self.running.items() if job.granted > 0]
+            ready = self.ready()
             while self.take(wait=not ready):
-                ready = [n for n, job in self.running.items() if job.granted > 0]
-            for number in ready:
-                if number in self.running:
-                    self.step(number)
+                ready = self.ready()
+            for job in ready:
+                if isinstance(job, Together):
+                    job.step()
+                elif job in self.running:
+                    self.step(job)
 
 
 for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # models are folders: nothing is fetched
