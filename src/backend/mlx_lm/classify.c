@@ -16,7 +16,7 @@ typedef struct classifying {
 
 static bool take_probabilities(const classifying *c, const mica_json *answer, mica_class *item) {
     size_t count = c->o->label_count;
-    double *base = mica_calloc(count, sizeof *base), most = -INFINITY, sum = 0;
+    double *base = mica_calloc(count, sizeof *base), most = -(double)INFINITY, sum = 0;
     item->logprobs = mica_calloc(count, sizeof *item->logprobs);
     item->probabilities = mica_calloc(count, sizeof *item->probabilities);
     bool ok = base && item->logprobs && item->probabilities;
