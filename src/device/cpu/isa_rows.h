@@ -111,19 +111,24 @@ typedef struct mica_cpu_rows_isa {
      */
     float (*weights[MICA_CPU_FLOATS])(float *s, size_t n, float *max);
 
-    // ---- attention over 8-bit codes: a row is scale * codes; q packed as f32, zeros up to mica_cpu_head_pad(Dh) ----
+    // ---- attention over 8-bit codes: a row is scale * codes; [type of q] where queries or weights take part ----
     /** Nearest codes in -127 … 127; returns the scale (NaN if an element is not finite). */
     float (*to_codes)(int8_t *codes, const float *x, size_t n);
     void (*from_codes)(float *y, const int8_t *codes, float scale, size_t n);
-    /** As scores and values, of the codes alone. */
-    void (*scores_codes)(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh, float scale);
-    void (*values_codes)(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n, size_t Dh);
+    /** One query row into the level's form, 4 * mica_cpu_head_pad(Dh) bytes. */
+    void (*pack_query_codes[MICA_CPU_FLOATS])(void *packed, const void *q, size_t Dh);
+    /** As scores and values, of the codes alone. A level may round weights to 2^-16 of the greatest of the call. */
+    void (*scores_codes[MICA_CPU_FLOATS])(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
+                                          float scale);
+    void (*values_codes[MICA_CPU_FLOATS])(float *acc, const float *p, size_t ps, const void *v, size_t G, size_t n,
+                                          size_t Dh);
 } mica_cpu_rows_isa;
 
 #if defined(__x86_64__)
 // The attention part of a level, called by its mica_cpu_<level>_rows (isa.h).
 void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa);
+void mica_cpu_avx512_codes(mica_cpu_rows_isa *isa);
 void mica_cpu_amx_attention(mica_cpu_rows_isa *isa);
 #elif defined(__aarch64__)
 void mica_cpu_neon_attention(mica_cpu_rows_isa *isa);

@@ -38,7 +38,8 @@ static void set_queries(mica_paged *k, const mica_tensor *q) {
     assert(q->ndim == 3 && mica_cpu_is_short(q->dtype) && (size_t)q->shape[2] == k->Dh && k->Hkv && k->H % k->Hkv == 0);
     k->G = k->H / k->Hkv;
     k->tokens = mica_flash_tokens(k->G);
-    k->heads = MICA_MAX(MICA_MIN(RUN / MICA_MAX(2 * k->half, (size_t)1), k->Hkv), (size_t)1);
+    size_t most = MICA_MAX(RUN / MICA_MAX(2 * k->half, (size_t)1), (size_t)1), runs = (k->Hkv + most - 1) / most;
+    k->heads = (k->Hkv + runs - 1) / runs;
 }
 
 // ---- kv_append ----

@@ -63,7 +63,13 @@ static void fetch(const unsigned char *next, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i, 0, 2);
 }
 
-static size_t slice_rows(const mica_paged *k) { return MICA_MAX(SLICE / k->row, (size_t)4); }
+// The scales of a head's keys and values are wanted all at once.
+static void fetch_scales(const mica_paged *k, unsigned char *keys) {
+    fetch((unsigned char *)mica_paged_scales(k, keys), k->P * sizeof(float));
+    fetch((unsigned char *)mica_paged_scales(k, keys + k->half), k->P * sizeof(float));
+}
+
+static size_t slice_rows(const mica_paged *k) { return MICA_MAX(SLICE / k->row, (size_t)(k->codes ? 16 : 4)); }
 
 // s[r, j] *= scales[j]: what the codes of a run have been multiplied with, or will be.
 static void rescale(float *s, const float *scales, size_t R, size_t n) {
@@ -76,11 +82,12 @@ static void score_run(const head *d, size_t p, size_t n, unsigned char *keys, co
     const mica_paged *k = d->k;
     size_t row = k->row, slice = slice_rows(k), slot = p % k->P;
     float *s = d->scores + (p - d->p0);
+    if (k->codes) fetch_scales(k, keys);
     for (size_t j = 0, m; j < n; j += m) {
         m = MICA_MIN(slice, n - j);
         if (next) fetch(next + (slot + j) * row, m * row);
         if (k->codes)
-            k->isa->scores_codes(s + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh, k->scale);
+            k->isa->scores_codes[k->dtype](s + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh, k->scale);
         else
             k->isa->scores[k->dtype](s + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh, k->scale);
     }
@@ -96,7 +103,7 @@ static void value_run(const head *d, size_t p, size_t n, unsigned char *values, 
         m = MICA_MIN(slice, n - j);
         if (next) fetch(next + (slot + j) * row, m * row);
         if (k->codes)
-            k->isa->values_codes(d->acc, s + j, STEP, values + (slot + j) * row, d->R, m, k->Dh);
+            k->isa->values_codes[k->dtype](d->acc, s + j, STEP, values + (slot + j) * row, d->R, m, k->Dh);
         else
             k->isa->values[k->dtype](d->acc, s + j, STEP, values + (slot + j) * row, d->R, m, k->Dh);
     }
@@ -199,9 +206,8 @@ static void finish(const mica_paged *k, const mica_paged_part *s, size_t group, 
 // ---- the task ----
 static void pack_query(const mica_paged *k, void *packed, const void *x) { k->isa->pack_query[k->dtype](packed, x, k->Dh); }
 
-static void pack_floats(const mica_paged *k, void *packed, const void *x) {
-    k->isa->to_f32[k->dtype](packed, x, k->Dh);
-    memset((float *)packed + k->Dh, 0, (mica_cpu_head_pad(k->Dh) - k->Dh) * sizeof(float));
+static void pack_for_codes(const mica_paged *k, void *packed, const void *x) {
+    k->isa->pack_query_codes[k->dtype](packed, x, k->Dh);
 }
 
 // Its own new tokens enter the cache before anything is read; no other task reads them.
@@ -233,7 +239,7 @@ void mica_paged_decode(const mica_paged *k, const mica_paged_part *s, size_t gro
     unsigned char *q = w.q;
     for (size_t h = first; h < last; h++)
         for (size_t t = 0; t < s->n; t++) 
-            q = mica_paged_pack_queries(k, k->codes ? pack_floats : pack_query, packed, s->start + t, h, q, w.row);
+            q = mica_paged_pack_queries(k, k->codes ? pack_for_codes : pack_query, packed, s->start + t, h, q, w.row);
     for (size_t i = 0; i < (last - first) * R; i++) w.m[i] = -INFINITY, w.l[i] = 0;
     memset(w.acc, 0, (last - first) * R * k->Dh * sizeof(float));
     for (size_t p = MICA_MAX(begin, seen / STEP * STEP); p < end; p += STEP)

@@ -18,6 +18,6 @@
 
 static void fill_attention_codes(mica_cpu_rows_isa *isa) {
     isa->to_codes = row_to_codes, isa->from_codes = row_from_codes;
-    isa->scores_codes = scores_i8, isa->values_codes = values_i8;
+    for (int t = 0; t < MICA_CPU_FLOATS; t++) isa->scores_codes[t] = scores_i8, isa->values_codes[t] = values_i8;
 }
 #endif

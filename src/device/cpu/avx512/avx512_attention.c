@@ -215,6 +215,7 @@ void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
     fill_attention_f16(isa);
     fill_attention_bf16(isa);
     fill_attention_codes(isa);
+    mica_cpu_avx512_codes(isa);
     isa->pack_query[MICA_BF16] = pack_query_pairs, isa->pack_size[MICA_BF16] = sizeof(uint16_t);
     isa->pack_keys[MICA_BF16] = pack_keys_pairs, isa->pack_values[MICA_BF16] = pack_values_pairs;
     isa->flash[MICA_BF16] = flash_pairs, isa->scores[MICA_BF16] = scores_pairs;

@@ -108,7 +108,7 @@ static void values_codes(float *acc, const float *p, size_t ps, const void *v, s
 
 void mica_cpu_ref_rows(mica_cpu_rows_isa *isa) {
     isa->to_codes = row_to_codes, isa->from_codes = row_from_codes;
-    isa->scores_codes = scores_codes, isa->values_codes = values_codes;
+    for (int t = 0; t < MICA_CPU_FLOATS; t++) isa->scores_codes[t] = scores_codes, isa->values_codes[t] = values_codes;
     fill_f32(isa, MICA_F32);
     fill_f16(isa, MICA_F16);
     fill_bf16(isa, MICA_BF16);

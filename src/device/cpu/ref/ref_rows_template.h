@@ -188,7 +188,7 @@ static void NAME(fill)(mica_cpu_rows_isa *isa, mica_dtype t) {
     isa->rms_norm[t] = NAME(rms_norm), isa->layer_norm[t] = NAME(layer_norm);
     isa->softmax[t] = NAME(softmax), isa->logsumexp[t] = NAME(logsumexp), isa->argmax[t] = NAME(argmax);
     isa->rope[t] = NAME(rope);
-    isa->pack_query[t] = NAME(pack_query), isa->pack_size[t] = sizeof(float);
+    isa->pack_query[t] = isa->pack_query_codes[t] = NAME(pack_query), isa->pack_size[t] = sizeof(float);
     isa->pack_keys[t] = NAME(pack_rows), isa->pack_values[t] = NAME(pack_rows);
     isa->flash[t] = flash;
     isa->scores[t] = NAME(scores), isa->values[t] = NAME(values), isa->weights[t] = weights;
