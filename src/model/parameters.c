@@ -34,13 +34,21 @@ static bool add_linear(walk *w, const char *module, mica_linear *l) {
 
 static bool add_norm(walk *w, const char *module, mica_array **norm) { return w->adapters || add(w, module, ".weight", norm); }
 
+static const struct { const char *name; size_t offset; } linears[] = {
+    {"self_attn.q_proj", offsetof(mica_layer, q)}, {"self_attn.k_proj", offsetof(mica_layer, k)}, {"self_attn.v_proj", offsetof(mica_layer, v)},
+    {"self_attn.o_proj", offsetof(mica_layer, o)}, {"mlp.gate_proj", offsetof(mica_layer, gate)}, {"mlp.up_proj", offsetof(mica_layer, up)},
+    {"mlp.down_proj", offsetof(mica_layer, down)}};
+
+mica_linear *mica_layer_linear(mica_layer *l, size_t i, const char **name) {
+    if (i >= MICA_COUNT(linears)) return NULL;
+    *name = linears[i].name;
+    return (mica_linear *)((char *)l + linears[i].offset);
+}
+
 static bool walk_layer(walk *w, mica_layer *l) {
-    static const struct { const char *name; size_t offset; } linears[] = {
-        {"self_attn.q_proj", offsetof(mica_layer, q)}, {"self_attn.k_proj", offsetof(mica_layer, k)}, {"self_attn.v_proj", offsetof(mica_layer, v)},
-        {"self_attn.o_proj", offsetof(mica_layer, o)}, {"mlp.gate_proj", offsetof(mica_layer, gate)}, {"mlp.up_proj", offsetof(mica_layer, up)},
-        {"mlp.down_proj", offsetof(mica_layer, down)}};
-    for (size_t i = 0; i < MICA_COUNT(linears); i++)
-        if (!add_linear(w, linears[i].name, (mica_linear *)((char *)l + linears[i].offset))) return false;
+    const char *name;
+    for (size_t i = 0; mica_layer_linear(l, i, &name); i++)
+        if (!add_linear(w, name, mica_layer_linear(l, i, &name))) return false;
     bool four = l->pre_mlp_norm != NULL; // Gemma's blocks
     return add_norm(w, "input_layernorm", &l->input_norm) && add_norm(w, "post_attention_layernorm", &l->post_attention_norm) &&
            (!four || (add_norm(w, "pre_feedforward_layernorm", &l->pre_mlp_norm) && add_norm(w, "post_feedforward_layernorm", &l->post_mlp_norm))) &&

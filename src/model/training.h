@@ -22,6 +22,20 @@ bool mica_parameters_add_adapters(mica_net *net, mica_parameters *p, mica_error 
 /** Appends all dense weights, biases and norms. A quantised weight fails, named. */
 bool mica_parameters_add_weights(mica_net *net, mica_parameters *p, mica_error *err);
 void mica_parameters_free(mica_parameters *p);
+/** The i-th linear layer of a block and its name in it ("self_attn.q_proj"); NULL past the last. */
+mica_linear *mica_layer_linear(mica_layer *l, size_t i, const char **name);
+
+/** Fresh adapters. */
+typedef struct mica_lora_spec {
+    int32_t rank;
+    float scale;
+    const char *const *targets; // names in a block, whole or their last part, with * and ?; "embed_tokens", "lm_head"; none: every linear layer of the blocks
+    size_t target_count;
+    int32_t layers;  // the last so many blocks; -1: all
+    uint64_t seed;   // a uniform in ±1/√in; b zero
+} mica_lora_spec;
+/** Puts them into a net that was loaded with `separate`; adapters that are there already stay. A target that nothing matches fails, named. */
+bool mica_lora_attach(mica_net *net, const mica_lora_spec *spec, mica_error *err);
 
 /** Packed text: segment after segment, each of which sees itself only. */
 typedef struct mica_text_batch {
