@@ -208,14 +208,18 @@ static bool state_shape(const mica_optimizer *o, int k, const mica_array *p, int
     return true;
 }
 
-// The state as it is, or zeros before the first update.
-static void collect(const mica_optimizer *o, const slot *kept, const mica_array *p, update *u) {
+// The state as it is, or zeros before the first update. False if a restored one has another shape than it must.
+static bool collect(const mica_optimizer *o, const slot *kept, const mica_array *p, update *u, mica_error *err) {
     int64_t shape[MICA_MAX_DIMS];
     int ndim;
     for (int k = 0; k < MOST_STATES; k++) {
         if (!state_shape(o, k, p, &ndim, shape)) continue;
-        u->state[k] = kept->state[k] ? kept->state[k] : mica_zeros(u->s, ndim, shape, MICA_F32);
+        const mica_array *a = u->state[k] = kept->state[k] ? kept->state[k] : mica_zeros(u->s, ndim, shape, MICA_F32);
+        if (a && (mica_array_dtype(a) != MICA_F32 || mica_ndim(a) != ndim || memcmp(mica_shape(a), shape, (size_t)ndim * sizeof *shape)))
+            return mica_fail(err, MICA_ERR_FORMAT, "optimizer %s: its state \"%s\" has another shape or type than its parameter needs", o->kind->name,
+                             o->kind->states[k]);
     }
+    return true;
 }
 
 // What was computed replaces what was; all or nothing.
@@ -243,7 +247,7 @@ bool mica_optimizer_update(mica_optimizer *o, mica_scope *s, size_t index, mica_
     mica_dtype type = mica_array_dtype(*parameter);
     update u = {.s = s, .o = &o->options, .rate = rate, .step = (double)(o->step + 1), .p = mica_astype(s, *parameter, MICA_F32),
                 .g = mica_astype(s, gradient, MICA_F32)};
-    collect(o, &o->slots[index], *parameter, &u);
+    if (!collect(o, &o->slots[index], *parameter, &u, err)) return mica_scope_reset(s), false;
     mica_array *next = o->kind->next(&u);
     if (next && type != MICA_F32) next = mica_astype(s, next, type);
     if (!next) return mica_scope_error(s, err), mica_scope_reset(s), false;

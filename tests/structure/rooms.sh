@@ -37,7 +37,7 @@ BEGIN {
     owns("device", "machine")
     owns("io", "convert safetensors io")
     owns("text", "tokenizer template")
-    owns("train", "optimizer")
+    owns("train", "optimizer train")
     owns("infer", "model chat classify batch session backend discover")
 }
 FNR == 1 {

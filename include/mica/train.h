@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fine-tuning: LoRA on dense or quantised weights, or all weights of a dense model, from the data folders that mlx-lm takes. A run that was
+// stopped or killed at any moment and is resumed gives the same bits as one that never stopped.
+#ifndef MICA_TRAIN_H
+#define MICA_TRAIN_H
+
+#include "mica/error.h"
+#include "mica/optimizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum mica_train_kind { MICA_TRAIN_STEP, MICA_TRAIN_VALIDATION, MICA_TRAIN_CHECKPOINT, MICA_TRAIN_DONE } mica_train_kind;
+
+/** What a run reports. */
+typedef struct mica_train_event {
+    mica_train_kind kind;
+    int64_t step, steps;          // done; in all
+    double loss;                  // STEP: mean over the scored tokens of the steps since the last report, each before its update; VALIDATION: mean
+    int64_t tokens;               // scored so far
+    double learning_rate, grad_norm; // of the last step; the norm before clipping
+    double tokens_per_second;     // all tokens of the steps since the last report
+    double seconds;               // since the run began
+    int64_t peak_memory_bytes;
+    const char *path;             // CHECKPOINT: the folder
+} mica_train_event;
+
+typedef struct mica_train_options {
+    const char *kind;             // "lora" (default) or "full"
+    int32_t rank;                 // default 8
+    double scale;                 // of the adapter's product; default 20, as mlx-lm
+    double alpha;                 // instead: scale is alpha / rank, or with rslora alpha / √rank
+    bool rslora;
+    const char *const *targets;   // linear layers to adapt, by their names in a block ("self_attn.q_proj", "q_proj", "*_proj"), "embed_tokens", "lm_head";
+    size_t target_count;          // default: all linear layers of the blocks
+    int32_t layers;               // the last so many blocks; default 16; -1: all
+    int32_t iters;                // updates; default 1000
+    int32_t batch_size;           // examples of one forward; default 4
+    int32_t grad_accumulation;    // forwards of one update, their gradients weighted by scored tokens; default 1
+    int32_t max_seq;              // tokens of an example; longer ones are cut; default 2048
+    const char *mask_prompt;      // "none" (default): all tokens are scored; "last": the completion or last answer; "assistant": all answers
+    bool grad_checkpoint;         // less memory, more time
+    bool no_shuffle;              // examples in file order
+    bool skip_bad;                // lines that cannot be used are left out
+    mica_optimizer_options optimizer; // default "adam", as mlx-lm (with bias correction)
+    mica_schedule schedule;       // default constant 1e-5
+    double clip;                  // most global norm of the gradients; default 0: no limit
+    int32_t report_every, val_every, val_batches, save_every; // default 10, 200, 25, 100; -1: never (val_batches: all)
+    uint64_t seed;
+    bool f32;                     // compute in f32 whatever the model's type
+    int32_t threads;
+    bool resume;                  // go on from the checkpoint in the adapter's folder
+    const char *init_adapter;     // start from this adapter's weights; optimiser and data start afresh
+    bool (*report)(void *context, const mica_train_event *event); // false stops the run, after a checkpoint
+    void *context;
+} mica_train_options;
+
+typedef struct mica_train_summary {
+    int64_t steps, tokens;        // done, by this run and those it resumed
+    int64_t parameters, trained;  // of the model; those that change
+    double loss, validation_loss; // last ones; NAN if there was none
+    double seconds;
+    int64_t peak_memory_bytes;
+    bool stopped;                 // by the report callback
+} mica_train_summary;
+
+/** Trains: model: folder or .gguf file; data: folder with train.jsonl and maybe valid.jsonl; out: folder for the adapter (adapters.safetensors,
+ * adapter_config.json, in mlx-lm's form) or, with "full", for the weights (model.safetensors), and for the checkpoint to resume from. Errors
+ * name file, line, step. A loss that is not finite stops the run and leaves the last checkpoint. */
+MICA_API bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary,
+                         mica_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// The trainer's checkpoint: a safetensors file with parameters ("param.<name>"), optimiser state ("state.<name>.<kind>") and, as metadata, the
+// numbers that say where the run is. It is written under another name and renamed, so a reader sees the old file or the new one.
+#include "base/base.h"
+#include "engine/scope.h"
+#include "io/safetensors.h"
+#include "mica/ops.h"
+#include "train/trainer.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION "1"
+enum { NAME = 200 };
+
+// ---- saving -----------------------------------------------------------------------------------------------
+// Calls visit for each array of the checkpoint, always in the same order.
+static bool each(const mica_trainer *t, bool (*visit)(mica_st_writer *w, const char *name, mica_array *a, mica_error *err), mica_st_writer *w,
+                 mica_error *err) {
+    char name[NAME];
+    for (size_t i = 0; i < t->params.count; i++) {
+        snprintf(name, sizeof name, "param.%s", t->params.items[i].name);
+        if (!visit(w, name, *t->params.items[i].place, err)) return false;
+        for (size_t k = 0; k < mica_optimizer_states(t->optimizer, i); k++) {
+            const char *kind;
+            mica_array *a = mica_optimizer_state(t->optimizer, i, k, &kind);
+            snprintf(name, sizeof name, "state.%s.%s", t->params.items[i].name, kind);
+            if (!visit(w, name, a, err)) return false;
+        }
+    }
+    return true;
+}
+
+static bool declare(mica_st_writer *w, const char *name, mica_array *a, mica_error *err) {
+    return mica_st_writer_declare(w, name, mica_array_dtype(a), mica_ndim(a), mica_shape(a), err);
+}
+
+static bool put(mica_st_writer *w, const char *name, mica_array *a, mica_error *err) {
+    (void)name;
+    return mica_st_writer_put(w, mica_data(a), mica_nbytes(a), err);
+}
+
+bool mica_trainer_save(const mica_trainer *t, const mica_train_state *state, const char *path, mica_error *err) {
+    char step[24], epoch[24], index[24], tokens[24], identity[24];
+    snprintf(step, sizeof step, "%" PRId64, t->step);
+    snprintf(epoch, sizeof epoch, "%" PRId64, state->epoch);
+    snprintf(index, sizeof index, "%" PRId64, state->index);
+    snprintf(tokens, sizeof tokens, "%" PRId64, state->tokens);
+    snprintf(identity, sizeof identity, "%016" PRIx64, state->identity);
+    const char *const metadata[] = {"mica.training", VERSION, "step", step, "epoch", epoch, "index", index, "tokens", tokens, "identity", identity, NULL};
+    mica_st_writer *w = mica_st_writer_new(path, &(mica_st_options){.metadata = metadata}, err);
+    bool ok = w && each(t, declare, w, err) && mica_st_writer_begin(w, err) && each(t, put, w, err) && mica_st_writer_commit(w, err);
+    mica_st_writer_free(w);
+    return ok;
+}
+
+// ---- restoring --------------------------------------------------------------------------------------------
+static bool read_number(const mica_safetensors *st, const char *key, int base, uint64_t *out) {
+    const char *text = mica_safetensors_metadata(st, key);
+    char *end;
+    *out = text ? strtoull(text, &end, base) : 0;
+    return text && *text && !*end;
+}
+
+static mica_array *load(const mica_trainer *t, const mica_stored *stored, mica_error *err) {
+    mica_scope_reset(t->scope);
+    mica_array *a = mica_keep(t->scope, mica_from_data(t->scope, stored->data, stored->ndim, stored->shape, stored->dtype), err);
+    mica_scope_reset(t->scope);
+    return a;
+}
+
+static bool restore_parameter(mica_trainer *t, size_t i, const mica_safetensors *st, const char *path, mica_error *err) {
+    char name[NAME];
+    mica_array **place = t->params.items[i].place;
+    snprintf(name, sizeof name, "param.%s", t->params.items[i].name);
+    const mica_stored *stored = mica_safetensors_find(st, name);
+    if (!stored || stored->dtype != mica_array_dtype(*place) || stored->ndim != mica_ndim(*place) ||
+        memcmp(stored->shape, mica_shape(*place), (size_t)stored->ndim * sizeof(int64_t)))
+        return mica_fail(err, MICA_ERR_FORMAT, "%s: no %s of the model's shape and type: not this run's checkpoint", path, name);
+    mica_array *a = load(t, stored, err);
+    if (!a) return false;
+    mica_array_free(*place);
+    *place = a;
+    return true;
+}
+
+static bool restore_states(mica_trainer *t, size_t i, const mica_safetensors *st, mica_error *err) {
+    char start[NAME];
+    int n = snprintf(start, sizeof start, "state.%s.", t->params.items[i].name);
+    for (size_t k = 0; k < mica_safetensors_count(st); k++) {
+        const mica_stored *stored = mica_safetensors_at(st, k);
+        if (strncmp(stored->name, start, (size_t)n) != 0) continue;
+        mica_array *a = load(t, stored, err);
+        if (!a) return false;
+        if (mica_optimizer_restore(t->optimizer, i, stored->name + n, a, err)) continue;
+        mica_array_free(a);
+        return false;
+    }
+    return true;
+}
+
+bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *path, mica_error *err) {
+    mica_safetensors *st = mica_safetensors_open(path, err);
+    uint64_t step = 0, epoch = 0, index = 0, tokens = 0, identity = 0;
+    const char *version = st ? mica_safetensors_metadata(st, "mica.training") : NULL;
+    bool ok = st != NULL;
+    if (ok && (!version || strcmp(version, VERSION) != 0)) ok = mica_fail(err, MICA_ERR_FORMAT, "%s: not a training checkpoint of version " VERSION, path);
+    if (ok && !(read_number(st, "step", 10, &step) && read_number(st, "epoch", 10, &epoch) && read_number(st, "index", 10, &index) &&
+                read_number(st, "tokens", 10, &tokens) && read_number(st, "identity", 16, &identity)))
+        ok = mica_fail(err, MICA_ERR_FORMAT, "%s: its numbers are damaged", path);
+    if (ok && identity != state->identity)
+        ok = mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with another model, data or options", path);
+    for (size_t i = 0; ok && i < t->params.count; i++) ok = restore_parameter(t, i, st, path, err) && restore_states(t, i, st, err);
+    if (ok) {
+        t->step = (int64_t)step;
+        mica_optimizer_set_step(t->optimizer, (int64_t)step);
+        state->epoch = (int64_t)epoch, state->index = (int64_t)index, state->tokens = (int64_t)tokens;
+    }
+    mica_safetensors_free(st);
+    return ok;
+}

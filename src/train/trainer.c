@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// One update: gradients of one or several batches, summed over tokens; their mean, clipped by its global norm, to the optimiser, parameter by
+// parameter. Everything is a function of parameters, state and data, so that a run can be repeated bit for bit.
+#include "train/trainer.h"
+#include "engine/scope.h"
+#include "mica/ops.h"
+#include "mica/transforms.h"
+#include <math.h>
+
+bool mica_trainer_init(mica_trainer *t, mica_net *net, mica_parameters params, const mica_train_options *o, mica_error *err) {
+    *t = (mica_trainer){.net = net, .params = params, .schedule = o->schedule, .clip = o->clip};
+    t->scope = mica_scope_new(net->device, err);
+    t->optimizer = t->scope ? mica_optimizer_new(&o->optimizer, params.count, err) : NULL;
+    t->grads = t->optimizer ? mica_calloc(params.count, sizeof *t->grads) : NULL;
+    if (t->optimizer && !t->grads) mica_fail_memory(err, params.count * sizeof *t->grads, "gradients");
+    if (t->grads && mica_schedule_check(&t->schedule, err)) return true;
+    mica_trainer_free(t);
+    return false;
+}
+
+static void drop_gradients(mica_trainer *t) {
+    for (size_t i = 0; t->grads && i < t->params.count; i++) {
+        mica_array_free(t->grads[i]);
+        t->grads[i] = NULL;
+    }
+    t->loss = t->weight = 0;
+}
+
+void mica_trainer_free(mica_trainer *t) {
+    drop_gradients(t);
+    mica_free(t->grads);
+    mica_optimizer_free(t->optimizer);
+    mica_scope_free(t->scope);
+    mica_parameters_free(&t->params);
+    *t = (mica_trainer){0};
+}
+
+// ---- gradients --------------------------------------------------------------------------------------------
+static double weight_of(const mica_text_batch *b) {
+    double sum = 0;
+    for (size_t i = 0; i < b->n; i++) sum += (double)b->weights[i];
+    return sum;
+}
+
+// Gradients in f32, added to those of earlier batches, and the loss: all in one evaluation.
+static bool record(mica_trainer *t, const mica_text_batch *b, mica_array **out) {
+    mica_scope *s = t->scope;
+    size_t n = t->params.count;
+    mica_losses l;
+    mica_array **at = mica_scope_alloc(s, n * sizeof(mica_array *));
+    for (size_t i = 0; at && i < n; i++) at[i] = *t->params.items[i].place;
+    if (!at || !mica_net_loss(t->net, s, b, &t->params, &l) || !mica_grad(s, l.proxy, at, n, out)) return false;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = mica_astype(s, out[i], MICA_F32);
+        if (t->grads[i]) out[i] = mica_add(s, out[i], t->grads[i]);
+    }
+    out[n] = l.loss;
+    return out[n - 1] != NULL;
+}
+
+static bool keep_gradients(mica_trainer *t, mica_array **all, mica_error *err) {
+    for (size_t i = 0; i < t->params.count; i++) {
+        mica_array *kept = mica_keep(t->scope, all[i], err);
+        if (!kept) return false;
+        mica_array_free(t->grads[i]);
+        t->grads[i] = kept;
+    }
+    return true;
+}
+
+bool mica_trainer_add(mica_trainer *t, const mica_text_batch *b, mica_error *err) {
+    size_t n = t->params.count;
+    mica_scope_reset(t->scope);
+    mica_array **all = mica_calloc(n + 1, sizeof(mica_array *));
+    if (!all) return mica_fail_memory(err, n * sizeof *all, "gradients");
+    bool ok = record(t, b, all) && mica_eval(t->scope, all, n + 1, err);
+    if (!ok) mica_scope_error(t->scope, err);
+    if (ok) t->loss += mica_item(all[n]), t->weight += weight_of(b);
+    ok = ok && keep_gradients(t, all, err);
+    mica_free(all);
+    mica_scope_reset(t->scope);
+    if (!ok) drop_gradients(t);
+    return ok;
+}
+
+// ---- updates ----------------------------------------------------------------------------------------------
+// Of the summed gradients; in order, so that it does not depend on threads.
+static bool norm_of(mica_trainer *t, double *norm, mica_error *err) {
+    mica_scope *s = t->scope;
+    double sum = 0;
+    for (size_t i = 0; i < t->params.count; i++) {
+        mica_scope_reset(s);
+        float square;
+        if (!mica_read_f32(mica_sum(s, mica_square(s, t->grads[i]), NULL, 0, false), &square, 1, err)) return false;
+        sum += (double)square;
+    }
+    mica_scope_reset(s);
+    *norm = sqrt(sum);
+    return true;
+}
+
+static bool update_all(mica_trainer *t, double factor, double rate, mica_error *err) {
+    for (size_t i = 0; i < t->params.count; i++) {
+        float f = (float)factor;
+        mica_array *g = mica_mul(t->scope, t->grads[i], mica_from_data(t->scope, &f, 0, NULL, MICA_F32));
+        if (!mica_optimizer_update(t->optimizer, t->scope, i, t->params.items[i].place, g, rate, err)) return false;
+        mica_array_free(t->grads[i]);
+        t->grads[i] = NULL;
+    }
+    return true;
+}
+
+bool mica_trainer_update(mica_trainer *t, mica_update *done, mica_error *err) {
+    double norm = 0, rate = mica_schedule_at(&t->schedule, t->step);
+    *done = (mica_update){.loss = t->loss, .weight = t->weight, .learning_rate = rate};
+    if (t->weight <= 0) return drop_gradients(t), mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: no token of its examples is scored", (long long)t->step + 1);
+    bool ok = norm_of(t, &norm, err);
+    done->grad_norm = norm / t->weight;
+    if (ok && !isfinite(t->loss + norm))
+        ok = mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: the loss is %g and the norm of its gradient %g: the run has diverged (a lower learning rate may help)",
+                       (long long)t->step + 1, t->loss / t->weight, done->grad_norm);
+    double factor = 1 / t->weight;
+    if (t->clip > 0 && done->grad_norm > t->clip) factor *= t->clip / done->grad_norm;
+    ok = ok && update_all(t, factor, rate, err);
+    drop_gradients(t);
+    if (ok) mica_optimizer_advance(t->optimizer), t->step++;
+    return ok;
+}
+
+bool mica_trainer_measure(mica_trainer *t, const mica_text_batch *b, double *loss, double *weight, mica_error *err) {
+    mica_losses l;
+    mica_scope_reset(t->scope);
+    bool ok = mica_net_loss(t->net, t->scope, b, &(mica_parameters){0}, &l) && mica_eval(t->scope, &l.loss, 1, err);
+    if (!ok) mica_scope_error(t->scope, err);
+    if (ok) *loss += mica_item(l.loss), *weight += weight_of(b);
+    mica_scope_reset(t->scope);
+    return ok;
+}
