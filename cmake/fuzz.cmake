@@ -11,6 +11,7 @@ endif()
 function(mica_harness target source)
   add_executable(${target} ${source} ${ARGN})
   target_link_libraries(${target} PRIVATE mica_options mica_static PkgConfig::YAJL PkgConfig::PCRE2 PkgConfig::UTF8PROC)
+  target_compile_definitions(${target} PRIVATE MICA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -Wno-missing-prototypes)
 endfunction()
 

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: threads
 // Memory: what a model will take is known before it is loaded; a budget refuses what cannot fit, lets go of kept prefixes first, fails one call
-// and not the others; long chats stay within it; threads that start, cancel and drop calls leave nothing behind.
+// and not the others; long chats stay within it.
 #include "infer/internal.h"
 #include "mica/session.h"
-#include <pthread.h>
 #include <setjmp.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,86 +197,11 @@ static void marks_make_room(void **state) {
     mica_model_free(m);
 }
 
-// ---- threads ----------------------------------------------------------------------------------------------------
-enum { THREADS = 8 };
-typedef struct worker {
-    mica_model *model;
-    int32_t number, calls;
-    double until;
-    char *problem;
-} worker;
-
-// One call of some kind; false, with err, where it failed.
-static bool call(worker *w, mica_session *session, uint32_t dice, mica_error *err) {
-    int32_t ids[400];
-    mica_token t;
-    size_t n = 150 + dice % 7 * 32 + dice % 5;
-    make_ids(w->model, ids, 300, dice % 3 + 1); // three beginnings, shared
-    make_ids(w->model, ids + 140 + dice % 50, 400 - 190, dice);
-    mica_generate_options o = {.max_tokens = (int32_t)(dice % 13), .ignore_eos = true, .temperature = 0.7f, .seed = dice};
-    o.max_tokens += 1;
-    mica_prompt prompt = {.ids = ids, .count = n};
-    mica_stream *s = dice % 4 == 0 && session ? mica_session_start(session, &prompt, &o, err) : mica_start(w->model, &prompt, &o, err);
-    if (!s) return false;
-    int32_t tokens = 0, stop = dice % 3 == 0 ? (int32_t)(dice % 5) : -1;
-    while (tokens != stop && mica_stream_next(s, &t)) tokens++;
-    if (tokens == stop && dice % 2) mica_stream_cancel(s);
-    if (tokens == stop && dice % 2)
-        while (mica_stream_next(s, &t)) {}
-    bool ok = !mica_stream_error(s, err) && (stop >= 0 || tokens == o.max_tokens);
-    mica_stream_free(s);
-    return ok;
-}
-
-static void *work(void *ctx) {
-    worker *w = ctx;
-    mica_error err = {0};
-    mica_session *session = mica_session_new(w->model, &err);
-    uint32_t x = (uint32_t)w->number * 977 + 5;
-    while (!w->problem && mica_now() < w->until) {
-        x = x * 1664525 + 1013904223;
-        if (!call(w, session, x >> 9, &err)) w->problem = mica_strf("call %d: %s", (int)w->calls, err.msg);
-        w->calls++;
-        if (x >> 28 == 3) {
-            mica_session *fork = mica_session_fork(session, &err);
-            mica_session_free(session);
-            session = fork;
-        }
-    }
-    mica_session_free(session);
-    return NULL;
-}
-
-static void threads_share_a_model(void **state) {
-    (void)state;
-    const char *seconds = getenv("MICA_TEST_SECONDS");
-    mica_alloc_stats before = mica_alloc_get_stats();
-    mica_model *m = load(gemma, &(mica_load_options){.threads = 2, .context = 4096, .prefix_cache = 3 << 20});
-    worker workers[THREADS] = {0};
-    pthread_t threads[THREADS];
-    int32_t calls = 0;
-    double until = mica_now() + (seconds ? atof(seconds) : 2);
-    for (int i = 0; i < THREADS; i++) {
-        workers[i] = (worker){.model = m, .number = i, .until = until};
-        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
-    }
-    for (int i = 0; i < THREADS; i++) {
-        pthread_join(threads[i], NULL);
-        if (workers[i].problem) fail_msg("thread %d, %s", i, workers[i].problem);
-        calls += workers[i].calls;
-    }
-    print_message("  %d calls\n", (int)calls);
-    assert_int_equal(mica_cache_bytes(&m->lm->cache), m->lm->cache.prefixes.bytes); // nothing but what is kept
-    mica_model_free(m);
-    assert_int_equal(mica_alloc_get_stats().live, before.live);
-    assert_int_equal(mica_alloc_get_stats().bytes, before.bytes);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_known_before_loading), cmocka_unit_test(what_cannot_fit_is_refused),
         cmocka_unit_test(one_call_fails_and_others_go_on), cmocka_unit_test(kept_prefixes_make_room),
-        cmocka_unit_test(a_long_chat_stays_within_the_budget), cmocka_unit_test(marks_make_room), cmocka_unit_test(threads_share_a_model),
+        cmocka_unit_test(a_long_chat_stays_within_the_budget), cmocka_unit_test(marks_make_room),
     };
     return cmocka_run_group_tests_name("budget", tests, NULL, NULL);
 }

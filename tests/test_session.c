@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// labels: threads
 // Sessions: a turn computes only what is new and gives what a fresh run gives, windows included; forks, cutting back, files, failures.
 #include "faults_testing.h"
 #include "infer/past.h"

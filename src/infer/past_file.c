@@ -113,7 +113,7 @@ static bool fits_cache(const mica_cache *c, const header *h) {
 
 // Lengths and page numbers that a sequence of this cache can have.
 static bool sane(const mica_cache *c, const header *h) {
-    if (h->length < 0 || h->rope_length < 0 || h->exact < 0 || h->exact > h->length) return false;
+    if (h->length < 0 || h->rope_length < 0 || h->rope_length > INT32_MAX || h->exact < 0 || h->exact > h->length) return false;
     for (int g = 0; g < MICA_GROUPS; g++) {
         const mica_page_pool *p = &c->pool[g];
         uint64_t count = p->layers ? (uint64_t)mica_pages_for(h->length) : 0;
