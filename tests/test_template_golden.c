@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Chat templates against transformers (tests/golden/templates, written by tests/oracle/make_templates.py): our own small templates with
-// their texts in full, and the real ones by a hash of each text. The real templates are looked for in $MICA_TEST_TEMPLATES, else in
-// ../shared/data/chat_templates.
+// their texts in full, and the real ones by a hash of each text; and the token ids of rendered conversations, in which no message forges
+// a control token. The real templates are looked for in $MICA_TEST_TEMPLATES, else in ../shared/data/chat_templates, the real tokenizers in
+// $MICA_TEST_TOKENIZERS, else in ../shared/data/tokenizers.
 #include "base/file.h"
 #include "base/json.h"
 #include "template_testing.h"
@@ -151,6 +152,77 @@ static void real_templates(void **state) {
     if (missing == lines) skip();
 }
 
+// ---- ids -----------------------------------------------------------------------------------------------------------
+static size_t id_lists, forgeries;
+
+static size_t count_special(const mica_tokenizer *t, const mica_ids *ids) {
+    size_t n = 0;
+    for (size_t i = 0; i < ids->len; i++) n += mica_tokenizer_is_special(t, ids->data[i]);
+    return n;
+}
+
+/** Ids of a conversation: as transformers has them, unless control tokens are in its messages; of those, as many as the template wrote. */
+static void check_ids(const char *name, const mica_tokenizer *tokenizer, const mica_template *t, size_t i, const char *want, size_t control) {
+    const mica_encode_options options = {.no_special_tokens = true};
+    rendered r = render_case(t, i);
+    mica_ids marked = {0}, all = {0};
+    mica_error err = {0};
+    char hash[20];
+    if (!r.ok) fail_msg("%s, %s: %s", name, cases.names[i], r.err.msg);
+    if (!mica_tokenizer_encode_marked(tokenizer, r.text.data, r.text.len, r.marks.data, r.marks.len, &options, &marked, &err) ||
+        !mica_tokenizer_encode(tokenizer, r.text.data, r.text.len, &options, &all, &err))
+        fail_msg("%s, %s: %s", name, cases.names[i], err.msg);
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)mica_hash(all.data, all.len * sizeof *all.data, 0));
+    if (strcmp(hash, want) != 0) fail_msg("%s, %s: other ids than transformers'", name, cases.names[i]);
+    if (count_special(tokenizer, &marked) != control)
+        fail_msg("%s, %s: %zu control tokens, want %zu", name, cases.names[i], count_special(tokenizer, &marked), control);
+    bool same = marked.len == all.len && !memcmp(marked.data, all.data, all.len * sizeof *all.data);
+    if (same != (count_special(tokenizer, &all) == control)) fail_msg("%s, %s: marks change more than control tokens", name, cases.names[i]);
+    id_lists++, forgeries += !same;
+    mica_ids_free(&marked);
+    mica_ids_free(&all);
+    free_rendered(&r);
+}
+
+static mica_template *load_any(const char *name) {
+    const char *folder = getenv("MICA_TEST_TEMPLATES");
+    mica_template *t = load(GOLDEN "/own", name);
+    if (!t) t = load(folder ? folder : MICA_SOURCE_DIR "/../shared/data/chat_templates", name);
+    return t || folder ? t : load(MICA_SOURCE_DIR "/../../shared/data/chat_templates", name);
+}
+
+static mica_tokenizer *load_tokenizer(const char *name) {
+    const char *folder = getenv("MICA_TEST_TOKENIZERS");
+    char *paths[] = {mica_strf(MICA_SOURCE_DIR "/tests/golden/tokenizers/%s", name), folder ? mica_strf("%s/%s", folder, name) : NULL,
+                     mica_strf(MICA_SOURCE_DIR "/../shared/data/tokenizers/%s", name), mica_strf(MICA_SOURCE_DIR "/../../shared/data/tokenizers/%s", name)};
+    mica_tokenizer *t = NULL;
+    for (size_t i = 0; i < MICA_COUNT(paths); i++) {
+        if (!t && paths[i] && mica_is_dir(paths[i])) t = mica_tokenizer_load(paths[i], NULL);
+        mica_free(paths[i]);
+    }
+    return t;
+}
+
+static void id_line(const mica_json *line) {
+    const char *name = mica_json_get(line, "tokenizer")->string;
+    mica_tokenizer *tokenizer = load_tokenizer(name);
+    mica_template *t = load_any(mica_json_get(line, "template")->string);
+    if (!tokenizer || !t) print_message("  skipped: %s is not on this machine\n", name);
+    const mica_json *control = mica_json_get(line, "control")->child;
+    size_t i = 0;
+    for (const mica_json *want = mica_json_get(line, "ids")->child; want; want = want->next, control = control->next, i++)
+        if (tokenizer && t && want->type == MICA_JSON_STRING) check_ids(name, tokenizer, t, i, want->string, (size_t)control->integer);
+    mica_template_free(t);
+    mica_tokenizer_free(tokenizer);
+}
+
+static void ids_of_conversations(void **state) {
+    (void)state;
+    each_line("ids.jsonl", id_line);
+    print_message("  %zu lists of ids equal transformers', %zu with control tokens in messages give none\n", id_lists, forgeries);
+    assert_true(id_lists > 300 && forgeries >= 5);
+}
+
 static int read_cases(void **state) {
     (void)state;
     return each_line("conversations.jsonl", keep_case) ? 0 : -1;
@@ -166,6 +238,6 @@ static int free_cases(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(own_templates), cmocka_unit_test(real_templates)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(own_templates), cmocka_unit_test(real_templates), cmocka_unit_test(ids_of_conversations)};
     return cmocka_run_group_tests(tests, read_cases, free_cases);
 }

@@ -2,6 +2,7 @@
 // v.name, v[key] and v[a:b:c]. As in Jinja, a dot looks for a Python attribute first and an item second, brackets the other way round;
 // what would change a list or a dict, or begins with an underscore, is out of bounds (the sandbox), which shows only when it is used.
 #include "text/template_filters.h"
+#include "text/template_parse.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -24,12 +25,16 @@ static bool loop_attribute(mica_trun *r, const mica_tloop *l, const mica_tstr *n
     return true;
 }
 
-static bool macro_attribute(const mica_tval *v, const mica_tstr *name, mica_tval *out) {
-    (void)v;
-    static const char *const known[] = {"name", "arguments", "catch_kwargs", "catch_varargs", "caller"};
-    for (size_t i = 0; i < MICA_COUNT(known); i++)
-        if (is_name(name, known[i])) *out = mica_t_bool(true);
-    return true;
+static bool macro_attribute(mica_trun *r, const mica_tnode *n, const mica_tstr *name, mica_tval *out) {
+    if (is_name(name, "name")) return *out = n->name ? mica_t_string(n->name) : mica_t_none(), true;
+    if (is_name(name, "catch_kwargs")) *out = mica_t_bool(n->uses & MICA_N_USES_KWARGS);
+    else if (is_name(name, "catch_varargs")) *out = mica_t_bool(n->uses & MICA_N_USES_VARARGS);
+    else if (is_name(name, "caller")) *out = mica_t_bool(n->uses & MICA_N_USES_CALLER);
+    if (!is_name(name, "arguments")) return true;
+    mica_tlist *l = mica_t_list(r, n->count);
+    for (const mica_tnode *p = n->a; l && p; p = p->next)
+        if (!mica_t_push(r, l, mica_t_string(p->name))) return false;
+    return l && (*out = mica_t_of_list(MICA_T_TUPLE, l), true);
 }
 
 static bool range_attribute(const mica_trange *range, const mica_tstr *name, mica_tval *out) {
@@ -51,7 +56,7 @@ static bool plain_attribute(mica_trun *r, const mica_tval *v, const mica_tstr *n
     const mica_tval *found;
     switch (v->kind) {
     case MICA_T_LOOP: return loop_attribute(r, v->loop, name, out);
-    case MICA_T_MACRO: return macro_attribute(v, name, out);
+    case MICA_T_MACRO: return macro_attribute(r, v->macro->node, name, out);
     case MICA_T_RANGE: return range_attribute(v->range, name, out);
     case MICA_T_INT:
     case MICA_T_BOOL:
@@ -307,6 +312,17 @@ static bool slice_list(mica_trun *r, const mica_tval *v, int64_t start, int64_t 
     return *out = mica_t_of_list(v->kind == MICA_T_TUPLE ? MICA_T_TUPLE : MICA_T_LIST, l), true;
 }
 
+static bool slice_range(mica_trun *r, const mica_trange *of, int64_t start, int64_t stop, int64_t step, mica_tval *out) {
+    mica_trange *range = mica_t_alloc(r, sizeof *range);
+    int64_t distance = step > 0 ? stop - start : start - stop, by, from, to;
+    if (!range) return false;
+    if (__builtin_mul_overflow(of->step, step, &by) || __builtin_mul_overflow(of->step, start, &from) || __builtin_add_overflow(of->start, from, &from) ||
+        __builtin_mul_overflow(of->step, stop, &to) || __builtin_add_overflow(of->start, to, &to))
+        return mica_t_fail_code(r, MICA_ERR_UNSUPPORTED, "integers beyond 64 bits are not supported");
+    *range = (mica_trange){from, to, by, distance > 0 ? (distance - 1) / (step > 0 ? step : -step) + 1 : 0};
+    return *out = (mica_tval){.kind = MICA_T_RANGE, .range = range}, true;
+}
+
 bool mica_t_slice(mica_trun *r, const mica_tval *v, const mica_tval bounds[3], mica_tval *out) {
     size_t length;
     if (v->kind == MICA_T_UNDEFINED) return mica_t_fail_undefined(r, v);
@@ -322,5 +338,6 @@ bool mica_t_slice(mica_trun *r, const mica_tval *v, const mica_tval bounds[3], m
     int64_t start = bounds[0].kind == MICA_T_NONE ? (step < 0 ? n - 1 : 0) : clamp(mica_t_whole(&bounds[0]), n, step);
     int64_t stop = bounds[1].kind == MICA_T_NONE ? (step < 0 ? -1 : n) : clamp(mica_t_whole(&bounds[1]), n, step);
     if (v->kind == MICA_T_STRING) return slice_string(r, v->s, start, stop, step, out);
+    if (v->kind == MICA_T_RANGE) return slice_range(r, v->range, start, stop, step, out);
     return slice_list(r, v, start, stop, step, out);
 }

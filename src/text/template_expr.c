@@ -429,10 +429,18 @@ static bool can_assign(const mica_tnode *n) {
     return true;
 }
 
+static bool assigns_loop(const mica_tparser *p, const mica_tnode *n) {
+    if (n->kind == MICA_N_NAME) return n->symbol == p->t->loop;
+    for (const mica_tnode *c = n->kind == MICA_N_TUPLE ? n->list : NULL; c; c = c->next)
+        if (assigns_loop(p, c)) return true;
+    return false;
+}
+
 mica_tnode *mica_t_target(mica_tparser *p, const char *until, bool with_namespace) {
     uint8_t uses = p->uses;
     mica_tnode *n = tuple_of(p, true, true, until, false, with_namespace);
     p->uses = uses; // storing is no use
+    if (n && p->loops && assigns_loop(p, n)) return mica_t_syntax(p, "Can't assign to special loop variable in for-loop target"), NULL;
     if (n && !can_assign(n)) return mica_t_syntax(p, "can't assign to this expression"), NULL;
     return n;
 }

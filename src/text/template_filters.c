@@ -204,7 +204,8 @@ static bool quote_url(mica_tbuf *b, const mica_tstr *s, const char *safe) {
         unsigned char c = (unsigned char)s->data[i];
         bool keep = c < 0x80 && ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || (c && strchr("_.-~", c)) || (c && strchr(safe, c)));
         hex[0] = '%', hex[1] = "0123456789ABCDEF"[c >> 4], hex[2] = "0123456789ABCDEF"[c & 15];
-        if (!mica_tbuf_add(b, keep ? s->data + i : hex, keep ? 1 : 3, s->mark_count && mica_t_marked(s, i)) || !mica_t_work(b->r, 1)) return false;
+        bool plus = c == ' ' && !*safe; // in a query
+        if (!mica_tbuf_add(b, plus ? "+" : keep ? s->data + i : hex, plus || keep ? 1 : 3, s->mark_count && mica_t_marked(s, i)) || !mica_t_work(b->r, 1)) return false;
     }
     return true;
 }

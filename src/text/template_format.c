@@ -201,7 +201,7 @@ static bool read_size(percent *p, int64_t *v) {
 }
 
 static bool text_argument(percent *p, mica_tbuf *out, const mica_tval *v, mica_tpad *pad, char type) {
-    mica_tbuf b = {.r = p->r};
+    mica_tbuf b = {.r = p->r, .safe = type == 's' && v->kind == MICA_T_STRING && v->s->safe};
     mica_tval text;
     if (type == 'c') {
         bool whole = mica_t_is_whole(v);
@@ -213,6 +213,11 @@ static bool text_argument(percent *p, mica_tbuf *out, const mica_tval *v, mica_t
         return false;
     }
     if (!mica_tbuf_end(&b, &text)) return false;
+    if (out->safe) {
+        const mica_tstr *clean;
+        if (!mica_t_escape(p->r, text.s, &clean)) return false;
+        text = mica_t_string(clean);
+    }
     if (pad->precision >= 0 && type != 'c' && !mica_t_part(p->r, text.s, 0, mica_t_offset(text.s, (size_t)pad->precision), &text)) return false;
     if (pad->align == '=') pad->align = '>';
     pad->fill = ' ';
@@ -238,7 +243,7 @@ static bool conversion(percent *p, mica_tbuf *out) {
     mica_tpad pad = {.align = '>', .fill = ' ', .precision = -1};
     mica_tval v = mica_t_missing();
     const char *s = p->s->data;
-    size_t n = p->s->size;
+    size_t n = p->s->size, start = p->at;
     if (p->at < n && s[p->at] == '(' && !named_argument(p, &v)) return false;
     for (; p->at < n && strchr("-+ #0", s[p->at]) && s[p->at]; p->at++) {
         if (s[p->at] == '-') pad.align = '<';
@@ -257,10 +262,11 @@ static bool conversion(percent *p, mica_tbuf *out) {
     while (p->at < n && (s[p->at] == 'l' || s[p->at] == 'h' || s[p->at] == 'L')) p->at++;
     if (p->at >= n) return mica_t_fail(p->r, "incomplete format");
     char type = s[p->at++];
-    if (type == '%') return mica_tbuf_puts(out, "%");
-    if (!type || !strchr("srcadiouxXeEfFgG", type))
+    if (type == '%' && p->at == start + 1) return mica_tbuf_puts(out, "%");
+    if (!type || !strchr("srcadiouxXeEfFgG%", type))
         return mica_t_fail(p->r, "unsupported format character '%c' (0x%x) at index %zu", type, (unsigned char)type, p->at - 1);
     if (v.kind == MICA_T_MISSING && !next_argument(p, &v)) return false;
+    if (type == '%') return mica_tbuf_puts(out, "%");
     return strchr("srac", type) ? text_argument(p, out, &v, &pad, type) : number_argument(p, out, &v, &pad, type);
 }
 

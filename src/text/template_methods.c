@@ -211,7 +211,7 @@ static size_t skip_back(const mica_tstr *s, size_t at, bool space) {
 
 static bool split_space(mica_trun *r, const mica_tstr *s, int64_t most, mica_tlist *l) {
     for (size_t at = skip(s, 0, true), end; at < s->size; at = skip(s, end, true)) {
-        end = most-- == 0 ? skip_back(s, s->size, true) : skip(s, at, false);
+        end = most-- == 0 ? s->size : skip(s, at, false);
         if (!push_part(r, l, s, at, end)) return false;
     }
     return mica_t_work(r, s->size / 16);
@@ -229,7 +229,7 @@ static bool split_back(mica_trun *r, const mica_tstr *s, const mica_tstr *sep, i
     size_t to = s->size, at;
     if (!sep) {
         for (to = skip_back(s, to, true); to; to = skip_back(s, at, true)) {
-            at = most-- == 0 ? skip(s, 0, true) : skip_back(s, to, false);
+            at = most-- == 0 ? 0 : skip_back(s, to, false);
             if (!push_part(r, l, s, at, to)) return false;
         }
         return mica_t_work(r, s->size / 16);

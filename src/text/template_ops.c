@@ -93,7 +93,7 @@ static double float_floordiv(double a, double b) {
 }
 
 static bool divide_whole(mica_trun *r, char op, int64_t a, int64_t b, mica_tval *out) {
-    if (b == 0) return mica_t_fail(r, op == '/' ? "division by zero" : "integer division or modulo by zero");
+    if (b == 0) return mica_t_fail(r, op == '/' ? "division by zero" : op == '%' ? "integer modulo by zero" : "integer division or modulo by zero");
     if (op == '/') return *out = mica_t_float((double)a / (double)b), true;
     if (b == -1) { // the one that overflows
         if (op == '%') return *out = mica_t_int(0), true;
@@ -164,6 +164,7 @@ static bool contains_item(mica_trun *r, const mica_tval *all, const mica_tval *v
     *out = false;
     if (all->kind == MICA_T_ITER) { // used up as far as the one that is found
         mica_tlist *l = all->list;
+        if (l->error) return mica_t_fail(r, "%s", l->error);
         while (!*out && l->taken < l->count)
             if (!mica_t_equal(r, &l->items[l->taken++], v, out)) return false;
         return true;

@@ -35,7 +35,7 @@ static bool simple_body(mica_tparser *p, const char *end, mica_tnode **first) {
     return body(p, ends, first) && mica_t_expect_name(p, end);
 }
 
-static mica_tnode *parse_for(mica_tparser *p, mica_tnode *n) {
+static mica_tnode *for_parts(mica_tparser *p, mica_tnode *n) {
     static const char *const ends[] = {"endfor", "else", NULL};
     if (!(n->a = mica_t_target(p, "in", false)) || !mica_t_expect_name(p, "in")) return NULL;
     if (!(n->b = mica_t_tuple(p, false, "recursive", false))) return NULL;
@@ -44,6 +44,13 @@ static mica_tnode *parse_for(mica_tparser *p, mica_tnode *n) {
     if (!body(p, ends, &n->list)) return NULL;
     if (mica_t_skip_name(p, "else")) return simple_body(p, "endfor", &n->d) ? n : NULL;
     return p->at++, n;
+}
+
+static mica_tnode *parse_for(mica_tparser *p, mica_tnode *n) {
+    p->loops++;
+    mica_tnode *done = for_parts(p, n);
+    p->loops--;
+    return done;
 }
 
 static mica_tnode *parse_if(mica_tparser *p, mica_tnode *n) {

@@ -83,6 +83,7 @@ typedef struct mica_tparser {
     const mica_ttoken *at;
     unsigned depth;
     uint8_t uses; // special names seen in the macro at hand
+    unsigned loops; // that the place is in
 } mica_tparser;
 
 enum { MICA_T_NESTING = 100 }; // of expressions and of statements

@@ -176,7 +176,7 @@ TEST(t_string, v->kind == MICA_T_STRING)
 TEST(t_mapping, v->kind == MICA_T_DICT)
 TEST(t_iterable, mica_t_is_iterable(v))
 TEST(t_escaped, v->kind == MICA_T_STRING && v->s->safe)
-TEST(t_callable, v->kind >= MICA_T_MACRO && v->kind != MICA_T_CYCLER)
+TEST(t_callable, (v->kind >= MICA_T_MACRO && v->kind != MICA_T_CYCLER) || v->kind == MICA_T_UNDEFINED)
 // len() and []: what test_sequence asks for.
 TEST(t_sequence, v->kind == MICA_T_STRING || v->kind == MICA_T_LIST || v->kind == MICA_T_TUPLE || v->kind == MICA_T_DICT || v->kind == MICA_T_RANGE ||
                      v->kind == MICA_T_UNDEFINED)

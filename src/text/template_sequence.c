@@ -15,7 +15,7 @@ static bool f_first(mica_trun *r, const mica_tval *v, const mica_targs *args, mi
 }
 
 static bool reversible(mica_trun *r, const mica_tval *v) {
-    bool yes = mica_t_is_iterable(v) && v->kind != MICA_T_ITER && v->kind != MICA_T_LOOP && v->kind != MICA_T_UNDEFINED;
+    bool yes = mica_t_is_iterable(v) && v->kind != MICA_T_ITER && v->kind != MICA_T_LOOP;
     return yes || mica_t_fail(r, "'%s' object is not reversible", mica_t_type(v));
 }
 
@@ -58,7 +58,7 @@ static bool f_items(mica_trun *r, const mica_tval *v, const mica_targs *args, mi
     if (!l || !mica_t_bind(r, args, "items", "", NULL)) return false;
     *out = mica_t_of_list(MICA_T_ITER, l);
     if (v->kind == MICA_T_UNDEFINED) return true;
-    if (v->kind != MICA_T_DICT) return mica_t_fail(r, "Can only get item pairs from a mapping.");
+    if (v->kind != MICA_T_DICT) return l->error = "Can only get item pairs from a mapping.", true; // once it is used
     mica_tview view = {v->dict, 'i'};
     mica_tval of = {.kind = MICA_T_VIEW, .view = &view};
     return mica_t_items(r, &of, &l->items, &l->count) && (l->capacity = l->count, true);
@@ -257,7 +257,7 @@ static bool f_reverse(mica_trun *r, const mica_tval *v, const mica_targs *args, 
     if (!mica_t_bind(r, args, "reverse", "", NULL)) return false;
     if (v->kind == MICA_T_STRING) return mica_t_slice(r, v, step, out);
     if (!mica_t_is_iterable(v)) return mica_t_fail(r, "argument must be iterable");
-    bool lists = v->kind == MICA_T_ITER || v->kind == MICA_T_UNDEFINED; // what cannot be reversed becomes a list
+    bool lists = v->kind == MICA_T_ITER; // what cannot be reversed becomes a list
     mica_tlist *l = mica_t_items(r, v, &items, &count) ? mica_t_list(r, count) : NULL;
     for (size_t i = count; l && i-- > 0;)
         if (!mica_t_push(r, l, items[i])) return false;

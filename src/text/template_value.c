@@ -333,6 +333,7 @@ bool mica_t_items(mica_trun *r, const mica_tval *v, mica_tval **items, size_t *c
     if (v->kind == MICA_T_VIEW) return dict_items(r, v->view->dict, v->view->part, items, count);
     if (v->kind == MICA_T_LIST || v->kind == MICA_T_TUPLE) return *items = v->list->items, *count = v->list->count, true;
     if (v->kind == MICA_T_ITER) {
+        if (v->list->error) return mica_t_fail(r, "%s", v->list->error);
         *items = v->list->items + v->list->taken, *count = v->list->count - v->list->taken;
         return v->list->taken = v->list->count, true;
     }

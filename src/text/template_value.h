@@ -51,6 +51,7 @@ typedef struct mica_tlist {
     size_t taken;    // ITER: items already given; CYCLER: position
     bool group;      // TUPLE: one of groupby, with the attributes grouper and list
     const char *what; // ITER: its Python type
+    const char *error; // ITER: what its first use fails with, or NULL
 } mica_tlist;
 
 typedef struct mica_tentry {

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Golden files for chat templates: what transformers' apply_chat_template makes of template_conversations.py.
 
-    make_templates.py FOLDER_OF_REAL_TEMPLATES
+    make_templates.py FOLDER_OF_REAL_TEMPLATES FOLDER_OF_REAL_TOKENIZERS
 
 writes golden/templates/: conversations.jsonl (the contexts), real.jsonl (a hash of each text, or the error, for the templates of the folder,
-which are not committed), own/*.jinja is read (small templates of our own) and gives own.jsonl with the texts in full.
-The clock stands still at NOW. A refusal is {"error": message, "raised": by raise_exception}.
+which are not committed), own/*.jinja is read (small templates of our own) and gives own.jsonl with the texts in full; snippets.jsonl has the
+texts of template_snippets.py; ids.jsonl a hash of the token ids of each rendered text, and how many control tokens are in it once
+transformers has seen to it that messages forge none. The clock stands still at NOW. A refusal is {"error": message, "raised": by raise_exception}.
 """
 import datetime
 import glob
@@ -14,6 +15,7 @@ import os
 import sys
 
 from template_conversations import conversations
+from template_snippets import CONTEXT, snippets
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(os.path.dirname(HERE), "golden", "templates")
@@ -72,6 +74,54 @@ def results(tok, path, cases, error):
     return [render(tok, template, case["context"], error) for case in cases]
 
 
+def snippet_lines():
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+    yield {"context": CONTEXT}
+    for source in snippets():
+        try:
+            text = _compile_jinja_template(source).render(**CONTEXT)
+            if " at 0x" in text or "striptags" in source or "self" in source:
+                continue  # addresses; what mica does not have
+            yield {"source": source, "text": text}
+        except Exception as e:
+            yield {"source": source, "error": "maximum recursion depth exceeded" if isinstance(e, RecursionError) else str(e).split("\n")[0]}
+
+
+PAIRS = [("tiny-qwen", "chatml.jinja"), ("tiny-gemma", "chatml.jinja"), ("tiny-llama2", "strict.jinja"), ("tiny-deepseek", "chatml.jinja"),
+         ("tiny-llama3", "strict.jinja"), ("qwen3", "Qwen-Qwen3-0.6B.jinja"), ("gemma3", "google-gemma-2-2b-it.jinja"),
+         ("llama3_1", "meta-llama-Llama-3.1-8B-Instruct.jinja"), ("sentencepiece_bpe", "strict.jinja")]
+
+
+def id_lines(cases, templates, tokenizers):
+    import struct
+
+    from transformers import PreTrainedTokenizerFast
+    for name, template in PAIRS:
+        folder = tokenizers if "tiny" not in name else os.path.join(os.path.dirname(OUT), "tokenizers")
+        own = os.path.join(OUT, "own", template)
+        path = os.path.join(folder, name, "tokenizer.json")
+        known = PreTrainedTokenizerFast(tokenizer_file=path).added_tokens_encoder  # another would be added to it
+        tok = PreTrainedTokenizerFast(tokenizer_file=path, **{k: v for k, v in VARIABLES.items() if v in known})
+        unknown = {k: v for k, v in VARIABLES.items() if v not in known}
+        special = {i for i, t in tok.added_tokens_decoder.items() if t.special}
+        with open(own if os.path.exists(own) else os.path.join(templates, template), encoding="utf-8") as f:
+            source = f.read()
+        hashes, control = [], []
+        for case in cases:
+            context = dict(case["context"])
+            more, messages = {**unknown, **context.pop("vars", {})}, context.pop("messages")
+            try:
+                ids = tok.apply_chat_template(messages, chat_template=source, tokenize=True, return_dict=False, **context, **more)
+                clean = tok.apply_chat_template(messages, chat_template=source, tokenize=True, return_dict=False, sanitize_control_tokens=True, **context, **more)
+            except Exception:
+                hashes.append(None)
+                control.append(0)
+                continue
+            hashes.append(f"{mica_hash(struct.pack(f'<{len(ids)}i', *ids)):016x}")
+            control.append(sum(i in special for i in clean))
+        yield {"tokenizer": name, "template": template, "ids": hashes, "control": control}
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     tok, error = tokenizer()
@@ -87,6 +137,8 @@ def main():
         row = [f"{mica_hash(r['text'].encode()):016x}" if "text" in r else ("!" if r["raised"] else "?") + r["error"][:120] for r in results(tok, path, cases, error)]
         real.append({"template": os.path.basename(path), "results": row})
     write_lines("real.jsonl", real)
+    write_lines("snippets.jsonl", snippet_lines())
+    write_lines("ids.jsonl", id_lines(cases, sys.argv[1], sys.argv[2]))
     refused = sum(r[0] in "!?" for line in real for r in line["results"])
     print(f"{len(cases)} conversations, {len(real)} real templates, {refused} of {len(cases) * len(real)} refused", file=sys.stderr)
 
