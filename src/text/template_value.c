@@ -72,7 +72,7 @@ mica_tlist *mica_t_list(mica_trun *r, size_t capacity) {
     mica_tlist *l = mica_t_alloc(r, sizeof *l);
     if (!l) return NULL;
     *l = (mica_tlist){.what = "generator"};
-    return grow(r, &l->items, &l->capacity, 0, capacity, sizeof *l->items) ? l : NULL;
+    return grow(r, &l->items, &l->capacity, 0, MICA_MAX(capacity, (size_t)1), sizeof *l->items) ? l : NULL;
 }
 
 bool mica_t_push(mica_trun *r, mica_tlist *list, mica_tval v) {
