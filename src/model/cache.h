@@ -105,5 +105,6 @@ typedef struct mica_packed {
     bool rows_alone;       // each token's result is, bit for bit, what it is if tokens are run one by one: for up to MICA_ROWS_ALONE of a sequence,
                            // and as far as mica_rope_same reaches
     bool rows_many;        // each token's result is, bit for bit, what it is among MICA_MANY tokens or more, of a run that begins anywhere before it
+    mica_array **q, **k;   // [layers] each, or NULL: receive what attention sees, after norms and rotation: [1, H, N, Dh] and [1, Hkv, N, Dh]
 } mica_packed;
 #endif

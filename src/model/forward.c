@@ -118,7 +118,7 @@ mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h) {
 }
 
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *b, mica_error *err) {
-    mica_forward f = {.net = net, .scope = s, .cache = cache};
+    mica_forward f = {.net = net, .scope = s, .cache = cache, .q = b->q, .k = b->k};
     const mica_config *c = net->config;
     s->rows_alone = b->rows_alone, s->rows_many = b->rows_many;
     mica_array *pos = positions(s, b);

@@ -100,6 +100,10 @@ static mica_array *cached_attention(mica_forward *f, const mica_layer *l, mica_a
 mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x) {
     mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice
     project(f, l, x, &q, &k, &v);
+    if (f->q) {
+        f->q[f->layer] = as_heads(f, q, l->q_norm, true);
+        f->k[f->layer] = as_heads(f, k, l->k_norm, true);
+    }
     mica_array *y = (f->training ? plain_attention : cached_attention)(f, l, q, k, v);
     y = mica_reshape(f->scope, y, MICA_SHAPE(-1, f->net->config->num_heads * f->net->config->head_dim));
     return mica_linear_apply(f->scope, &l->o, mica_wanted_rows(f, y));

@@ -27,6 +27,7 @@ typedef struct mica_forward {
     mica_array *rope[MICA_GROUPS];  // cos | sin, f32 [1, N, Dh]
     mica_array *meta;               // i32 [B, 4]
     mica_array *table[MICA_GROUPS]; // i32 [B, pages]
+    mica_array **q, **k;            // of mica_packed
     mica_array *rows;               // i32 [R], rows wanted: set in the last layer where they are fewer than N, else NULL
     int layer;
     bool training;                  // no cache: attention over the tokens at hand
