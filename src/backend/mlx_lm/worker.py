@@ -92,7 +92,8 @@ class Text:
     """The tokenizer with what chat needs."""
 
     def __init__(self, tokenizer):
-        self.wrapped, self.tokenizer = tokenizer, tokenizer._tokenizer
+        self.tokenizer = tokenizer._tokenizer  # what mlx-lm wraps
+        self.has_chat = bool(getattr(tokenizer, "has_chat_template", False) or self.tokenizer.chat_template)
         special = sorted((t for t in self.tokenizer.all_special_tokens if t), key=len, reverse=True)
         added = getattr(self.tokenizer, "added_tokens_decoder", {})
         special += [t.content for t in added.values() if t.special and t.content not in special]
@@ -141,7 +142,7 @@ class Text:
         return ids + self.encode_plain(piece + text[at:])
 
     def chat(self, chat):
-        if not self.wrapped.has_chat_template:
+        if not self.has_chat:
             raise Refused("unsupported", "chat: the model has no chat template")
         messages = chat["messages"]
         try:
@@ -243,7 +244,7 @@ class Model:
             "parameters": self.parameters,
             "bytes_on_disk": sum(e.stat().st_size for e in files),
             "weight_bytes": sum(w.nbytes for w in self.weights.values()),
-            "has_chat_template": bool(self.text.wrapped.has_chat_template),
+            "has_chat_template": self.text.has_chat,
         }
         return {**info, **self.describe_cache(info)}
 
@@ -262,7 +263,7 @@ class Model:
         for name, weight in self.weights.items():
             if name.endswith(("embed_tokens.weight", "wte.weight")):
                 return weight.shape[0]
-        return first(self.config, "vocab_size", otherwise=len(self.text.wrapped))
+        return first(self.config, "vocab_size", otherwise=len(self.text.tokenizer))
 
     def new_cache(self):
         from mlx_lm.models.cache import make_prompt_cache
@@ -294,7 +295,8 @@ class Adjust:
     model's own logits for those who ask for log-probabilities."""
 
     def __init__(self, mx, options, prompt, ends):
-        self.mx, self.o, self.prompt, self.ends, self.kept = mx, options, len(prompt), sorted(ends), collections.deque()
+        self.mx, self.o, self.prompt, self.ends, self.kept = mx, options, prompt, sorted(ends), collections.deque()
+        self.tokens = None  # so far: versions of mlx-lm differ in how much of the prompt they pass
         bias = options.get("logit_bias") or []
         self.bias_ids = mx.array([i for i, _ in bias], mx.int32) if bias else None
         self.bias = mx.array([-math.inf if b is None else b for _, b in bias], mx.float32) if bias else None
@@ -306,18 +308,23 @@ class Adjust:
         return bool(o.get("logprobs") or self.bias is not None or self.repeat or self.count or o.get("min_tokens"))
 
     def __call__(self, tokens, logits):
-        mx, o, answered = self.mx, self.o, len(tokens) - self.prompt
+        mx, o = self.mx, self.o
+        if self.tokens is None:
+            self.tokens = mx.array(self.prompt, mx.int32)
+        else:
+            self.tokens = mx.concatenate([self.tokens, tokens[-1:].astype(mx.int32)])
+        answered = len(self.tokens) - len(self.prompt)
         if o.get("logprobs"):
             self.kept.append(logits)
         logits = logits.astype(mx.float32)
         if self.bias is not None:
             logits = logits.at[:, self.bias_ids].add(self.bias)
         if self.repeat:
-            seen = logits[:, tokens]
+            seen = logits[:, self.tokens]
             p = o["repeat_penalty"]
-            logits[:, tokens] = mx.where(seen > 0, seen / p, seen * p)
+            logits[:, self.tokens] = mx.where(seen > 0, seen / p, seen * p)
         if self.count and answered > 0:
-            counts = mx.zeros((logits.shape[-1],)).at[tokens[self.prompt :]].add(1)
+            counts = mx.zeros((logits.shape[-1],)).at[self.tokens[len(self.prompt) :]].add(1)
             logits = logits - (o.get("presence_penalty", 0) * (counts > 0) + o.get("frequency_penalty", 0) * counts)
         if answered < o.get("min_tokens", 0) and self.ends:
             logits[:, mx.array(self.ends)] = -math.inf
@@ -495,6 +502,7 @@ class Together:
             else:
                 stream.together = 0
                 stream.adjust.kept.clear()
+                stream.adjust.tokens = None
 
     def step(self):
         started = time.perf_counter()
