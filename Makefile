@@ -32,6 +32,7 @@ test: ## build and run the tests
 
 test-full: ## all of CI: slow tests too, GCC and clang with warnings as errors, sanitizers
 	@CI=true .ci/run
+	@cd $(BUILD) && $(CTEST) -L slow
 
 bench: ## time the kernels of this CPU, and a 1B model of random weights
 	@$(MAKE) all

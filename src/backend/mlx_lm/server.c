@@ -44,7 +44,8 @@ struct mica_mlx {
     bool starting, alive; // alive: the model is loaded, and the process not known to have ended
     mica_mlx_request *requests;
     int64_t last_id;
-    double heard, progressed, asked; // when any line came, one for a request; when a sign of life was asked for
+    double clock, ticked; // seconds of waiting; when they were last counted
+    double heard, progressed, asked; // by that clock: when any line came, one for a request; when a sign of life was asked for
     double load_seconds;
 };
 
@@ -98,7 +99,7 @@ static void on_line(void *context, const char *text, size_t n) {
     bool ours = mica_mlx_read_line(text, n, &version, &id);
     mica_error err = {0};
     pthread_mutex_lock(&m->lock);
-    m->heard = mica_now();
+    m->heard = m->clock;
     if (ours && version == MICA_MLX_PROTOCOL) give_answer(m, id, text, n);
     if (ours && version != MICA_MLX_PROTOCOL) {
         mica_fail(&err, MICA_ERR_UNSUPPORTED, "mlx_lm: the process speaks version %lld of the protocol, this library %d", (long long)version,
@@ -200,6 +201,19 @@ static void kill_hung(mica_mlx *m, const char *lacking, double seconds) {
     mica_child_kill(m->child, why);
 }
 
+static double slice_of(const mica_mlx *m) {
+    return MICA_MIN(MICA_MAX(MICA_MIN(m->limits.silence, m->limits.patience) / 10, 0.01), 1.0);
+}
+
+// Time in which this program did not run either (it was stopped, or the machine slept) does not count: a slice of waiting never counts for much
+// more than it was meant to last.
+static double tick(mica_mlx *m) {
+    double now = mica_now();
+    m->clock += MICA_MIN(now - m->ticked, 2 * slice_of(m));
+    m->ticked = now;
+    return m->clock;
+}
+
 static void ask_for_life(mica_mlx *m, double now) {
     mica_buf out = {0};
     mica_mlx_write_command(&out, MICA_MLX_PING, "ping");
@@ -211,15 +225,14 @@ static void ask_for_life(mica_mlx *m, double now) {
 
 // Called now and then while waiting since `since`.
 static void watch(mica_mlx *m, double since, double patience) {
-    double now = mica_now(), heard = MICA_MAX(m->heard, since), progressed = MICA_MAX(m->progressed, since);
+    double now = tick(m), heard = MICA_MAX(m->heard, since), progressed = MICA_MAX(m->progressed, since);
     if (now - heard > m->limits.silence) kill_hung(m, "sign of life", m->limits.silence);
     else if (now - progressed > patience) kill_hung(m, "progress", patience);
     else if (now - heard > m->limits.silence / 4 && now - m->asked > m->limits.silence / 4) ask_for_life(m, now);
 }
 
 static void sleep_a_little(mica_mlx *m) {
-    double slice = MICA_MIN(m->limits.silence, m->limits.patience) / 10;
-    long nanoseconds = (long)(MICA_MIN(MICA_MAX(slice, 0.01), 1.0) * 999999999.0);
+    long nanoseconds = (long)(slice_of(m) * 999999999.0);
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += nanoseconds;
@@ -231,9 +244,9 @@ static bool has_news(const mica_mlx_request *r) { return atomic_load(&r->cancell
 
 // The next line of the request; NULL if there will be none.
 static line *take_line(mica_mlx *m, mica_mlx_request *r, double patience, mica_error *err) {
-    double since = mica_now();
     line *l = NULL;
     pthread_mutex_lock(&m->lock);
+    double since = tick(m);
     while (!has_news(r)) sleep_a_little(m), watch(m, since, patience);
     if (atomic_load(&r->cancelled)) {
         mica_fail(err, MICA_ERR_CANCELLED, "cancelled");
@@ -249,8 +262,8 @@ static line *take_line(mica_mlx *m, mica_mlx_request *r, double patience, mica_e
 }
 
 size_t mica_mlx_wait_any(mica_mlx *m, mica_mlx_request *const *requests, size_t count, size_t from) {
-    double since = mica_now();
     pthread_mutex_lock(&m->lock);
+    double since = tick(m);
     size_t found = count;
     while (found == count) {
         for (size_t i = 0; i < count && found == count; i++)
@@ -304,7 +317,7 @@ static bool start_process(mica_mlx *m, mica_error *err) {
     pthread_mutex_unlock(&m->lock);
     mica_child_free(old); // which fails the requests that it had
     pthread_mutex_lock(&m->lock);
-    m->heard = m->progressed = m->asked = mica_now();
+    m->heard = m->progressed = m->asked = tick(m);
     mica_mlx_request *hello = add_request(m, MICA_MLX_HELLO, err);
     pthread_mutex_unlock(&m->lock);
     mica_child *child = hello ? mica_child_start(argv, m->wake, &(mica_child_events){m, on_line, on_woken, on_ended}, err) : NULL;
