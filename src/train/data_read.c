@@ -42,21 +42,18 @@ bool mica_dataset_read(mica_dataset *d, uint64_t start, mica_error *err) {
 // Counted only when it is wanted: an index of numbers would double the memory.
 static size_t line_number(const mica_dataset *d, uint64_t start) {
     size_t number = 1;
-    char *block = mica_alloc(PIECE);
-    for (uint64_t at = 0; block && at < start;) {
-        ssize_t n = read_at(d, block, (size_t)MICA_MIN((uint64_t)PIECE, start - at), at, NULL);
+    char block[8192];
+    ssize_t n = 0;
+    for (uint64_t at = 0; at < start; at += (uint64_t)n) {
+        n = read_at(d, block, (size_t)MICA_MIN((uint64_t)sizeof block, start - at), at, NULL);
         if (n <= 0) break;
         for (ssize_t i = 0; i < n; i++) number += block[i] == '\n';
-        at += (uint64_t)n;
     }
-    mica_free(block);
-    return block ? number : 0;
+    return number;
 }
 
 bool mica_dataset_blame(const mica_dataset *d, uint64_t start, mica_error *err) {
-    size_t number = err ? line_number(d, start) : 0;
-    if (!number) return mica_error_prefix(err, "%s", d->path);
-    return mica_error_prefix(err, "%s:%zu", d->path, number);
+    return err ? mica_error_prefix(err, "%s:%zu", d->path, line_number(d, start)) : false;
 }
 
 bool mica_dataset_pass_over(mica_dataset *d, const mica_error *err) {
