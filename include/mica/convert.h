@@ -30,6 +30,17 @@ typedef struct mica_convert_options {
  * fit the dtype, are errors naming the tensor. options may be NULL. */
 MICA_API bool mica_convert(const char *src, const char *dst, const mica_convert_options *options, mica_error *err);
 
+typedef struct mica_fuse_options {
+    mica_convert_options convert; // of a model that is quantised already, bits, group_size and mode say to quantise anew and otherwise
+    bool dequantize;              // the result is dense; default: as the model (of a GGUF file: dense)
+} mica_fuse_options;
+
+/** Merges a LoRA or DoRA adapter (a folder, as mica_load_options.adapter takes it) into a model's weights: W + scale·(a·b)ᵀ, with DoRA its rows scaled to
+ * the magnitude, computed in f32 and stored in the model's own type and quantisation; what has no adapter is copied as it is, and so are the
+ * files beside the weights. dst and failures as for mica_convert. An embedding that was adapted without the head, to which it is tied, unties them.
+ * What quantising again costs tells mica_perplexity_of. */
+MICA_API bool mica_fuse(const char *src, const char *adapter, const char *dst, const mica_fuse_options *options, mica_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -195,6 +195,7 @@ typedef struct mica_perplexity {
     double reference_perplexity;
     double kl_mean, kl_max; // Kullback-Leibler divergence of the model's distribution from the reference's, in nats
     double same_top;        // share of positions where both hold the same token for the likeliest
+    double change_mean, change_max; // |difference| of a logit
 } mica_perplexity;
 
 /** How well the model predicts ids, and how far it is from a reference. */

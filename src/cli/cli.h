@@ -65,6 +65,9 @@ typedef struct mica_cli_args {
     // convert and bench
     int32_t bits, group_size;
     const char *mode, *dtype, *random;
+    // fuse
+    bool dequantize, no_cost;
+    const char *probe;
     mica_cli_ints prefill, depth, batch;
     int32_t decode_tokens, repeat;
 } mica_cli_args;
@@ -103,7 +106,7 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_template;
+    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_template, mica_cli_fuse;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);

@@ -15,6 +15,8 @@ static void print_json(const mica_perplexity *p, bool compared) {
         mica_cli_json_double(&j, "kl_mean", p->kl_mean);
         mica_cli_json_double(&j, "kl_max", p->kl_max);
         mica_cli_json_double(&j, "same_top", p->same_top);
+        mica_cli_json_double(&j, "logit_change_mean", p->change_mean);
+        mica_cli_json_double(&j, "logit_change_max", p->change_max);
     }
     mica_cli_json_close(&j, '}');
     mica_cli_json_end(&j);
@@ -25,6 +27,7 @@ static void print_lines(const mica_perplexity *p, bool compared) {
     if (!compared) return;
     printf("reference    %.4f (%+.3f %%)\n", p->reference_perplexity, 100 * (p->perplexity / p->reference_perplexity - 1));
     printf("divergence   %.6f nats on average, %.4f at most\nsame top     %.2f %% of tokens\n", p->kl_mean, p->kl_max, 100 * p->same_top);
+    printf("logits       change by %.6f on average, %.4f at most\n", p->change_mean, p->change_max);
 }
 
 static int measure(const mica_cli_args *args, mica_model *model, mica_model *reference, const mica_cli_text *text) {
@@ -83,8 +86,9 @@ const mica_cli_command mica_cli_perplexity = {
         "Gives the perplexity of the text in FILE (or of stdin), whose pieces of --window tokens are read one by one, each from\n"
         "nothing. With --reference, or with options that approximate (--activations int8, --kv-bits 8), compares with the reference model:\n"
         "its perplexity, the mean Kullback-Leibler divergence from its distributions, and the share of positions where both\n"
-        "hold the same token for the likeliest. Two models are in memory then.\n"
-        "With --json: {\"predicted\",\"perplexity\"} and {\"reference_perplexity\",\"kl_mean\",\"kl_max\",\"same_top\"} in it.",
+        "hold the same token for the likeliest, and the mean and greatest change of a logit. Two models are in memory then.\n"
+        "With --json: {\"predicted\",\"perplexity\"} and {\"reference_perplexity\",\"kl_mean\",\"kl_max\",\"same_top\",\"logit_change_mean\",\n"
+        "\"logit_change_max\"} in it.",
     .example = "mica perplexity smollm2-135m book.txt --activations int8 --kv-bits 8",
     .min_words = 1,
     .max_words = 2,

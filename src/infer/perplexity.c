@@ -17,7 +17,7 @@ typedef struct totals {
     int count;     // of sides
     int32_t *rows;
     size_t predicted, agreed;
-    double kl, kl_max;
+    double kl, kl_max, change, change_max;
 } totals;
 
 static size_t greatest(const float *logits, size_t n) {
@@ -38,6 +38,19 @@ static double divergence(const float *p, double p_total, const float *q, double 
     return sum > 0 ? sum : 0; // rounding may leave a little below
 }
 
+// How far logits are from the reference's.
+static void add_change(totals *t, const float *p, const float *q, size_t n) {
+    double sum = 0;
+    float most = 0;
+    for (size_t i = 0; i < n; i++) {
+        float d = fabsf(p[i] - q[i]);
+        sum += (double)d;
+        most = MICA_MAX(most, d);
+    }
+    t->change += sum / (double)n;
+    t->change_max = MICA_MAX(t->change_max, (double)most);
+}
+
 // One row of logits; next: the token that follows.
 static bool add_row(totals *t, size_t row, int32_t next, mica_error *err) {
     size_t vocab = (size_t)t->sides[0].lm->info.vocab_size;
@@ -54,6 +67,7 @@ static bool add_row(totals *t, size_t row, int32_t next, mica_error *err) {
     double kl = divergence(logits[1], total[1], logits[0], total[0], vocab);
     t->kl += kl;
     t->kl_max = MICA_MAX(t->kl_max, kl);
+    add_change(t, logits[0], logits[1], vocab);
     t->agreed += greatest(logits[0], vocab) == greatest(logits[1], vocab);
     return true;
 }
@@ -97,11 +111,12 @@ static bool check(const mica_lm *m, const mica_lm *reference, const int32_t *ids
 static void report(const totals *t, mica_perplexity *out) {
     double n = (double)t->predicted;
     *out = (mica_perplexity){.predicted = t->predicted, .perplexity = exp(t->sides[0].log_sum / n), .reference_perplexity = (double)NAN,
-                             .kl_mean = (double)NAN, .kl_max = (double)NAN, .same_top = (double)NAN};
+                             .kl_mean = (double)NAN, .kl_max = (double)NAN, .same_top = (double)NAN, .change_mean = (double)NAN, .change_max = (double)NAN};
     if (t->count < 2) return;
     out->reference_perplexity = exp(t->sides[1].log_sum / n);
     out->kl_mean = t->kl / n, out->kl_max = t->kl_max;
     out->same_top = (double)t->agreed / n;
+    out->change_mean = t->change / n, out->change_max = t->change_max;
 }
 
 bool mica_perplexity_of(mica_model *model, const int32_t *ids, size_t count, const mica_perplexity_options *options, mica_perplexity *out,

@@ -29,4 +29,21 @@ bool mica_adapter_open(mica_adapter *adapter, const char *path, mica_error *err)
 void mica_adapter_close(mica_adapter *adapter);
 /** The part for a module; NULL if there is none. */
 mica_adapter_part *mica_adapter_find(const mica_adapter *adapter, const char *module);
+
+struct mica_weight;
+/** Whether the part was made for this weight: sizes, and the weight that it brings along, if it does. The error names the module. */
+bool mica_adapter_fits(const mica_adapter_part *part, const struct mica_weight *weight, mica_error *err);
+
+/** A part merged into its weight: row o becomes w[o] + scale · left[o] · right, for DoRA scaled to the length magnitude[o]. All in f32. */
+typedef struct mica_merge {
+    float *left, *right; // [out, r], [r, in]
+    float *magnitude;    // [out], or NULL
+    int64_t rank, in;
+    float scale;
+} mica_merge;
+/** part NULL: nothing is merged. */
+bool mica_merge_init(mica_merge *m, const mica_adapter_part *part, const struct mica_weight *weight, mica_error *err);
+/** Merges into rows first … first+rows-1 of the weight: values [rows, in]. */
+void mica_merge_rows(const mica_merge *m, size_t first, size_t rows, float *values);
+void mica_merge_free(mica_merge *m);
 #endif

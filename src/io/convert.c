@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The conversion itself: walk the modules that the architecture has, in model order; dequantise, cast and quantise slabs
-// of rows on all CPUs; stream them out. Rules are mlx_lm.convert's: weights are cast to the dtype first and quantised
+// The conversion itself: walk the modules that the architecture has, in model order; dequantise, merge an adapter if there is one, cast and
+// quantise slabs of rows on all CPUs; stream them out. Rules are mlx_lm.convert's: weights are cast to the dtype first and quantised
 // from there; embeddings and linear layers whose rows are whole groups are quantised, norms and biases are not.
 #include "io/convert_parts.h"
 #include "base/file.h"
@@ -17,13 +17,23 @@
 
 enum { MODULE = 128, SLAB_WEIGHTS = 1 << 21, TASK_ROWS = 16 };
 
-typedef struct module { char name[MODULE]; bool linear; } module;
+typedef struct module {
+    char name[MODULE];
+    bool linear;
+    bool head;  // the embedding once more, as the head
+    // Known when it is declared:
+    const mica_adapter_part *part; // to be merged, or NULL
+    bool quantize, verbatim;       // verbatim: the source's bytes
+    mica_quant_spec spec;
+} module;
 
 typedef struct job {
     mica_conversion v;
     const mica_convert_options *options;
     mica_st_writer *out;
     mica_pool *pool;
+    mica_adapter adapter;
+    bool dequantize;
     module *modules;
     size_t count, capacity;
     uint64_t done, total;
@@ -34,7 +44,7 @@ static bool add_module(job *j, bool linear, const char *name, mica_error *err) {
     if (!mica_grow(&j->modules, &j->capacity, j->count + 1, sizeof *j->modules))
         return mica_fail_memory(err, j->count * sizeof *j->modules, "module list");
     module *m = &j->modules[j->count++];
-    m->linear = linear;
+    *m = (module){.linear = linear};
     snprintf(m->name, sizeof m->name, "%s", name);
     return true;
 }
@@ -62,7 +72,15 @@ static bool list_modules(job *j, mica_error *err) {
     ok = ok && add_module(j, false, "model.norm", err);
     // mlx-lm drops a stored head that config.json calls tied, except for gemma3, which it unties then.
     bool head = mica_checkpoint_has(j->v.source, "lm_head") && (!c->tie_word_embeddings || c->arch == MICA_ARCH_GEMMA3);
-    return ok && (!head || add_module(j, true, "lm_head", err));
+    if (!ok || head) return ok && add_module(j, true, "lm_head", err);
+    const mica_adapter_part *embed = mica_adapter_find(&j->adapter, "model.embed_tokens");
+    j->v.untied = embed && embed->input_only;
+    if (!j->v.untied) return true;
+    return add_module(j, true, "lm_head", err) && (j->modules[j->count - 1].head = true);
+}
+
+static bool find(const job *j, const module *m, mica_weight *w, mica_error *err) {
+    return mica_checkpoint_find(j->v.source, m->head ? "model.embed_tokens" : m->name, -1, -1, w, err);
 }
 
 // ---- declaring ---------------------------------------------------------------------------------------
@@ -72,8 +90,18 @@ static mica_dtype out_dtype(const job *j, const mica_weight *w) {
     return w->scales.dtype == MICA_U8 ? MICA_BF16 : w->scales.dtype;
 }
 
-static bool quantizes(const job *j, const module *m, const mica_weight *w) {
-    return j->v.quantize && m->linear && w->weight.ndim == 2 && mica_quant_fits(j->v.spec, (size_t)w->in);
+// What becomes of a module.
+static bool decide(job *j, module *m, const mica_weight *w, mica_error *err) {
+    bool own = j->v.own_quant;
+    mica_adapter_part *part = m->linear && !m->head ? mica_adapter_find(&j->adapter, m->name) : NULL;
+    if (part) part->used = true;
+    m->part = part;
+    m->spec = own ? w->spec : j->v.spec;
+    m->quantize = (own ? w->quantized : j->v.quantize) && m->linear && w->weight.ndim == 2 && mica_quant_fits(m->spec, (size_t)w->in);
+    m->verbatim = own && m->quantize && !part && (!j->v.cast || w->scales.dtype == j->v.dtype || m->spec.mode != MICA_AFFINE);
+    return !own || w->global_scale == 0 ||
+           mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: %s has a scale of the whole tensor, which cannot be written: ask for another quantisation or for none",
+                     mica_checkpoint_path(j->v.source), m->name);
 }
 
 static bool declare(job *j, const char *name, const char *leaf, mica_dtype dtype, int64_t rows, int64_t columns, mica_error *err) {
@@ -83,21 +111,20 @@ static bool declare(job *j, const char *name, const char *leaf, mica_dtype dtype
     return mica_st_writer_declare(j->out, full, dtype, rows ? 2 : 1, rows ? shape : shape + 1, err);
 }
 
-static bool declare_module(job *j, const module *m, mica_error *err) {
+static bool declare_weight(job *j, const module *m, const mica_weight *w, mica_error *err) {
+    mica_dtype dtype = out_dtype(j, w), scale = mica_quant_scale_dtype(m->spec, dtype);
+    int64_t rows = w->weight.ndim == 2 ? w->out : 0;
+    if (!m->quantize) return declare(j, m->name, "weight", dtype, rows, w->in, err);
+    int64_t groups = (int64_t)mica_quant_groups(m->spec, (size_t)w->in);
+    return declare(j, m->name, "weight", MICA_U32, rows, (int64_t)mica_quant_words(m->spec, (size_t)w->in), err) &&
+           declare(j, m->name, "scales", scale, rows, groups, err) &&
+           (m->spec.mode != MICA_AFFINE || declare(j, m->name, "biases", scale, rows, groups, err));
+}
+
+static bool declare_module(job *j, module *m, mica_error *err) {
     mica_weight w;
-    if (!mica_checkpoint_find(j->v.source, m->name, -1, -1, &w, err)) return false;
-    mica_dtype dtype = out_dtype(j, &w);
-    int64_t rows = w.weight.ndim == 2 ? w.out : 0;
-    bool ok;
-    if (quantizes(j, m, &w)) {
-        mica_dtype scale = mica_quant_scale_dtype(j->v.spec, dtype);
-        int64_t groups = (int64_t)mica_quant_groups(j->v.spec, (size_t)w.in);
-        ok = declare(j, m->name, "weight", MICA_U32, rows, (int64_t)mica_quant_words(j->v.spec, (size_t)w.in), err) &&
-             declare(j, m->name, "scales", scale, rows, groups, err) &&
-             (j->v.spec.mode != MICA_AFFINE || declare(j, m->name, "biases", scale, rows, groups, err));
-    } else {
-        ok = declare(j, m->name, "weight", dtype, rows, w.in, err);
-    }
+    if (!find(j, m, &w, err)) return false;
+    bool ok = decide(j, m, &w, err) && (!m->part || mica_adapter_fits(m->part, &w, err)) && declare_weight(j, m, &w, err);
     if (ok && w.has_bias) ok = declare(j, m->name, "bias", j->v.cast ? j->v.dtype : w.bias.dtype, 0, w.out, err);
     j->total += w.weight.bytes + w.scales.bytes + w.biases.bytes;
     mica_weight_release(&w);
@@ -106,10 +133,10 @@ static bool declare_module(job *j, const module *m, mica_error *err) {
 
 // ---- one weight --------------------------------------------------------------------------------------
 typedef struct slab {
-    const job *j;
+    const module *m;
     const mica_weight *w;
+    mica_merge merge;
     mica_dtype dtype;
-    bool quantize;
     size_t first, rows;     // rows of the weight in this slab
     float *values;          // [rows, in]
     unsigned char *out;     // [rows, in*bits/32] u32, or [rows, in] of dtype
@@ -131,12 +158,13 @@ static bool round_through(mica_dtype dtype, float *values, size_t n) {
 static void convert_rows(void *ctx, size_t task, size_t thread) {
     (void)thread;
     slab *s = ctx;
-    mica_quant_spec spec = s->j->v.spec;
+    mica_quant_spec spec = s->m->spec;
     size_t in = (size_t)s->w->in, from = task * TASK_ROWS, rows = MICA_MIN((size_t)TASK_ROWS, s->rows - from);
     float *values = s->values + from * in;
     for (size_t r = 0; r < rows; r++) mica_weight_row(s->w, (int64_t)(s->first + from + r), values + r * in);
+    mica_merge_rows(&s->merge, s->first + from, rows, values);
     s->bad[task] = !round_through(s->dtype, values, rows * in);
-    if (s->quantize) {
+    if (s->m->quantize) {
         size_t scale_row = mica_quant_groups(spec, in) * mica_dtype_size(mica_quant_scale_dtype(spec, s->dtype));
         size_t at = (s->first + from) * scale_row;
         mica_quantize_rows(spec, s->dtype, values, rows, in, s->out + from * mica_quant_words(spec, in) * 4, s->scales + at, s->biases + at);
@@ -152,7 +180,7 @@ static bool not_finite(const job *j, const char *name, mica_dtype dtype, mica_er
 
 static bool write_slabs(job *j, const module *m, slab *s, size_t slab_rows, mica_error *err) {
     size_t in = (size_t)s->w->in, rows = (size_t)s->w->out;
-    size_t row_bytes = s->quantize ? mica_quant_words(j->v.spec, in) * 4 : in * mica_dtype_size(s->dtype);
+    size_t row_bytes = m->quantize ? mica_quant_words(m->spec, in) * 4 : in * mica_dtype_size(s->dtype);
     for (s->first = 0; s->first < rows; s->first += s->rows) {
         s->rows = MICA_MIN(slab_rows, rows - s->first);
         size_t tasks = (s->rows + TASK_ROWS - 1) / TASK_ROWS;
@@ -161,15 +189,22 @@ static bool write_slabs(job *j, const module *m, slab *s, size_t slab_rows, mica
             if (s->bad[t]) return not_finite(j, m->name, s->dtype, err);
         if (!mica_st_writer_put(j->out, s->out, s->rows * row_bytes, err)) return false;
     }
-    size_t scale_bytes = s->quantize ? rows * mica_quant_groups(j->v.spec, in) * mica_dtype_size(mica_quant_scale_dtype(j->v.spec, s->dtype)) : 0;
+    size_t scale_bytes = m->quantize ? rows * mica_quant_groups(m->spec, in) * mica_dtype_size(mica_quant_scale_dtype(m->spec, s->dtype)) : 0;
     return mica_st_writer_put(j->out, s->scales, scale_bytes, err) &&
-           (j->v.spec.mode != MICA_AFFINE || mica_st_writer_put(j->out, s->biases, scale_bytes, err));
+           (m->spec.mode != MICA_AFFINE || mica_st_writer_put(j->out, s->biases, scale_bytes, err));
+}
+
+static bool copy_weight(job *j, const mica_weight *w, mica_error *err) {
+    return mica_st_writer_put(j->out, w->weight.data, w->weight.bytes, err) && mica_st_writer_put(j->out, w->scales.data, w->scales.bytes, err) &&
+           (w->spec.mode != MICA_AFFINE || mica_st_writer_put(j->out, w->biases.data, w->biases.bytes, err));
 }
 
 static bool write_weight(job *j, const module *m, const mica_weight *w, mica_error *err) {
     size_t in = (size_t)w->in, slab_rows = MICA_MIN((size_t)w->out, (SLAB_WEIGHTS / in + TASK_ROWS) / TASK_ROWS * TASK_ROWS);
-    slab s = {.j = j, .w = w, .dtype = out_dtype(j, w), .quantize = quantizes(j, m, w)};
-    size_t scale_bytes = s.quantize ? (size_t)w->out * mica_quant_groups(j->v.spec, in) * 4 : 0;
+    slab s = {.m = m, .w = w, .dtype = out_dtype(j, w)};
+    size_t scale_bytes = m->quantize ? (size_t)w->out * mica_quant_groups(m->spec, in) * 4 : 0;
+    if (m->verbatim) return copy_weight(j, w, err);
+    if (!mica_merge_init(&s.merge, m->part, w, err)) return false;
     s.values = mica_alloc_aligned(slab_rows * in * 4, 64);
     s.out = mica_alloc_aligned(slab_rows * in * 4, 64);
     s.scales = mica_alloc(scale_bytes);
@@ -177,6 +212,7 @@ static bool write_weight(job *j, const module *m, const mica_weight *w, mica_err
     s.bad = mica_calloc(slab_rows / TASK_ROWS + 1, sizeof *s.bad);
     bool ok = s.values && s.out && s.scales && s.biases && s.bad;
     ok = ok ? write_slabs(j, m, &s, slab_rows, err) : mica_fail_memory(err, slab_rows * in * 8 + scale_bytes * 2, m->name);
+    mica_merge_free(&s.merge);
     mica_free(s.values), mica_free(s.out), mica_free(s.scales), mica_free(s.biases), mica_free(s.bad);
     return ok;
 }
@@ -200,7 +236,7 @@ static bool write_bias(job *j, const module *m, const mica_weight *w, mica_error
 
 static bool write_module(job *j, const module *m, mica_error *err) {
     mica_weight w;
-    if (!mica_checkpoint_find(j->v.source, m->name, -1, -1, &w, err)) return false;
+    if (!find(j, m, &w, err)) return false;
     bool ok = write_weight(j, m, &w, err) && (!w.has_bias || write_bias(j, m, &w, err));
     j->done += w.weight.bytes + w.scales.bytes + w.biases.bytes;
     mica_checkpoint_forget(j->v.source, &w);
@@ -210,9 +246,16 @@ static bool write_module(job *j, const module *m, mica_error *err) {
     return ok;
 }
 
+static bool all_used(const job *j, mica_error *err) {
+    for (size_t i = 0; i < j->adapter.count; i++)
+        if (!j->adapter.parts[i].used) return mica_fail(err, MICA_ERR_FORMAT, "adapter: the model has no layer %s", j->adapter.parts[i].module);
+    return true;
+}
+
 static bool write_weights(job *j, mica_error *err) {
     bool ok = list_modules(j, err) && (j->out = mica_st_writer_new(j->v.folder, NULL, err));
     for (size_t i = 0; ok && i < j->count; i++) ok = declare_module(j, &j->modules[i], err);
+    ok = ok && all_used(j, err);
     ok = ok && mica_st_writer_begin(j->out, err);
     for (size_t i = 0; ok && i < j->count; i++) ok = write_module(j, &j->modules[i], err);
     return ok && mica_st_writer_commit(j->out, err);
@@ -251,6 +294,28 @@ static bool copy_tokenizer(const job *j, mica_error *err) {
     return true;
 }
 
+static bool is_weight_file(const char *name) {
+    static const char *const ends[] = {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".pt", ".pth", ".onnx", ".h5", ".msgpack", ".npz"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < MICA_COUNT(ends); i++) {
+        size_t m = strlen(ends[i]);
+        if (n >= m && strcmp(name + n - m, ends[i]) == 0) return true;
+    }
+    return false;
+}
+
+// Everything beside weights and config.json: tokenizer, templates, licence.
+static bool copy_others(const job *j, mica_error *err) {
+    const char *from = mica_checkpoint_path(j->v.source);
+    DIR *d = opendir(from);
+    if (!d) return mica_fail_errno(err, "read", from);
+    bool ok = true;
+    for (struct dirent *e; ok && (e = readdir(d));)
+        if (e->d_name[0] != '.' && strcmp(e->d_name, "config.json") != 0 && !is_weight_file(e->d_name)) ok = copy_file(from, e->d_name, j->v.folder, err);
+    closedir(d);
+    return ok;
+}
+
 // ---- options and destination -------------------------------------------------------------------------
 static bool read_options(job *j, mica_error *err) {
     const mica_convert_options *o = j->options;
@@ -272,6 +337,7 @@ static bool pick_dtype(job *j, mica_error *err) {
     const char *name = j->options->dtype;
     const mica_json *root = j->v.config->json;
     bool asked = name != NULL;
+    if (!asked && root && j->adapter.count) return true; // a model that is fused stays as it is
     // mlx_lm.convert casts to torch_dtype, or else to text_config's dtype; a plain "dtype" leaves weights alone.
     if (!asked && !root) name = "bf16";
     if (!name && (!mica_json_string(root, "torch_dtype", NULL, &name, j->v.config->source, err) ||
@@ -304,30 +370,45 @@ static char *temporary_folder(const char *dst, mica_error *err) {
 
 static bool convert_into(job *j, mica_error *err) {
     const mica_gguf *gguf = mica_checkpoint_gguf(j->v.source);
-    return write_weights(j, err) && mica_convert_config(&j->v, err) &&
-           (gguf ? mica_convert_gguf_tokenizer(gguf, j->v.config, j->v.folder, err) : copy_tokenizer(j, err));
+    if (!write_weights(j, err) || !mica_convert_config(&j->v, err)) return false;
+    if (gguf) return mica_convert_gguf_tokenizer(gguf, j->v.config, j->v.folder, err);
+    return j->adapter.count ? copy_others(j, err) : copy_tokenizer(j, err);
 }
 
-bool mica_convert(const char *src, const char *dst, const mica_convert_options *options, mica_error *err) {
-    static const mica_convert_options defaults;
-    job j = {.options = options ? options : &defaults};
-    if (!read_options(&j, err)) return false;
+static bool run(job *j, const char *src, const char *dst, mica_error *err) {
     mica_model_files *source = mica_checkpoint_open(src, err);
     char *folder = NULL;
     bool ok = source != NULL;
-    if (ok) j.v.source = source, j.v.config = mica_checkpoint_config(source);
-    ok = ok && pick_dtype(&j, err) && (folder = temporary_folder(dst, err));
-    j.v.folder = folder;
+    if (ok) j->v.source = source, j->v.config = mica_checkpoint_config(source);
+    j->v.own_quant = ok && j->adapter.count && !j->v.quantize && !j->dequantize && j->v.config->quantized && !mica_checkpoint_gguf(source);
+    ok = ok && pick_dtype(j, err) && (folder = temporary_folder(dst, err));
+    j->v.folder = folder;
     if (ok) {
-        j.pool = mica_pool_new((size_t)MICA_MAX(0, j.options->threads));
-        ok = j.pool ? convert_into(&j, err) : mica_fail_memory(err, 0, "threads");
-        mica_st_writer_free(j.out);
+        j->pool = mica_pool_new((size_t)MICA_MAX(0, j->options->threads));
+        ok = j->pool ? convert_into(j, err) : mica_fail_memory(err, 0, "threads");
+        mica_st_writer_free(j->out);
         if (ok && rename(folder, dst)) ok = mica_fail_errno(err, "rename into place", dst);
         if (!ok) mica_remove_flat_dir(folder);
     }
-    mica_pool_free(j.pool);
-    mica_free(j.modules);
+    mica_pool_free(j->pool);
+    mica_free(j->modules);
     mica_free(folder);
     mica_checkpoint_free(source);
+    return ok;
+}
+
+bool mica_convert(const char *src, const char *dst, const mica_convert_options *options, mica_error *err) {
+    job j = {.options = options ? options : &(mica_convert_options){0}};
+    return read_options(&j, err) && run(&j, src, dst, err);
+}
+
+bool mica_fuse(const char *src, const char *adapter, const char *dst, const mica_fuse_options *options, mica_error *err) {
+    mica_fuse_options o = options ? *options : (mica_fuse_options){0};
+    job j = {.options = &o.convert, .dequantize = o.dequantize};
+    if (!read_options(&j, err)) return false;
+    if (o.dequantize && j.v.quantize) return mica_fail(err, MICA_ERR_ARGUMENT, "fuse: to quantise and to dequantise exclude each other");
+    if (!mica_adapter_open(&j.adapter, adapter, err)) return false;
+    bool ok = run(&j, src, dst, err);
+    mica_adapter_close(&j.adapter);
     return ok;
 }

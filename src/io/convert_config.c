@@ -42,6 +42,11 @@ static void put_bool(out *o, const char *key, bool v) {
     mica_json_put_bool(&o->w, v);
 }
 
+static void put_untied(out *o) {
+    mica_json_key(&o->w, "tie_word_embeddings");
+    mica_json_put_bool(&o->w, false);
+}
+
 static void put_string(out *o, const char *key, const char *v) {
     if (stated(o->object, key)) return;
     mica_json_key(&o->w, key);
@@ -118,7 +123,8 @@ static void put_text_fields(out *o) {
     put_string(o, gemma ? "hidden_activation" : "hidden_act", act_name(c->hidden_act));
     if (c->arch != MICA_ARCH_QWEN2) put_bool(o, "attention_bias", c->attention_bias);
     if (c->arch == MICA_ARCH_LLAMA) put_bool(o, "mlp_bias", c->mlp_bias);
-    put_bool(o, "tie_word_embeddings", c->tie_word_embeddings);
+    if (!o->v->untied) put_bool(o, "tie_word_embeddings", c->tie_word_embeddings);
+    else put_untied(o);
     if (gemma) put_gemma_fields(o, c);
     if (c->final_softcap > 0) put_float(o, "final_logit_softcapping", c->final_softcap);
     if (c->attn_softcap > 0) put_float(o, "attn_logit_softcapping", c->attn_softcap);
@@ -132,7 +138,7 @@ static bool is_token_id(const mica_json *m) {
 // Nulls go too: they mean "absent", and some of them are written with a value below. Only a null token id says something.
 static void copy_members(out *o, const char *const *except) {
     for (const mica_json *m = o->object ? o->object->child : NULL; m; m = m->next) {
-        bool skip = (m->type == MICA_JSON_NULL && !is_token_id(m)) || strlen(m->key) != m->key_length || mica_json_get(o->object, m->key) != m;
+        bool skip = (o->v->untied && strcmp(m->key, "tie_word_embeddings") == 0) || (m->type == MICA_JSON_NULL && !is_token_id(m)) || strlen(m->key) != m->key_length || mica_json_get(o->object, m->key) != m;
         for (const char *const *e = except; *e && !skip; e++) skip = !strcmp(m->key, *e);
         if (skip) continue;
         mica_json_key(&o->w, m->key);
@@ -152,6 +158,17 @@ static void put_quantization(out *o, const char *key) {
     put_string(&inner, "mode", mica_quant_mode_name(s.mode));
     mica_json_end_object(&inner.w);
     o->w = inner.w;
+}
+
+// The source's own, overrides for single modules included.
+static void put_own_quantization(out *o) {
+    static const char *const keys[] = {"quantization", "quantization_config"};
+    const mica_json *root = o->object, *own = stated(root, keys[0]) ? mica_json_get(root, keys[0]) : mica_json_get(root, keys[1]);
+    if (!own || own->type == MICA_JSON_NULL) own = mica_json_get(mica_json_get(root, "text_config"), keys[1]);
+    for (size_t i = 0; own && i < MICA_COUNT(keys); i++) {
+        mica_json_key(&o->w, keys[i]);
+        mica_json_put_tree(&o->w, own);
+    }
 }
 
 static void put_ids(out *o) {
@@ -205,6 +222,7 @@ static void put_nested(out *o) {
     mica_json_key(&o->w, "model_type");
     mica_json_put_cstring(&o->w, "gemma3");
     put_int(o, "vocab_size", o->v->config->vocab_size); // mlx-lm takes it from here
+    if (o->v->untied) put_untied(o);
     if (o->v->cast) {
         mica_json_key(&o->w, "torch_dtype");
         mica_json_put_cstring(&o->w, dtype_name(o->v->dtype));
@@ -224,7 +242,8 @@ bool mica_convert_config(const mica_conversion *v, mica_error *err) {
     if (!v->config->json) put_new_model(&o);
     if (mica_conversion_nested(v->config)) put_nested(&o);
     else put_text_object(&o, false);
-    if (v->quantize) put_quantization(&o, "quantization"), put_quantization(&o, "quantization_config");
+    if (v->own_quant) put_own_quantization(&o);
+    else if (v->quantize) put_quantization(&o, "quantization"), put_quantization(&o, "quantization_config");
     mica_json_end_object(&o.w);
     mica_buf_putc(&text, '\n');
     bool ok = !text.failed ? mica_convert_write(v->folder, "config.json", text.data, text.len, err)

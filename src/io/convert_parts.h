@@ -4,6 +4,7 @@
 #define MICA_IO_CONVERT_PARTS_H
 
 #include "io/checkpoint.h"
+#include "io/adapter.h"
 #include "io/gguf.h"
 #include "mica/convert.h"
 
@@ -12,6 +13,8 @@ typedef struct mica_conversion {
     const mica_config *config;
     bool quantize;
     mica_quant_spec spec;
+    bool own_quant;    // each weight is quantised as it was in the source; quantize and spec are not used
+    bool untied;       // the embedding has been changed and the head has not
     bool cast;         // to dtype; otherwise every tensor keeps its own type
     mica_dtype dtype;
     const char *folder; // the temporary folder being filled

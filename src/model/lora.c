@@ -4,25 +4,8 @@
 #include "model/lora.h"
 #include "mica/ops.h"
 #include "model/weights.h"
-#include <math.h>
-#include <string.h>
 
 // ---- loading ------------------------------------------------------------------------------------------
-static bool is_embedding(const char *module) { return strcmp(module, "model.embed_tokens") == 0; }
-
-// Sizes that a, as [first, r], and b, as [r, last], must have.
-static bool check_shapes(const mica_adapter_part *p, const mica_linear *l, mica_error *err) {
-    bool embedding = is_embedding(p->module);
-    int64_t first = embedding ? l->out : l->in, last = embedding ? l->in : l->out;
-    const int64_t *a = p->a->shape, *b = p->b->shape;
-    char text_a[64], text_b[64];
-    bool fits = p->transposed ? a[1] == first && b[0] == last : a[0] == first && b[1] == last;
-    if (fits && embedding && p->magnitude) return mica_fail(err, MICA_ERR_UNSUPPORTED, "adapter: %s: DoRA of an embedding is not supported", p->module);
-    if (fits && (!p->magnitude || p->magnitude->shape[0] == l->out)) return true;
-    return mica_fail(err, MICA_ERR_FORMAT, "adapter: %s: matrices of %s and %s do not fit a layer of %lld inputs and %lld outputs", p->module,
-                     mica_stored_shape(p->a, text_a, sizeof text_a), mica_stored_shape(p->b, text_b, sizeof text_b), (long long)first, (long long)last);
-}
-
 static bool keep_matrix(mica_loader *ld, const mica_stored *t, bool transposed, mica_array **out) {
     mica_scope_reset(ld->scope);
     mica_array *a = mica_from_data(ld->scope, t->data, t->ndim, t->shape, t->dtype);
@@ -68,32 +51,12 @@ static bool load_magnitude(mica_loader *ld, const mica_adapter_part *p, mica_wei
     return ok;
 }
 
-// An adapter that brings the weight it was made for must have been made for this one. (A quantised weight differs by its rounding: not compared.)
-static bool check_base(const mica_adapter_part *p, const mica_weight *w, const mica_linear *l, mica_error *err) {
-    if (!p->base) return true;
-    char text[64];
-    if (p->base->shape[0] != l->out || p->base->shape[1] != l->in)
-        return mica_fail(err, MICA_ERR_FORMAT, "adapter: %s was made for a weight of %s, the model's is [%lld,%lld]", p->module,
-                         mica_stored_shape(p->base, text, sizeof text), (long long)l->out, (long long)l->in);
-    float *rows = w->quantized ? NULL : mica_alloc(2 * (size_t)l->in * sizeof *rows);
-    if (!rows) return w->quantized || mica_fail_memory(err, (size_t)l->in, "an adapter");
-    mica_weight base = {.out = l->out, .in = l->in, .weight = *p->base};
-    bool same = true;
-    for (int64_t o = 0; same && o < l->out; o++) {
-        mica_weight_row(w, o, rows);
-        mica_weight_row(&base, o, rows + l->in);
-        for (int64_t i = 0; i < l->in; i++) same &= fabsf(rows[i] - rows[l->in + i]) <= 0x1p-7f * fabsf(rows[i]); // one may be rounded to bf16
-    }
-    mica_free(rows);
-    return same || mica_fail(err, MICA_ERR_FORMAT, "adapter: %s comes with another weight than the model's", p->module);
-}
-
 bool mica_lora_load(mica_loader *ld, const char *module, mica_weight *w, mica_linear *l) {
     mica_adapter_part *p = mica_adapter_find(ld->adapter, module);
     if (!p) return true;
     p->used = true;
     l->lora = (mica_lora){.scale = p->scale, .input_only = p->input_only};
-    return check_shapes(p, l, ld->err) && check_base(p, w, l, ld->err) && keep_matrix(ld, p->a, p->transposed, &l->lora.a) && keep_matrix(ld, p->b, p->transposed, &l->lora.b) &&
+    return mica_adapter_fits(p, w, ld->err) && keep_matrix(ld, p->a, p->transposed, &l->lora.a) && keep_matrix(ld, p->b, p->transposed, &l->lora.b) &&
            (!p->magnitude || load_magnitude(ld, p, w, l));
 }
 
