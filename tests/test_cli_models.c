@@ -322,6 +322,55 @@ static void convert_refuses(void **state) {
     assert_false(mica_is_dir(dst));
 }
 
+// ---- fuse ------------------------------------------------------------------------------------------------------
+#define ADAPTERS MICA_SOURCE_DIR "/tests/golden/adapters/"
+#define QLORA_BASE MICA_SOURCE_DIR "/tests/golden/quant/llama-4bit-float32"
+
+static void fuse_and_run(void **state) {
+    (void)state;
+    mica_arena arena = {0};
+    char dst[64];
+    snprintf(dst, sizeof dst, "%s/fused", scratch);
+    spawned s = RUN("fuse", MODEL, dst, "--adapter", ADAPTERS "mlx-lora", "--json");
+    const mica_json *v = json_of(&arena, &s);
+    assert_string_equal(mica_json_get(v, "path")->string, dst);
+    assert_int_equal(mica_json_get(v, "quant_bits")->integer, 0);
+    assert_int_equal(mica_json_get(v, "cost")->type, MICA_JSON_NULL); // dense: nothing was rounded
+    spawned fused = RUN("generate", dst, "Hello", "-n", "6", "--json", "--ignore-eos"),
+            adapted = RUN("generate", MODEL, "Hello", "-n", "6", "--json", "--ignore-eos", "--adapter", ADAPTERS "mlx-lora");
+    assert_same_run(&fused, &adapted);
+    spawn_free(&s), spawn_free(&fused), spawn_free(&adapted);
+    mica_remove_flat_dir(dst);
+    s = RUN("fuse", QLORA_BASE, dst, "--adapter", ADAPTERS "mlx-qlora", "--json");
+    v = json_of(&arena, &s);
+    const mica_json *cost = mica_json_get(v, "cost");
+    assert_int_equal(mica_json_get(v, "quant_bits")->integer, 4);
+    assert_true(mica_json_get(cost, "logit_change_max")->number > mica_json_get(cost, "logit_change_mean")->number);
+    assert_true(mica_json_get(cost, "logit_change_mean")->number > 0 && mica_json_get(cost, "predicted")->integer > 50);
+    spawn_free(&s);
+    mica_remove_flat_dir(dst);
+    s = RUN("fuse", QLORA_BASE, dst, "--adapter", ADAPTERS "mlx-qlora", "--dequantize", "--probe", MICA_SOURCE_DIR "/LICENSE");
+    assert_done(&s);
+    assert_non_null(strstr(s.text[0], "dense\n"));
+    assert_non_null(strstr(s.text[0], "logits       change by 0.0000"));
+    spawn_free(&s);
+    mica_remove_flat_dir(dst);
+    mica_arena_free(&arena);
+}
+
+static void fuse_refuses(void **state) {
+    (void)state;
+    char dst[64];
+    snprintf(dst, sizeof dst, "%s/never", scratch);
+    assert_failed(RUN("fuse", MODEL, dst), 2, "--adapter");
+    assert_failed(RUN("fuse", MODEL, dst, "--adapter", "/no/such"), 1, "/no/such");
+    assert_failed(RUN("fuse", "/no/such", dst, "--adapter", ADAPTERS "mlx-lora"), 1, "/no/such");
+    assert_failed(RUN("fuse", MODEL, dst, "--adapter", ADAPTERS "peft-lora"), 1, "do not fit");
+    assert_failed(RUN("fuse", MODEL, dst, "--adapter", ADAPTERS "mlx-lora", "--dequantize", "--bits", "4"), 2, "--dequantize");
+    assert_failed(RUN("fuse", MODEL, dst, "--adapter", ADAPTERS "mlx-lora", "--mode", "mxfp5"), 2, "mxfp4");
+    assert_false(mica_is_dir(dst));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(generate_json),
@@ -340,6 +389,8 @@ int main(void) {
         cmocka_unit_test(bench_json),
         cmocka_unit_test_setup_teardown(convert_and_run, make_scratch, remove_scratch),
         cmocka_unit_test_setup_teardown(convert_refuses, make_scratch, remove_scratch),
+        cmocka_unit_test_setup_teardown(fuse_and_run, make_scratch, remove_scratch),
+        cmocka_unit_test_setup_teardown(fuse_refuses, make_scratch, remove_scratch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
