@@ -142,7 +142,7 @@ static void restored_to_the_bit(void **state) {
     trial a, b;
     start(&a, "lora-llama", "models/llama-f32", false, &adamw);
     for (int i = 0; i < 5; i++) step(&a, i, 1);
-    mica_train_state saved = {.epoch = 1, .index = 7, .tokens = 160, .identity = 42}, read = {.identity = 42};
+    mica_train_state saved = {.epoch = 1, .index = 7, .piece = 2, .tokens = 160, .identity = 42}, read = {.identity = 42};
     if (!mica_trainer_save(&a.t, &saved, path, &err)) fail_msg("%s", err.msg);
     start(&b, "lora-llama", "models/llama-f32", false, &adamw);
     if (!mica_trainer_restore(&b.t, &read, path, &err)) fail_msg("%s", err.msg);

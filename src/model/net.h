@@ -60,6 +60,7 @@ struct mica_net {
 typedef struct mica_net_options {
     const mica_adapter *adapter; // added to the weights; it may be closed afterwards
     bool separate;               // no weights are joined: each module is there by itself, to be trained
+    bool f32;                    // activations and dense weights in f32, whatever the model's own type
 } mica_net_options;
 /** The net takes over the checkpoint, also on failure. options: NULL: none. */
 mica_net *mica_net_load(mica_model_files *checkpoint, const mica_net_options *options, mica_device *device, mica_error *err);

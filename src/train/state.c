@@ -42,13 +42,14 @@ static bool put(mica_st_writer *w, const char *name, mica_array *a, mica_error *
 }
 
 bool mica_trainer_save(const mica_trainer *t, const mica_train_state *state, const char *path, mica_error *err) {
-    char step[24], epoch[24], index[24], tokens[24], identity[24];
+    char step[24], epoch[24], index[24], piece[24], tokens[24], identity[24];
     snprintf(step, sizeof step, "%" PRId64, t->step);
     snprintf(epoch, sizeof epoch, "%" PRId64, state->epoch);
     snprintf(index, sizeof index, "%" PRId64, state->index);
+    snprintf(piece, sizeof piece, "%" PRId64, state->piece);
     snprintf(tokens, sizeof tokens, "%" PRId64, state->tokens);
     snprintf(identity, sizeof identity, "%016" PRIx64, state->identity);
-    const char *const metadata[] = {"mica.training", VERSION, "step", step, "epoch", epoch, "index", index, "tokens", tokens, "identity", identity, NULL};
+    const char *const metadata[] = {"mica.training", VERSION, "step", step, "epoch", epoch, "index", index, "piece", piece, "tokens", tokens, "identity", identity, NULL};
     mica_st_writer *w = mica_st_writer_new(path, &(mica_st_options){.metadata = metadata}, err);
     bool ok = w && each(t, declare, w, err) && mica_st_writer_begin(w, err) && each(t, put, w, err) && mica_st_writer_commit(w, err);
     mica_st_writer_free(w);
@@ -102,11 +103,11 @@ static bool restore_states(mica_trainer *t, size_t i, const mica_safetensors *st
 
 bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *path, mica_error *err) {
     mica_safetensors *st = mica_safetensors_open(path, err);
-    uint64_t step = 0, epoch = 0, index = 0, tokens = 0, identity = 0;
+    uint64_t step = 0, epoch = 0, index = 0, piece = 0, tokens = 0, identity = 0;
     const char *version = st ? mica_safetensors_metadata(st, "mica.training") : NULL;
     bool ok = st != NULL;
     if (ok && (!version || strcmp(version, VERSION) != 0)) ok = mica_fail(err, MICA_ERR_FORMAT, "%s: not a training checkpoint of version " VERSION, path);
-    if (ok && !(read_number(st, "step", 10, &step) && read_number(st, "epoch", 10, &epoch) && read_number(st, "index", 10, &index) &&
+    if (ok && !(read_number(st, "step", 10, &step) && read_number(st, "epoch", 10, &epoch) && read_number(st, "index", 10, &index) && read_number(st, "piece", 10, &piece) &&
                 read_number(st, "tokens", 10, &tokens) && read_number(st, "identity", 16, &identity)))
         ok = mica_fail(err, MICA_ERR_FORMAT, "%s: its numbers are damaged", path);
     if (ok && identity != state->identity)
@@ -115,7 +116,7 @@ bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *
     if (ok) {
         t->step = (int64_t)step;
         mica_optimizer_set_step(t->optimizer, (int64_t)step);
-        state->epoch = (int64_t)epoch, state->index = (int64_t)index, state->tokens = (int64_t)tokens;
+        state->epoch = (int64_t)epoch, state->index = (int64_t)index, state->piece = (int64_t)piece, state->tokens = (int64_t)tokens;
     }
     mica_safetensors_free(st);
     return ok;

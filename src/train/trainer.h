@@ -35,7 +35,7 @@ bool mica_trainer_measure(mica_trainer *t, const mica_text_batch *batch, double 
 
 /** What else a checkpoint holds: the place in the data, and the run's own numbers. */
 typedef struct mica_train_state {
-    int64_t epoch, index, tokens;
+    int64_t epoch, index, piece, tokens;
     uint64_t identity; // of model, data and options: a checkpoint of another run is refused
 } mica_train_state;
 /** One file, in place as a whole or not at all. */

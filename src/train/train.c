@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+// A training run from folders to folders: loads model, data and tokenizer, walks through the data, reports, validates, and writes the adapter and
+// a checkpoint every now and then. What a resumed run needs is in the checkpoint, all of it or none.
+#include "mica/train.h"
+#include "base/file.h"
+#include "engine/state.h"
+#include "io/adapter_write.h"
+#include "io/safetensors.h"
+#include "mica/template.h"
+#include "model/identity.h"
+#include "train/data.h"
+#include "train/trainer.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct run {
+    mica_train_options o;
+    const char *model, *out;
+    mica_device *device;
+    mica_net *net;
+    mica_tokenizer *tokenizer;
+    mica_template *chat; // NULL: the model has none
+    mica_dataset *train, *valid; // valid may be NULL
+    mica_dataset_order *order;
+    mica_trainer t;
+    mica_train_state state;
+    mica_train_summary *sum;
+    double started, since;       // since: the last report
+    double loss, weight;         // since then
+    int64_t tokens;              // all tokens since then
+} run;
+
+// ---- options ----------------------------------------------------------------------------------------------
+static void defaults(mica_train_options *o) {
+    if (!o->kind) o->kind = "lora";
+    if (!o->rank) o->rank = 8;
+    if (!o->layers) o->layers = 16;
+    if (!o->iters) o->iters = 1000;
+    if (!o->batch_size) o->batch_size = 4;
+    if (!o->grad_accumulation) o->grad_accumulation = 1;
+    if (!o->max_seq) o->max_seq = 2048;
+    if (!o->mask_prompt) o->mask_prompt = "none";
+    if (!o->optimizer.name) o->optimizer.name = "adam";
+    if (o->schedule.rate == 0) o->schedule.rate = 1e-5;
+    if (!o->report_every) o->report_every = 10;
+    if (!o->val_every) o->val_every = 200;
+    if (!o->val_batches) o->val_batches = 25;
+    if (!o->save_every) o->save_every = 100;
+    if (o->alpha > 0) o->scale = o->alpha / (o->rslora ? sqrt((double)o->rank) : (double)o->rank);
+    if (o->scale == 0) o->scale = 20;
+}
+
+static bool at_least_one(const char *name, int64_t value, mica_error *err) {
+    return value >= 1 || mica_fail(err, MICA_ERR_ARGUMENT, "%s must be at least 1, got %lld", name, (long long)value);
+}
+
+static bool check(const mica_train_options *o, mica_error *err) {
+    if (strcmp(o->kind, "lora") != 0 && strcmp(o->kind, "full") != 0)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora and full", o->kind);
+    if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
+    if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
+    return at_least_one("iters", o->iters, err) && at_least_one("batch_size", o->batch_size, err) &&
+           at_least_one("grad_accumulation", o->grad_accumulation, err) && at_least_one("rank", o->rank, err);
+}
+
+static bool mask_of(const char *name, mica_dataset_mask *mask, mica_error *err) {
+    static const char *const names[] = {"none", "last", "assistant"};
+    for (size_t i = 0; i < MICA_COUNT(names); i++)
+        if (strcmp(name, names[i]) == 0) return *mask = (mica_dataset_mask)i, true;
+    return mica_fail(err, MICA_ERR_ARGUMENT, "mask_prompt: there is no \"%.40s\"; there are none, last and assistant", name);
+}
+
+// ---- model ------------------------------------------------------------------------------------------------
+static bool full(const run *r) { return strcmp(r->o.kind, "full") == 0; }
+
+static bool load_net(run *r, mica_error *err) {
+    mica_adapter adapter = {0};
+    mica_net_options o = {.separate = true, .f32 = r->o.f32};
+    r->device = mica_device_open("cpu", &(mica_device_options){.threads = r->o.threads}, err);
+    if (!r->device || (r->o.init_adapter && !mica_adapter_open(&adapter, r->o.init_adapter, err))) return false;
+    if (r->o.init_adapter) o.adapter = &adapter;
+    mica_model_files *files = mica_checkpoint_open(r->model, err);
+    r->net = files ? mica_net_load(files, &o, r->device, err) : NULL;
+    if (r->o.init_adapter) mica_adapter_close(&adapter);
+    return r->net && mica_net_identity(r->net, &r->state.identity, err);
+}
+
+static int64_t count_elements(const mica_parameters *p) {
+    int64_t n = 0;
+    for (size_t i = 0; i < p->count; i++) n += mica_size(*p->items[i].place);
+    return n;
+}
+
+static bool choose_parameters(run *r, mica_parameters *p, mica_error *err) {
+    const mica_train_options *o = &r->o;
+    if (full(r)) return mica_parameters_add_weights(r->net, p, err);
+    mica_lora_spec spec = {.rank = o->rank, .scale = (float)o->scale, .targets = o->targets, .target_count = o->target_count, .layers = o->layers, .seed = o->seed};
+    if (!mica_lora_attach(r->net, &spec, err) || !mica_parameters_add_adapters(r->net, p, err)) return false;
+    for (size_t i = 0; i < p->count; i++)
+        if (strcmp(strrchr(p->items[i].name, '.'), ".m") == 0) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: training DoRA adapters is not supported", o->init_adapter);
+    return true;
+}
+
+static bool set_up_trainer(run *r, mica_error *err) {
+    mica_parameters p = {0};
+    if (!choose_parameters(r, &p, err)) return mica_parameters_free(&p), false;
+    r->sum->trained = count_elements(&p);
+    r->sum->parameters = (int64_t)mica_checkpoint_get_stats(r->net->checkpoint).parameters;
+    return mica_trainer_init(&r->t, r->net, p, &r->o, err);
+}
+
+// ---- data -------------------------------------------------------------------------------------------------
+static bool load_text(run *r, mica_error *err) {
+    mica_error none = {0};
+    r->tokenizer = mica_tokenizer_load(r->model, err);
+    if (!r->tokenizer) return false;
+    r->chat = mica_template_load(r->model, NULL, &none);
+    if (r->chat || none.code == MICA_ERR_UNSUPPORTED) return true;
+    if (err) *err = none;
+    return false;
+}
+
+static bool open_data(run *r, const char *folder, const char *name, bool needed, mica_dataset **out, mica_error *err) {
+    mica_dataset_options o = {.max_length = (size_t)MICA_MAX(r->o.max_seq, 2), .skip_bad = r->o.skip_bad};
+    char *path = mica_path_join(folder, name);
+    if (!path) return mica_fail_memory(err, strlen(folder), "a path");
+    bool there = mica_is_file(path), ok = mask_of(r->o.mask_prompt, &o.mask, err);
+    if (ok && !there && needed) ok = mica_fail(err, MICA_ERR_IO, "%s: no such file", path);
+    if (ok && there) ok = (*out = mica_dataset_open(path, r->tokenizer, r->chat, &o, err)) != NULL;
+    mica_free(path);
+    return ok;
+}
+
+static bool set_up_data(run *r, const char *folder, mica_error *err) {
+    if (!open_data(r, folder, "train.jsonl", true, &r->train, err) || !open_data(r, folder, "valid.jsonl", false, &r->valid, err)) return false;
+    r->order = mica_dataset_order_new(r->train, &(mica_dataset_order_options){.seed = r->o.seed, .in_file_order = r->o.no_shuffle,
+                                                                             .batch_size = (size_t)r->o.batch_size}, err);
+    return r->order != NULL;
+}
+
+// ---- files ------------------------------------------------------------------------------------------------
+static char *state_path(const run *r) { return mica_path_join(r->out, "training-state.safetensors"); }
+
+static uint64_t mix(uint64_t h, const void *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
+    return h;
+}
+
+// The model's identity becomes the run's: what must be the same for a resumed run to go on as this one would have.
+static void identify(run *r) {
+    const mica_train_options *o = &r->o;
+    uint64_t data = mica_dataset_fingerprint(r->train);
+    double numbers[] = {(double)o->rank, o->scale, (double)o->layers, (double)o->batch_size, (double)o->grad_accumulation, (double)o->no_shuffle,
+                        (double)o->f32, o->optimizer.beta1, o->optimizer.beta2, o->optimizer.eps, o->optimizer.weight_decay, o->optimizer.momentum,
+                        o->optimizer.dampening, (double)o->optimizer.nesterov, (double)o->optimizer.no_bias_correction, o->schedule.rate,
+                        o->schedule.end, o->schedule.decay, (double)o->schedule.steps, (double)o->schedule.warmup, o->schedule.warmup_start, o->clip,
+                        (double)o->seed};
+    uint64_t h = mix(mix(mix(0xcbf29ce484222325u, &r->state.identity, sizeof h), &data, sizeof data), numbers, sizeof numbers);
+    const char *const names[] = {o->kind, o->optimizer.name, o->schedule.name ? o->schedule.name : "constant", o->mask_prompt};
+    for (size_t i = 0; i < MICA_COUNT(names); i++) h = mix(h, names[i], strlen(names[i]) + 1);
+    for (size_t i = 0; i < r->t.params.count; i++) h = mix(h, r->t.params.items[i].name, strlen(r->t.params.items[i].name) + 1);
+    r->state.identity = h;
+}
+
+static void stored_of(const mica_parameter *p, mica_stored *t) {
+    const mica_array *a = *p->place;
+    *t = (mica_stored){.name = p->name, .dtype = mica_array_dtype(a), .ndim = mica_ndim(a), .data = mica_data(a), .bytes = mica_nbytes(a)};
+    memcpy(t->shape, mica_shape(a), (size_t)t->ndim * sizeof *t->shape);
+}
+
+// Norms in memory are 1 + w where the model's files have w.
+static mica_array *as_filed(const run *r, mica_scope *s, const mica_parameter *p) {
+    size_t n = strlen(p->name);
+    bool norm = n > 11 && strcmp(p->name + n - 11, "norm.weight") == 0;
+    mica_array *a = *p->place;
+    if (norm && r->net->arch->norm_add != 0) a = mica_add_scalar(s, a, -(double)r->net->arch->norm_add);
+    return mica_astype(s, a, r->net->dtype);
+}
+
+static bool write_weights(run *r, mica_error *err) {
+    char *path = mica_path_join(r->out, "model.safetensors");
+    mica_scope *s = r->t.scope;
+    mica_st_writer *w = path ? mica_st_writer_new(path, NULL, err) : NULL;
+    bool ok = w != NULL;
+    for (size_t i = 0; ok && i < r->t.params.count; i++) {
+        const mica_array *a = *r->t.params.items[i].place;
+        ok = mica_st_writer_declare(w, r->t.params.items[i].name, r->net->dtype, mica_ndim(a), mica_shape(a), err);
+    }
+    ok = ok && mica_st_writer_begin(w, err);
+    for (size_t i = 0; ok && i < r->t.params.count; i++) {
+        mica_scope_reset(s);
+        mica_array *a = as_filed(r, s, &r->t.params.items[i]);
+        ok = mica_eval(s, &a, 1, err) && mica_st_writer_put(w, mica_data(a), mica_nbytes(a), err);
+    }
+    mica_scope_reset(s);
+    ok = ok && mica_st_writer_commit(w, err);
+    mica_st_writer_free(w);
+    mica_free(path);
+    return ok;
+}
+
+static bool write_adapter(run *r, mica_error *err) {
+    size_t n = r->t.params.count;
+    mica_stored *tensors = mica_alloc(n * sizeof *tensors);
+    if (!tensors) return mica_fail_memory(err, n * sizeof *tensors, "the adapter");
+    for (size_t i = 0; i < n; i++) stored_of(&r->t.params.items[i], &tensors[i]);
+    int64_t layers = r->o.layers < 0 ? r->net->config->num_layers : MICA_MIN((int64_t)r->o.layers, r->net->config->num_layers);
+    mica_adapter_write_options o = {.scale = r->o.scale, .num_layers = layers, .tied = r->net->tied};
+    bool ok = mica_adapter_write(r->out, tensors, n, &o, err);
+    mica_free(tensors);
+    return ok;
+}
+
+static bool emit(run *r, const mica_train_event *e) {
+    mica_train_event own = *e;
+    own.step = r->t.step, own.steps = r->o.iters, own.tokens = r->state.tokens;
+    own.seconds = mica_now() - r->started;
+    own.peak_memory_bytes = r->sum->peak_memory_bytes = (int64_t)mica_device_memory(r->device).peak + r->net->mapped_bytes;
+    if (r->o.report && !r->o.report(r->o.context, &own)) r->sum->stopped = true;
+    return !r->sum->stopped;
+}
+
+static bool save(run *r, mica_error *err) {
+    mica_dataset_position p = mica_dataset_order_position(r->order);
+    r->state.epoch = (int64_t)p.epoch, r->state.index = (int64_t)p.index, r->state.piece = (int64_t)p.piece;
+    char *path = state_path(r);
+    bool ok = path ? mica_trainer_save(&r->t, &r->state, path, err) : mica_fail_memory(err, strlen(r->out), "a path");
+    ok = ok && (full(r) ? write_weights : write_adapter)(r, err);
+    mica_free(path);
+    if (ok) emit(r, &(mica_train_event){.kind = MICA_TRAIN_CHECKPOINT, .path = r->out});
+    return ok;
+}
+
+static bool resume(run *r, mica_error *err) {
+    char *path = state_path(r);
+    bool ok = path ? mica_trainer_restore(&r->t, &r->state, path, err) : mica_fail_memory(err, strlen(r->out), "a path");
+    mica_dataset_position p = {(uint64_t)r->state.epoch, (uint64_t)r->state.index, (uint64_t)r->state.piece};
+    ok = ok && mica_dataset_order_seek(r->order, p, err);
+    mica_free(path);
+    return ok;
+}
+
+// ---- the loop ---------------------------------------------------------------------------------------------
+static bool due(int32_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+static bool validate(run *r, mica_error *err) {
+    double loss = 0, weight = 0;
+    bool ok = true;
+    mica_dataset_order_options o = {.in_file_order = true, .epochs = 1, .batch_size = (size_t)r->o.batch_size};
+    mica_dataset_order *order = mica_dataset_order_new(r->valid, &o, err);
+    if (!order) return false;
+    for (int32_t i = 0; ok && (r->o.val_batches < 0 || i < r->o.val_batches); i++) {
+        mica_text_batch b;
+        ok = mica_dataset_next(order, &b, err);
+        if (ok && !b.n) break;
+        ok = ok && mica_trainer_measure(&r->t, &b, &loss, &weight, err);
+    }
+    mica_dataset_order_free(order);
+    if (!ok) return false;
+    r->sum->validation_loss = loss / weight;
+    emit(r, &(mica_train_event){.kind = MICA_TRAIN_VALIDATION, .loss = loss / weight});
+    return true;
+}
+
+static bool one_step(run *r, mica_error *err) {
+    mica_update done;
+    for (int32_t i = 0; i < r->o.grad_accumulation; i++) {
+        mica_text_batch b;
+        if (!mica_dataset_next(r->order, &b, err)) return false;
+        b.checkpoint = r->o.grad_checkpoint;
+        r->tokens += (int64_t)b.n;
+        if (!mica_trainer_add(&r->t, &b, err)) return false;
+    }
+    if (!mica_trainer_update(&r->t, &done, err)) return false;
+    r->loss += done.loss, r->weight += done.weight;
+    r->state.tokens += (int64_t)done.weight;
+    if (!due(r->o.report_every, r->t.step) && r->t.step != r->o.iters) return true;
+    double now = mica_now();
+    r->sum->loss = r->loss / r->weight;
+    emit(r, &(mica_train_event){.kind = MICA_TRAIN_STEP, .loss = r->sum->loss, .learning_rate = done.learning_rate, .grad_norm = done.grad_norm,
+                                .tokens_per_second = (double)r->tokens / (now - r->since)});
+    r->since = mica_now(), r->loss = r->weight = 0, r->tokens = 0;
+    return true;
+}
+
+static bool loop(run *r, mica_error *err) {
+    bool ok = true;
+    if (r->valid && r->o.val_every > 0 && r->t.step == 0) ok = validate(r, err);
+    r->since = mica_now();
+    while (ok && r->t.step < r->o.iters && !r->sum->stopped) {
+        ok = one_step(r, err);
+        bool last = ok && (r->t.step == r->o.iters || r->sum->stopped);
+        double before = mica_now();
+        if (ok && r->valid && r->o.val_every > 0 && (due(r->o.val_every, r->t.step) || last)) ok = validate(r, err);
+        if (ok && (due(r->o.save_every, r->t.step) || last)) ok = save(r, err);
+        r->since += mica_now() - before;
+    }
+    return ok;
+}
+
+static bool train(run *r, const char *data, mica_error *err) {
+    if (!check(&r->o, err) || !load_text(r, err) || !set_up_data(r, data, err) || !load_net(r, err) || !set_up_trainer(r, err))
+        return false;
+    identify(r);
+    if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !loop(r, err)) return false;
+    r->sum->steps = r->t.step, r->sum->tokens = r->state.tokens, r->sum->seconds = mica_now() - r->started;
+    emit(r, &(mica_train_event){.kind = MICA_TRAIN_DONE, .loss = r->sum->loss});
+    return true;
+}
+
+bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary, mica_error *err) {
+    mica_train_summary own;
+    run r = {.o = options ? *options : (mica_train_options){0}, .model = model, .out = out, .sum = summary ? summary : &own, .started = mica_now()};
+    *r.sum = (mica_train_summary){.loss = (double)NAN, .validation_loss = (double)NAN};
+    defaults(&r.o);
+    bool ok = train(&r, data, err);
+    mica_trainer_free(&r.t);
+    mica_dataset_order_free(r.order);
+    mica_dataset_free(r.train);
+    mica_dataset_free(r.valid);
+    mica_template_free(r.chat);
+    mica_tokenizer_free(r.tokenizer);
+    mica_net_free(r.net);
+    mica_device_close(r.device);
+    return ok;
+}
