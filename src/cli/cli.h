@@ -25,6 +25,13 @@ typedef struct mica_cli_ints { // of a comma-separated list
     size_t count;
 } mica_cli_ints;
 
+typedef struct mica_cli_train_args {
+    const char *kind, *targets, *mask_prompt, *schedule, *optimizer, *init_adapter;
+    int32_t rank, layers, iters, batch_size, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
+    double scale, alpha, lr, lr_end, lr_decay, weight_decay, momentum, clip;
+    bool rslora, grad_checkpoint, no_shuffle, skip_bad, resume, no_bias_correction;
+} mica_cli_train_args;
+
 // The values of all options of all commands; 0 = not given, except where the table of options states a default.
 typedef struct mica_cli_args {
     const char *words[MICA_CLI_WORDS]; // MODEL, PROMPT; SRC, DST; DIR…
@@ -46,6 +53,9 @@ typedef struct mica_cli_args {
     // loading
     const char *activations, *adapter, *python;
     int64_t memory_budget;
+    // train
+    const char *data;
+    mica_cli_train_args train;
     // chat
     const char *system, *messages, *tools, *vars;
     bool allow_control;
@@ -106,7 +116,7 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_template, mica_cli_fuse;
+    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_train, mica_cli_template, mica_cli_fuse;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);

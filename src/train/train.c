@@ -6,6 +6,7 @@
 #include "engine/state.h"
 #include "io/adapter_write.h"
 #include "io/safetensors.h"
+#include "mica/ops.h"
 #include "mica/template.h"
 #include "model/identity.h"
 #include "train/data.h"
