@@ -288,6 +288,7 @@ static bool one_step(run *r, mica_error *err) {
 static bool loop(run *r, mica_error *err) {
     bool ok = true;
     if (r->valid && r->o.val_every > 0 && r->t.step == 0) ok = validate(r, err);
+    if (ok && r->t.step >= r->o.iters) ok = save(r, err); // it may have ended between its checkpoint and what follows from that
     r->since = mica_now();
     while (ok && r->t.step < r->o.iters && !r->sum->stopped) {
         ok = one_step(r, err);
