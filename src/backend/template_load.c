@@ -229,7 +229,12 @@ bool mica_template_of_checkpoint(const mica_model_files *ck, mica_template **out
     *out = NULL;
     if (g) read_gguf(&s, g);
     else ok = read_folder(&s, dir, err);
-    if (ok && s.count) ok = (*out = choose(&s, NULL, dir, g, err)) != NULL;
+    mica_error problem = {0};
+    if (ok && s.count && !(*out = choose(&s, NULL, dir, g, &problem))) {
+        bool memory = problem.code == MICA_ERR_NO_MEMORY;
+        if (memory) mica_fail(err, problem.code, "%s", problem.msg);
+        ok = !memory && (*out = mica_template_broken(&problem, err));
+    }
     mica_arena_free(&s.arena);
     return ok;
 }

@@ -12,7 +12,7 @@ static const size_t parse_memory = (size_t)1 << 30;
 // ---- parsing -------------------------------------------------------------------------------------------------------
 /** A run that stands for t's arena while t is built. */
 static mica_trun building(mica_template *t, mica_error *err) {
-    return (mica_trun){.arena = t->arena, .err = err, .name = t->name, .most_memory = parse_memory, .most_bytes = parse_memory, .most_steps = UINT64_MAX};
+    return (mica_trun){.arena = t->arena, .err = err, .name = t->name, .most_memory = parse_memory, .most_bytes = parse_memory, .most_steps = UINT64_MAX, .constants = true};
 }
 
 mica_template *mica_template_parse(const char *source, size_t length, const char *name, mica_error *err) {
@@ -57,6 +57,12 @@ bool mica_template_set_default(mica_template *t, const char *name, const char *v
     bool ok = text && mica_t_put(&r, t->defaults, mica_t_string(key), mica_t_string(text));
     t->arena = r.arena;
     return ok;
+}
+
+mica_template *mica_template_broken(const mica_error *problem, mica_error *err) {
+    mica_template *t = mica_template_parse("", 0, NULL, err);
+    if (t) t->problem = *problem;
+    return t;
 }
 
 bool mica_template_set_label(mica_template *t, const char *label, mica_error *err) {
@@ -236,6 +242,10 @@ static const mica_template *choose(mica_trun *r, const mica_template *t, const c
 static bool run(mica_trun *r, const mica_template *t, const mica_json *json, const mica_template_options *o, mica_tbuf *out) {
     if (json->type != MICA_JSON_OBJECT) return mica_t_fail(r, "the context must be an object, not %s", mica_json_type_name(json->type));
     if (!make_context(r, t, json, o->as_given) || !(r->template = choose(r, t, o->name))) return false;
+    if (r->template->problem.code) { // says its place itself
+        if (r->err) *r->err = r->template->problem;
+        return false;
+    }
     r->name = r->template->name;
     r->out = out;
     return (r->scope = mica_t_scope(r, NULL)) && mica_t_exec(r, r->template->body) != MICA_T_FAILED;

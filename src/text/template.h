@@ -7,6 +7,8 @@
 
 /** A variable that a context may override; strings of these are never marked. */
 bool mica_template_set_default(mica_template *t, const char *name, const char *value, size_t size, mica_error *err);
+/** A template that could not be compiled: whoever renders it gets this error. */
+mica_template *mica_template_broken(const mica_error *problem, mica_error *err);
 /** The label of t among the templates of a model. */
 bool mica_template_set_label(mica_template *t, const char *label, mica_error *err);
 /** Another template of the model, which has a label; t takes it over. */

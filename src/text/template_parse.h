@@ -69,6 +69,7 @@ struct mica_template {
     uint32_t loop, caller, kwargs, varargs; // numbers of special names
     char *label;              // "default", "tool_use", …; NULL: a template by itself
     struct mica_template *next; // another of the same model
+    mica_error problem;       // why it cannot be rendered, if its code is not OK
     mica_tdict *defaults;     // variables that the context may override, or NULL
 };
 

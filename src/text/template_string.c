@@ -4,18 +4,49 @@
 #include "text/template_value.h"
 #include <string.h>
 
+static size_t count_chars(const char *s, size_t n) {
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) count += ((unsigned char)s[i] & 0xC0) != 0x80;
+    return count;
+}
+
+/** The buffer moves: the store is left as it was, and marks of its own are needed. */
+static bool leave_store(mica_tbuf *b) {
+    mica_tstore *store = b->store;
+    b->store = NULL;
+    if (!store) return true;
+    store->used = b->store_used;
+    if (b->marks != store->marks || !b->mark_count) return b->mark_capacity = b->mark_count ? b->mark_capacity : 0, true;
+    mica_mark *marks = mica_t_alloc(b->r, b->mark_capacity * sizeof *marks);
+    if (!marks) return false;
+    memcpy(marks, b->marks, b->mark_count * sizeof *marks);
+    b->marks = marks;
+    return true;
+}
+
 static bool reserve(mica_tbuf *b, size_t n) {
     mica_trun *r = b->r;
     if (n > r->most_bytes || b->size > r->most_bytes - n)
         return mica_t_fail_code(r, MICA_ERR_NO_MEMORY, "a text of more than %zu bytes", r->most_bytes);
     size_t need = b->size + n;
     if (need <= b->capacity) return !r->failed;
-    size_t capacity = MICA_MAX(need, b->capacity * 2);
-    char *data = mica_t_alloc(r, MICA_MAX(capacity, (size_t)32));
+    size_t capacity = MICA_MAX(MICA_MAX(need, b->capacity * 2), (size_t)32);
+    char *data = mica_t_alloc(r, capacity);
     if (!data) return false;
     if (b->size) memcpy(data, b->data, b->size);
-    b->data = data;
-    b->capacity = MICA_MAX(capacity, (size_t)32);
+    b->data = data, b->capacity = capacity;
+    return leave_store(b);
+}
+
+/** Whether the buffer, empty as yet, can go on where s ends. */
+static bool build_on(mica_tbuf *b, const mica_tstr *s) {
+    mica_tstore *store = s->store;
+    if (b->size || !store || b->r->constants || store->data != s->data || store->used != s->size || s->size > b->r->most_bytes) return false;
+    *b = (mica_tbuf){.r = b->r, .data = (char *)(uintptr_t)s->data, .size = s->size, .capacity = store->capacity, .chars = s->chars, .marks = store->marks,
+                     .mark_count = s->mark_count, .mark_capacity = store->mark_capacity, .store = store, .store_used = s->size, .safe = b->safe};
+    store->used = SIZE_MAX;
+    mica_mark *last = b->mark_count ? &b->marks[b->mark_count - 1] : NULL;
+    if (last && last->to > s->size) last->to = s->size; // an abandoned buffer may have stretched it
     return true;
 }
 
@@ -37,6 +68,7 @@ bool mica_tbuf_add(mica_tbuf *b, const char *bytes, size_t n, bool marked) {
     if (!mica_t_work(b->r, n / 64) || !reserve(b, n) || (marked && !mark(b, b->size, b->size + n))) return false;
     memcpy(b->data + b->size, bytes, n);
     b->size += n;
+    b->chars += count_chars(bytes, n);
     return true;
 }
 
@@ -45,6 +77,7 @@ bool mica_tbuf_puts(mica_tbuf *b, const char *s) { return mica_tbuf_add(b, s, st
 bool mica_tbuf_part(mica_tbuf *b, const mica_tstr *s, size_t from, size_t to) {
     size_t base = b->size;
     if (from >= to) return !b->r->failed;
+    if (from == 0 && to == s->size && build_on(b, s)) return true;
     if (!mica_tbuf_add(b, s->data + from, to - from, false)) return false;
     for (size_t i = 0; i < s->mark_count && s->marks[i].from < to; i++) {
         size_t start = MICA_MAX(s->marks[i].from, from), end = MICA_MIN(s->marks[i].to, to);
@@ -68,19 +101,24 @@ bool mica_tbuf_fill(mica_tbuf *b, const mica_tstr *s, int64_t times) {
     return !b->r->failed;
 }
 
-static size_t count_chars(const char *s, size_t n) {
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) count += ((unsigned char)s[i] & 0xC0) != 0x80;
-    return count;
+enum { WORTH_BUILDING_ON = 256 };
+
+/** The store of what the buffer holds: the one it was built on, or a new one if there is room. */
+static mica_tstore *store_of(mica_tbuf *b) {
+    mica_tstore *store = b->store;
+    if (!store && (b->r->constants || b->size < WORTH_BUILDING_ON || b->capacity == b->size)) return NULL;
+    if (!store && !(store = mica_t_alloc(b->r, sizeof *store))) return NULL;
+    *store = (mica_tstore){b->data, b->size, b->capacity, b->marks, b->mark_capacity};
+    return store;
 }
 
 const mica_tstr *mica_tbuf_take(mica_tbuf *b) {
     if (b->r->failed) return NULL;
     mica_tstr *s = mica_t_alloc(b->r, sizeof *s);
     if (!s) return NULL;
-    *s = (mica_tstr){.data = b->data ? b->data : "", .size = b->size, .chars = count_chars(b->data, b->size), .marks = b->marks,
-                     .mark_count = b->mark_count, .safe = b->safe};
-    return s;
+    *s = (mica_tstr){.data = b->data ? b->data : "", .size = b->size, .chars = b->chars, .marks = b->marks, .mark_count = b->mark_count,
+                     .store = store_of(b), .safe = b->safe};
+    return b->r->failed ? NULL : s;
 }
 
 bool mica_tbuf_end(mica_tbuf *b, mica_tval *out) {

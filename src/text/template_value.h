@@ -18,11 +18,21 @@ typedef enum mica_tkind {
     MICA_T_RANGE, MICA_T_NAMESPACE, MICA_T_MACRO, MICA_T_FUNCTION, MICA_T_METHOD, MICA_T_LOOP, MICA_T_CYCLER, MICA_T_JOINER,
 } mica_tkind;
 
+/** What a long string was built in: the next one that begins with it may be built on in place, so that a text that grows piece by piece
+ * costs its own length. Nothing that a string holds changes by that. */
+typedef struct mica_tstore {
+    const char *data;
+    size_t used, capacity;  // used: SIZE_MAX while it is being built on
+    mica_mark *marks;
+    size_t mark_capacity;
+} mica_tstore;
+
 typedef struct mica_tstr {
     const char *data; // UTF-8
     size_t size, chars;
     const mica_mark *marks; // in order, apart from one another
-    size_t mark_count;
+    size_t mark_count; // the last may reach beyond the end
+    mica_tstore *store; // or NULL
     bool safe; // Markup: the `safe` filter made it, and what is joined to it is escaped
 } mica_tstr;
 
@@ -111,6 +121,7 @@ struct mica_trun {
     size_t memory, most_memory, most_bytes;
     int64_t now;
     bool failed;
+    bool constants; // strings are shared by renders: none is built on
     const struct mica_template *template;
     struct mica_tscope *scope;
     struct mica_tbuf *out;
@@ -177,9 +188,11 @@ bool mica_t_is(const mica_tval *v, const char *text); // a string equal to text
 typedef struct mica_tbuf {
     mica_trun *r;
     char *data;
-    size_t size, capacity;
+    size_t size, capacity, chars;
     mica_mark *marks;
     size_t mark_count, mark_capacity;
+    mica_tstore *store; // that is being built on, from so many bytes
+    size_t store_used;
     bool safe;
 } mica_tbuf;
 /** Each returns false once anything has failed. */
