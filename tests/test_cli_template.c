@@ -17,9 +17,9 @@ static void check_stdout(spawned s, const char *want) {
 static void one_conversation(void **state) {
     (void)state;
     static const char json[] = "{\"messages\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"Q\"}],\"vars\":{\"bos_token\":\"<s>\"}}";
-    check_stdout(RUN("template", STRICT, "Hi \"there\""), "[INST] Hi \"there\" [/INST]");
-    check_stdout(RUN("template", STRICT, "Hi", "--json"), "{\"text\":\"[INST] Hi [/INST]\"}\n");
-    check_stdout(RUN_INPUT(json, strlen(json), "template", STRICT), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nQ [/INST]");
+    check_stdout(RUN("template", TEMPLATES "/chatml.jinja", "Hi \"there\""), "<|im_start|>user\nHi \"there\"<|im_end|>\n<|im_start|>assistant\n");
+    check_stdout(RUN("template", TEMPLATES "/chatml.jinja", "Hi", "--json"), "{\"text\":\"<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n\"}\n");
+    check_stdout(RUN_INPUT(json, strlen(json), "template", STRICT), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nQ [/INST]\n");
     spawned s = RUN("template", STRICT, "--source");
     assert_done(&s);
     assert_non_null(strstr(s.text[0], "raise_exception('Roles must take turns"));
@@ -28,19 +28,19 @@ static void one_conversation(void **state) {
 
 static void lines_of_conversations(void **state) {
     (void)state;
-    static const char input[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\\nb\"}]}\n"
+    static const char input[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\\nb\"}],\"vars\":{\"bos_token\":\"\"}}\n"
                                 "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}\n"
                                 "{\"messages\":[]}\nnonsense\n"
-                                "{\"messages\":[{\"role\":\"user\",\"content\":\"\\u00e9\"}]}\n";
+                                "{\"messages\":[{\"role\":\"user\",\"content\":\"\\u00e9\"}],\"bos_token\":\"\"}\n";
     spawned s = RUN_INPUT(input, strlen(input), "template", STRICT, "--jsonl");
     assert_done(&s);
     const char *lines[5] = {s.text[0]};
     for (size_t i = 1; i < 5; i++) assert_non_null(lines[i] = strchr(lines[i - 1], '\n') + 1);
-    assert_int_equal(strncmp(lines[0], "\"[INST] a\\nb [/INST]\"\n", 22), 0);
-    assert_non_null(strstr(lines[1], "line 11: Roles must take turns, got assistant at 0\"}"));
+    assert_int_equal(strncmp(lines[0], "\"[INST] a\\nb [/INST]\\n\"\n", 24), 0);
+    assert_non_null(strstr(lines[1], "line 10: Roles must take turns, got assistant at 0\"}"));
     assert_int_equal(strncmp(lines[2], "{\"error\":\"", 10), 0);
     assert_int_equal(strncmp(lines[3], "{\"error\":\"", 10), 0);
-    assert_string_equal(lines[4], "\"[INST] \xC3\xA9 [/INST]\"\n");
+    assert_string_equal(lines[4], "\"[INST] \xC3\xA9 [/INST]\\n\"\n");
     spawn_free(&s);
 }
 
