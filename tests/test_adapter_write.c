@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // labels: kernels
 // Adapters that mica writes: the golden ones of all tools, written in both forms and read back, are the same to the bit, and so is what they compute.
+// Called with a folder it writes them there, for tests/oracle/check_adapters.py to read with the tools.
 #include "io/adapter.h"
 #include "io/adapter_write.h"
 #include "io/safetensors.h"
@@ -118,6 +119,12 @@ static bool one_scale(const mica_adapter *a) {
     return true;
 }
 
+static mica_adapter_write_options options_for(const char *name, const mica_adapter *a, mica_adapter_form form) {
+    bool input_only = strcmp(name, "peft-embedding") == 0, both = strcmp(name, "mlx-embedding") == 0; // of tied models
+    return (mica_adapter_write_options){.form = form, .scale = (double)a->parts[0].scale, .input_only = input_only, .tied = input_only || both,
+                                        .num_layers = strcmp(name, "mlx-lora-last") == 0};
+}
+
 static void round_trip(const char *name, mica_adapter_form form) {
     char golden[600];
     mica_adapter a, b;
@@ -127,8 +134,8 @@ static void round_trip(const char *name, mica_adapter_form form) {
     list want = list_of(&a);
     if (!one_scale(&a)) print_message("  %s: not written: its modules have scales of their own\n", name);
     else {
-        bool input_only = strcmp(name, "peft-embedding") == 0, both = strcmp(name, "mlx-embedding") == 0;
-        mica_adapter_write_options o = {.form = form, .scale = (double)a.parts[0].scale, .input_only = input_only, .tied = input_only || both};
+        mica_adapter_write_options o = options_for(name, &a, form);
+        bool input_only = o.input_only, both = o.tied && !o.input_only;
         bool ok = mica_adapter_write(folder, want.items, want.count, &o, &err), can = form == MICA_ADAPTER_PEFT ? !both : !input_only;
         if (!ok && can) fail_msg("%s: %s", name, err.msg);
         if (!can) assert_false(ok), assert_says(&err, both ? "adapts the head as well" : "leaves the head alone", both ? "PEFT" : "mlx-lm");
@@ -283,7 +290,35 @@ static void disk_full(void **state) {
     empty_folder();
 }
 
-int main(void) {
+// ---- for the tools --------------------------------------------------------------------------------------
+static void write_for_tools(const char *to, const char *name, bool nested) {
+    char golden[600], out[1200];
+    mica_adapter a;
+    snprintf(golden, sizeof golden, GOLDEN_DIR "/adapters/%s", name);
+    open_ok(&a, golden);
+    list l = list_of(&a);
+    for (mica_adapter_form form = MICA_ADAPTER_MLX_LM; one_scale(&a) && form <= MICA_ADAPTER_PEFT; form++) {
+        mica_adapter_write_options o = options_for(name, &a, form);
+        mica_error err = {0};
+        o.nested = nested;
+        snprintf(out, sizeof out, "%s/%s%s.%s", to, nested ? "nested-" : "", name, form == MICA_ADAPTER_PEFT ? "peft" : "mlx");
+        printf("%s: %s\n", out, mica_adapter_write(out, l.items, l.count, &o, &err) ? "written" : err.msg);
+    }
+    free_list(&l);
+    mica_adapter_close(&a);
+}
+
+static int write_all(const char *to) {
+    DIR *d = opendir(GOLDEN_DIR "/adapters");
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.') write_for_tools(to, e->d_name, false);
+    write_for_tools(to, "go-mlx", true); // which fits a multi-modal model as well
+    if (d) closedir(d);
+    return d ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) return write_all(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trips), cmocka_unit_test(refusals), cmocka_unit_test(names_and_configs), cmocka_unit_test(allocation_failures),
         cmocka_unit_test(disk_full),
