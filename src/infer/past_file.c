@@ -158,7 +158,7 @@ void mica_past_seal(unsigned char *bytes, size_t size) {
     if (size < sizeof h) return;
     memcpy(&h, bytes, sizeof h);
     for (int g = 0; g < MICA_GROUPS; g++)
-        if (h.first[g] > h.count[g] || h.page_bytes[g] > size) return;
+        if (h.first[g] > h.count[g] || h.page_bytes[g] > size || (!h.page_bytes[g] && h.count[g] > h.first[g])) return;
     if (h.length < 0 || !body_size(&h, &body) || size - sizeof h != body) return;
     uint64_t seal = seal_for(&h, bytes);
     memcpy(bytes + size - sizeof seal, &seal, sizeof seal);
