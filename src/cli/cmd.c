@@ -28,15 +28,19 @@ mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name) {
     return load(name, &options);
 }
 
-mica_model *mica_cli_load(const mica_cli_args *args) {
+static mica_model *load_keeping(const mica_cli_args *args, int64_t prefix_cache) {
     mica_load_options options = exact_options(args);
     mica_error err = {0};
+    options.prefix_cache = prefix_cache;
     options.activations = args->activations, options.kv_bits = args->kv_bits;
     if (!args->random) return load(args->words[0], &options);
     mica_model *model = mica_model_random(args->random, args->bits, &options, &err);
     if (!model) mica_cli_fail_error("--random", &err);
     return model;
 }
+
+mica_model *mica_cli_load(const mica_cli_args *args) { return load_keeping(args, 0); }
+mica_model *mica_cli_load_once(const mica_cli_args *args) { return load_keeping(args, -1); }
 
 bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text *text) {
     const char *given = args->word_count > 1 ? args->words[1] : "-";

@@ -8,6 +8,8 @@
 
 /** The model of args->words[0] (or of --random), NULL after a complaint. */
 mica_model *mica_cli_load(const mica_cli_args *args);
+/** The same for a single call: no prompt is kept for later ones. */
+mica_model *mica_cli_load_once(const mica_cli_args *args);
 /** The model `name`, without the options that approximate. */
 mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name);
 /** Is any option on that makes results less exact than the model's own? */

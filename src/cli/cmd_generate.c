@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 static int generate_with(const mica_cli_args *args, const mica_cli_text *prompt, const mica_generate_options *o) {
-    mica_model *model = mica_cli_load(args);
+    mica_model *model = mica_cli_load_once(args);
     if (!model) return MICA_EXIT_FAILED;
     mica_error err = {0};
     mica_cli_answer answer = {0};
