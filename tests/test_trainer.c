@@ -64,6 +64,7 @@ static const mica_train_options adamw = {.optimizer = {.name = "adamw", .weight_
                                          .schedule = {.name = "cosine", .rate = 5e-3, .steps = 10, .warmup = 2}};
 
 static void start(trial *r, const char *name, const char *base, bool full, const mica_train_options *o) {
+    bool dora = strncmp(name, "dora", 4) == 0;
     static const char *const targets[] = {"q_proj", "v_proj"};
     char path[300];
     mica_error err = {0};
@@ -73,7 +74,7 @@ static void start(trial *r, const char *name, const char *base, bool full, const
     if (!r->golden) fail_msg("%s", err.msg);
     snprintf(path, sizeof path, GOLDEN "%s", base);
     r->net = load(path);
-    if (!full && !mica_lora_attach(r->net, &(mica_lora_spec){.rank = 4, .scale = 2, .targets = targets, .target_count = 2, .layers = -1}, &err))
+    if (!full && !mica_lora_attach(r->net, &(mica_lora_spec){.rank = 4, .scale = 2, .targets = targets, .target_count = 2, .layers = -1, .dora = dora}, &err))
         fail_msg("%s", err.msg);
     if (!(full ? mica_parameters_add_weights : mica_parameters_add_adapters)(r->net, &p, &err)) fail_msg("%s", err.msg);
     if (!mica_trainer_init(&r->t, r->net, p, o, &err)) fail_msg("%s", err.msg);
@@ -131,6 +132,7 @@ static void losses_are_pytorchs(void **state) {
     check_losses("lora-llama", "models/llama-f32", false, 1e-4);
     check_losses("lora-gemma3", "models/gemma3-text-f32", false, 1e-4);
     check_losses("qlora-llama", "quant/llama-4bit-float32", false, 1e-4);
+    check_losses("dora-qwen2", "models/qwen2-f32", false, 1e-4);
     check_losses("full-qwen2", "models/qwen2-f32", true, 1e-4);
 }
 

@@ -27,7 +27,7 @@ typedef struct mica_train_event {
 } mica_train_event;
 
 typedef struct mica_train_options {
-    const char *kind;             // "lora" (default) or "full"
+    const char *kind;             // "lora" (default), "dora" or "full"
     int32_t rank;                 // default 8
     double scale;                 // of the adapter's product; default 20, as mlx-lm
     double alpha;                 // instead: scale is alpha / rank, or with rslora alpha / √rank

@@ -105,7 +105,7 @@ static int run(const mica_cli_args *args) {
 static const mica_cli_option options[] = {
     {"data", 0, MICA_CLI_STRING, AT(data), 0, 0, "DIR", "folder with train.jsonl and maybe valid.jsonl: {\"messages\"}, {\"prompt\",\"completion\"} or {\"text\"} lines"},
     {"adapter", 0, MICA_CLI_STRING, AT(adapter), 0, 0, "OUT", "folder to write: the adapter and the checkpoint"},
-    {"kind", 0, MICA_CLI_STRING, AT(train.kind), 0, 0, "KIND", "lora (default) or full"},
+    {"kind", 0, MICA_CLI_STRING, AT(train.kind), 0, 0, "KIND", "lora (default), dora or full"},
     {"rank", 0, MICA_CLI_INT, AT(train.rank), 1, 4096, "R", "of the adapters (default 8)"},
     {"scale", 0, MICA_CLI_NUMBER, AT(train.scale), 0, 1e6, "X", "what the adapters' product is multiplied by (default 20)"},
     {"alpha", 0, MICA_CLI_NUMBER, AT(train.alpha), 0, 1e6, "X", "instead of --scale: alpha / rank"},

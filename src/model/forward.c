@@ -112,7 +112,7 @@ static mica_array *last_rows(mica_scope *s, const mica_packed *b) {
 
 mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h) {
     mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
-    logits = net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head.lora, h, logits);
+    logits = net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head, h, logits);
     double cap = net->config->final_softcap;
     return cap != 0 ? mica_mul_scalar(s, mica_tanh(s, mica_mul_scalar(s, logits, 1 / cap)), cap) : logits;
 }

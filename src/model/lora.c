@@ -30,7 +30,20 @@ static bool row_factors(mica_loader *ld, const mica_adapter_part *p, const mica_
     return mica_read_f32(mica_div(s, mica_slice_axis(s, m, 0, at, at + n), length), factors, (size_t)n, ld->err);
 }
 
+// To be trained, the magnitude is kept as it is: lengths change with the adapter.
+static bool keep_raw(mica_loader *ld, const mica_adapter_part *p, mica_linear *l) {
+    mica_scope_reset(ld->scope);
+    const mica_stored *t = p->magnitude;
+    mica_array *m = mica_astype(ld->scope, mica_from_data(ld->scope, t->data, t->ndim, t->shape, t->dtype), MICA_F32);
+    l->lora.magnitude = mica_keep(ld->scope, m, ld->err);
+    l->lora.raw = true;
+    l->lora.bias = l->bias, l->bias = NULL;
+    mica_scope_reset(ld->scope);
+    return l->lora.magnitude != NULL;
+}
+
 static bool load_magnitude(mica_loader *ld, const mica_adapter_part *p, mica_weight *w, mica_linear *l) {
+    if (ld->separate) return keep_raw(ld, p, l);
     enum { ROWS = 128 };
     float *rows = mica_alloc((size_t)(ROWS * l->in) * sizeof *rows), *factors = mica_alloc((size_t)l->out * sizeof *factors);
     bool ok = rows && factors ? mica_weight_unpack(w, ld->err) : mica_fail_memory(ld->err, (size_t)l->in, "an adapter");
@@ -80,10 +93,23 @@ static mica_array *add_scaled(mica_scope *s, const mica_lora *lora, mica_array *
     return mica_add(s, y, mica_astype(s, mica_mul_scalar(s, z, (double)lora->scale), mica_array_dtype(y)));
 }
 
-mica_array *mica_lora_add(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
+mica_array *mica_lora_lengths(mica_scope *s, const mica_linear *l) {
+    mica_array *w = mica_linear_weight(s, l);
+    if (l->lora.a) {
+        mica_array *a = mica_astype(s, l->lora.a, MICA_F32), *b = mica_astype(s, l->lora.b, MICA_F32);
+        mica_array *delta = mica_matmul(s, mica_transpose(s, b, NULL), mica_transpose(s, a, NULL)); // [out, in]
+        w = mica_add(s, w, mica_mul_scalar(s, delta, (double)l->lora.scale));
+    }
+    return mica_sqrt(s, mica_sum(s, mica_square(s, w), (int[]){1}, 1, false));
+}
+
+mica_array *mica_lora_add(mica_scope *s, const mica_linear *l, mica_array *x, mica_array *y) {
+    const mica_lora *lora = &l->lora;
     if (!lora->a || !x || !y) return y;
     y = add_scaled(s, lora, times(s, times(s, x, lora->a), lora->b), y);
-    if (lora->magnitude) y = mica_mul(s, y, mica_astype(s, lora->magnitude, mica_array_dtype(y)));
+    mica_array *factor = lora->magnitude;
+    if (lora->raw) factor = mica_div(s, factor, mica_stop_gradient(s, mica_lora_lengths(s, l))); // their gradient does not count (Liu et al. 2024, 2402.09353)
+    if (factor) y = mica_mul(s, y, mica_astype(s, factor, mica_array_dtype(y)));
     return lora->bias ? mica_add(s, y, mica_astype(s, lora->bias, mica_array_dtype(y))) : y;
 }
 

@@ -8,10 +8,10 @@
 
 typedef struct mica_lora {
     mica_array *a, *b;     // [in, r], [r, out]; of an embedding [V, r], [r, D]. NULL: no adapter
-    mica_array *magnitude; // DoRA: [out], what the outputs are multiplied with
+    mica_array *magnitude; // DoRA: [out], what the outputs are multiplied with; `raw`: before it is divided by the lengths of the adapted rows
     mica_array *bias;      // DoRA: the layer's own, added after that
     float scale;
-    bool input_only;
+    bool input_only, raw;
 } mica_lora;
 
 struct mica_loader;
@@ -20,8 +20,10 @@ struct mica_weight;
 /** Loads what the loader's adapter, if any, has for a module. w: the module's weight as stored. */
 bool mica_lora_load(struct mica_loader *loader, const char *module, struct mica_weight *w, struct mica_linear *l);
 void mica_lora_free(mica_lora *lora);
-/** y [..., out], the layer's own result for x [..., in], with the adapter's. y itself if there is none. */
-mica_array *mica_lora_add(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y);
+/** y [..., out], the layer's own result for x [..., in], with its adapter's. y itself if there is none. */
+mica_array *mica_lora_add(mica_scope *s, const struct mica_linear *l, mica_array *x, mica_array *y);
+/** DoRA: the lengths of the rows of weight + scale·(a·b)ᵀ, f32 [out]; of the weight itself without an adapter. */
+mica_array *mica_lora_lengths(mica_scope *s, const struct mica_linear *l);
 /** The same for rows y [N, D] of an embedding, and for the embedding used as the head: y [N, V] for x [N, D]. */
 mica_array *mica_lora_add_rows(mica_scope *s, const mica_lora *lora, mica_array *ids, mica_array *y);
 mica_array *mica_lora_add_head(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y);

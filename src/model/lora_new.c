@@ -46,13 +46,22 @@ static mica_array *uniform(attaching *w, const char *name, int64_t rows, int64_t
     return a;
 }
 
+static bool attach_magnitude(attaching *w, const char *name, mica_linear *l) {
+    if (strcmp(name, "embed_tokens") == 0) return mica_fail(w->err, MICA_ERR_UNSUPPORTED, "DoRA of an embedding is not supported");
+    l->lora.magnitude = mica_keep(w->s, mica_lora_lengths(w->s, l), w->err);
+    l->lora.raw = true;
+    l->lora.bias = l->bias, l->bias = NULL; // added behind the magnitude
+    mica_scope_reset(w->s);
+    return l->lora.magnitude != NULL;
+}
+
 static bool attach(attaching *w, const char *name, mica_linear *l, int64_t first, int64_t last) {
     if (!l->w || l->lora.a) return true;
     l->lora.scale = w->spec->scale;
     l->lora.a = uniform(w, name, first, w->spec->rank);
     l->lora.b = l->lora.a ? mica_keep(w->s, mica_zeros(w->s, MICA_SHAPE(w->spec->rank, last), MICA_F32), w->err) : NULL;
     mica_scope_reset(w->s);
-    return l->lora.b != NULL;
+    return l->lora.b && (!w->spec->dora || attach_magnitude(w, name, l));
 }
 
 // In a block the name to match is the one inside it; the numbers come from the whole one.

@@ -282,6 +282,15 @@ bool mica_load_norm(mica_loader *ld, const char *module, int64_t dim, float add,
 }
 
 // ---- use ------------------------------------------------------------------------------------------------------------
+mica_array *mica_linear_weight(mica_scope *s, const mica_linear *l) {
+    switch (l->kind) {
+    case MICA_LINEAR_DENSE: return mica_astype(s, l->w, MICA_F32);
+    case MICA_LINEAR_TRIPLE: return mica_dequantize(s, l->w, l->scales, l->biases, l->spec, MICA_F32);
+    case MICA_LINEAR_PACKED: break;
+    }
+    return mica_take_packed(s, l->w, mica_arange(s, 0, (double)l->out, 1, MICA_I32), &l->packed, MICA_F32);
+}
+
 mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x) {
     mica_array *y = NULL;
     switch (l->kind) {
@@ -290,7 +299,7 @@ mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x
     case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, mica_array_dtype(x)); break;
     }
     if (l->bias) y = mica_add(s, y, l->bias);
-    return mica_lora_add(s, &l->lora, x, y);
+    return mica_lora_add(s, l, x, y);
 }
 
 mica_array *mica_linear_apply_gated(mica_scope *s, const mica_linear *l, mica_array *x, mica_gate gate) {

@@ -74,6 +74,8 @@ void mica_loader_free(mica_loader *loader);
 bool mica_load_norm(mica_loader *loader, const char *module, int64_t dim, float add, mica_array **w);
 void mica_linear_free(mica_linear *l);
 
+/** The layer's own weight, f32 [out, in]. */
+mica_array *mica_linear_weight(mica_scope *s, const mica_linear *l);
 /** x [..., in] -> [..., out]. */
 mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x);
 /** act(gate) * up [..., out / 2] of layers joined as gated. */

@@ -57,8 +57,8 @@ static bool at_least_one(const char *name, int64_t value, mica_error *err) {
 }
 
 static bool check(const mica_train_options *o, mica_error *err) {
-    if (strcmp(o->kind, "lora") != 0 && strcmp(o->kind, "full") != 0)
-        return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora and full", o->kind);
+    if (strcmp(o->kind, "lora") != 0 && strcmp(o->kind, "dora") != 0 && strcmp(o->kind, "full") != 0)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora, dora and full", o->kind);
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
     if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
     return at_least_one("iters", o->iters, err) && at_least_one("batch_size", o->batch_size, err) &&
@@ -96,11 +96,9 @@ static int64_t count_elements(const mica_parameters *p) {
 static bool choose_parameters(run *r, mica_parameters *p, mica_error *err) {
     const mica_train_options *o = &r->o;
     if (full(r)) return mica_parameters_add_weights(r->net, p, err);
-    mica_lora_spec spec = {.rank = o->rank, .scale = (float)o->scale, .targets = o->targets, .target_count = o->target_count, .layers = o->layers, .seed = o->seed};
-    if (!mica_lora_attach(r->net, &spec, err) || !mica_parameters_add_adapters(r->net, p, err)) return false;
-    for (size_t i = 0; i < p->count; i++)
-        if (strcmp(strrchr(p->items[i].name, '.'), ".m") == 0) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: training DoRA adapters is not supported", o->init_adapter);
-    return true;
+    mica_lora_spec spec = {.rank = o->rank, .scale = (float)o->scale, .targets = o->targets, .target_count = o->target_count, .layers = o->layers, .seed = o->seed,
+                           .dora = strcmp(o->kind, "dora") == 0};
+    return mica_lora_attach(r->net, &spec, err) && mica_parameters_add_adapters(r->net, p, err);
 }
 
 static bool set_up_trainer(run *r, mica_error *err) {

@@ -20,7 +20,7 @@ def rate(step):
     return 0.5 * (1 + math.cos(math.pi * min((step - WARMUP) / DECAY, 1))) * RATE
 
 
-def run(name, base, full=False):
+def run(name, base, full=False, dora=False):
     path = os.path.join(GOLDEN, base)
     with tempfile.TemporaryDirectory() as tmp:
         if "quantization" in read_json(os.path.join(path, "config.json")):
@@ -29,9 +29,11 @@ def run(name, base, full=False):
         model = load(path, torch.float32)
     out = {}
     if not full:
-        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], use_dora=dora))
         gen = torch.Generator().manual_seed(3)
         for key, p in model.named_parameters():
+            if "lora_magnitude" in key:
+                continue  # stays the lengths of the weight's own rows, as ours
             if "lora_" in key:
                 p.data.copy_(torch.randn(p.shape, generator=gen) * 0.1)
                 ours = key.removeprefix("base_model.model.").replace(".lora_A.default.weight", ".lora_a").replace(".lora_B.default.weight", ".lora_b")
@@ -66,4 +68,5 @@ if __name__ == "__main__":
     run("lora-llama", "models/llama-f32")
     run("lora-gemma3", "models/gemma3-text-f32")
     run("qlora-llama", "quant/llama-4bit-float32")
+    run("dora-qwen2", "models/qwen2-f32", dora=True)
     run("full-qwen2", "models/qwen2-f32", full=True)
