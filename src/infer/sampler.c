@@ -193,9 +193,14 @@ void mica_top_logprobs(const float *logits, size_t n, double logsumexp, size_t k
 }
 
 // ---- filters: each takes n candidates, keeps the first so many, returns how many ---------------------------------
-static double candidates_logsumexp(const mica_candidate *c, size_t n) {
+static float best_logit(const mica_candidate *c, size_t n) {
     float most = -INFINITY;
-    for (size_t i = 0; i < n; i++) most = fmaxf(most, c[i].logit);
+    for (size_t i = 0; i < n; i++) most = c[i].logit > most ? c[i].logit : most;
+    return most;
+}
+
+static double candidates_logsumexp(const mica_candidate *c, size_t n) {
+    float most = best_logit(c, n);
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += (double)expf(c[i].logit - most);
     return (double)most + log(sum);
@@ -210,31 +215,46 @@ static size_t keep_popped(mica_candidate *c, size_t n, size_t popped) {
     return popped;
 }
 
+// The candidates near the best come first: where they are enough, a heap need not hold the whole vocabulary. Gives how many there are.
+static size_t near_best(mica_candidate *c, size_t n) {
+    enum { NEAR = 10 }; // e^-10 of the best's probability
+    float bar = best_logit(c, n) - NEAR;
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++)
+        if (c[i].logit >= bar) {
+            mica_candidate t = c[m];
+            c[m++] = c[i], c[i] = t;
+        }
+    return m;
+}
+
 // The smallest set of most likely candidates whose probability reaches p.
 static size_t filter_top_p(mica_candidate *c, size_t n, double p) {
-    double total = candidates_logsumexp(c, n), sum = 0;
-    size_t popped = 0;
-    heapify(c, n);
-    while (popped < n && sum < p) {
-        sum += exp((double)c[0].logit - total);
-        pop(c, n - popped);
-        popped++;
+    double total = candidates_logsumexp(c, n);
+    for (size_t m = near_best(c, n);; m = n) {
+        double sum = 0;
+        size_t popped = 0;
+        heapify(c, m);
+        while (popped < m && sum < p) {
+            sum += exp((double)c[0].logit - total);
+            pop(c, m - popped);
+            popped++;
+        }
+        if (sum >= p || m == n) return keep_popped(c, m, popped);
     }
-    return keep_popped(c, n, popped);
 }
 
 static size_t filter_top_k(mica_candidate *c, size_t n, size_t k) {
     if (k >= n) return n;
-    heapify(c, n);
-    for (size_t i = 0; i < k; i++) pop(c, n - i);
-    return keep_popped(c, n, k);
+    size_t near = near_best(c, n), m = near >= k ? near : n;
+    heapify(c, m);
+    for (size_t i = 0; i < k; i++) pop(c, m - i);
+    return keep_popped(c, m, k);
 }
 
 // Those at least min_p times as likely as the most likely.
 static size_t filter_min_p(mica_candidate *c, size_t n, float min_p) {
-    float most = -INFINITY;
-    for (size_t i = 0; i < n; i++) most = fmaxf(most, c[i].logit);
-    float bar = most + logf(min_p);
+    float bar = best_logit(c, n) + logf(min_p);
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
         if (c[i].logit >= bar) c[kept++] = c[i];
