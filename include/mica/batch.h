@@ -23,7 +23,12 @@ typedef struct mica_batch_event {
     mica_finish finish; // MICA_FINISH_NONE while the row goes on
 } mica_batch_event;     // pointers live until the next call on the batch
 
-/** Rows are added and taken by one thread at a time; mica_batch_cancel comes from any. */
+/** Each step computes a token of every row that answers and, in what is left of it, pieces of the prompts of others; a common beginning of
+ * prompts is computed once. Where memory is short the younger rows wait for others to end. options.speculate has no effect in a batch. A row's
+ * metrics: prefill_seconds and decode_seconds are those of the steps that it took part in, the time to its first token counts from mica_batch_add.
+ * Every row's end is remembered until mica_batch_free (some hundred bytes each): who answers without end begins a new batch now and then.
+ * A backend without batches answers rows one after another, and tells only then what is wrong with one.
+ * Rows are added and taken by one thread at a time; mica_batch_cancel comes from any. */
 MICA_API mica_batch *mica_batch_new(mica_model *model, const mica_batch_options *options, mica_error *err);
 /** A new row; gives its number (0, 1, …), or -1. What prompt and options point to is copied. */
 MICA_API int64_t mica_batch_add(mica_batch *batch, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err);

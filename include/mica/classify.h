@@ -10,6 +10,9 @@
 extern "C" {
 #endif
 
+// A label's tokens are those that encoding prompt and label together adds to the prompt's. A space is put between where the prompt ends with a
+// letter, a digit or closing punctuation of ASCII and the label does not begin with white space; spaces at the end of a prompt become the label's.
+// What follows a label is not scored: one that is the beginning of another is never less likely than it.
 typedef struct mica_classify_options {
     const char *const *labels; // default: none
     size_t label_count;
