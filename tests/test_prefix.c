@@ -4,6 +4,7 @@
 // sliding windows included, and give what they give alone, bit for bit.
 #include "base/file.h"
 #include "device/cpu/isa.h"
+#include "engine/state.h"
 #include "infer/internal.h"
 #include "model/prefix.h"
 #include <dirent.h>
@@ -27,8 +28,8 @@ static void make_ids(const mica_model *m, int32_t *ids, size_t n, uint32_t seed)
 }
 
 // ---- rows among many = rows among others ------------------------------------------------------------------------
-// Logits after ids[n], computed as many, with runs that end at ends[].
-static void run(mica_model *m, const int32_t *ids, const size_t *ends, size_t count, float *out) {
+// Logits after ids[n], with runs that end at ends[].
+static void run(mica_model *m, const int32_t *ids, const size_t *ends, size_t count, bool many, float *out) {
     mica_error err = {0};
     mica_runner r;
     const float *logits = NULL;
@@ -39,7 +40,7 @@ static void run(mica_model *m, const int32_t *ids, const size_t *ends, size_t co
     for (size_t i = 0; i < count; i++) {
         size_t at = (size_t)q->length, k = ends[i] - at;
         int32_t tokens = (int32_t)k, row = tokens - 1;
-        mica_packed batch = {.sequences = &q, .counts = &tokens, .n_sequences = 1, .ids = ids + at, .n = k, .rows = &row, .n_rows = 1, .rows_many = true};
+        mica_packed batch = {.sequences = &q, .counts = &tokens, .n_sequences = 1, .ids = ids + at, .n = k, .rows = &row, .n_rows = 1, .rows_many = many};
         assert_true(mica_sequence_reserve(q, (int64_t)k, &err));
         mica_scope_reset(r.scope);
         mica_array *a = mica_net_forward(m->lm->net, &m->lm->cache, r.scope, &batch, &err);
@@ -61,11 +62,13 @@ static void check_many(const char *path, const mica_load_options *options) {
     make_ids(m, ids, N, 3);
     float *want = malloc(V * sizeof *want), *got = malloc(V * sizeof *got);
     for (size_t i = 0; i < MICA_COUNT(runs); i++) {
-        run(m, ids, runs[i], counts[i], i ? got : want);
+        run(m, ids, runs[i], counts[i], true, i ? got : want);
         if (i && memcmp(got, want, V * sizeof *got))
             fail_msg("%s, level %s, kv_bits %d, activations %s: runs of kind %zu give another result", path, options->cpu_level,
                      (int)options->kv_bits, options->activations ? options->activations : "exact", i);
     }
+    run(m, ids, runs[0], 1, false, got); // so many are many unasked
+    assert_memory_equal(got, want, V * sizeof *got);
     free(want), free(got);
     mica_model_free(m);
 }
@@ -193,6 +196,48 @@ static void the_least_recently_used_go_first(void **state) {
     mica_model_free(m);
 }
 
+// Blocks alive, without those of the plans of the device: a prefix of another length means another plan.
+static int64_t live_blocks(const mica_model *m) {
+    enum { BLOCKS = 7 }; // of a plan
+    int64_t live = (int64_t)mica_alloc_get_stats().live;
+    for (size_t i = 0; i < MICA_MOST_PLANS; i++) live -= m->lm->device->state->plans[i] ? BLOCKS : 0;
+    return live;
+}
+
+// A refused allocation is an error, or only means that something is not kept; answers stay what they are.
+static void every_allocation_may_fail(void **state) {
+    (void)state;
+    mica_model *m = load(models[0], &(mica_load_options){.threads = 1, .context = 4096});
+    int32_t ids[200];
+    make_ids(m, ids, 200, 1);
+    answer want = ask(m, ids, 180);
+    mica_prefix_clear(&m->lm->cache);
+    mica_device_clear_cache(m->lm->device);
+    int64_t live = live_blocks(m);
+    uint64_t refused = 1;
+    int n = 0;
+    for (; refused; n++) {
+        mica_alloc_fail_after((uint64_t)n + 1);
+        for (int again = 0; again < 2; again++) {
+            mica_error err = {0};
+            mica_token t;
+            mica_stream *s = mica_generate_ids(m, ids, 180, &(mica_generate_options){.max_tokens = TOKENS, .ignore_eos = true}, &err);
+            for (int i = 0; s && mica_stream_next(s, &t); i++) assert_int_equal(t.id, want.ids[i]);
+            if (s) mica_stream_error(s, &err);
+            assert_true(s || err.msg[0]);
+            mica_stream_free(s);
+        }
+        refused = mica_alloc_failures();
+        mica_alloc_fail_after(0);
+        assert_int_equal(mica_cache_bytes(&m->lm->cache), m->lm->cache.prefixes.bytes);
+        mica_prefix_clear(&m->lm->cache);
+        mica_device_clear_cache(m->lm->device);
+        if (live_blocks(m) > live) fail_msg("allocation %d: %d blocks leaked", n, (int)(live_blocks(m) - live));
+    }
+    print_message("  %d allocations\n", n);
+    mica_model_free(m);
+}
+
 static void everything_is_given_back(void **state) {
     (void)state;
     mica_alloc_stats before = mica_alloc_get_stats();
@@ -209,7 +254,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_among_many_do_not_depend_on_runs), cmocka_unit_test(prompts_share_their_beginnings),
         cmocka_unit_test(rotary_scaling_is_respected), cmocka_unit_test(the_least_recently_used_go_first),
-        cmocka_unit_test(everything_is_given_back),
+        cmocka_unit_test(every_allocation_may_fail), cmocka_unit_test(everything_is_given_back),
     };
     return cmocka_run_group_tests_name("prefix", tests, NULL, NULL);
 }
