@@ -3,6 +3,7 @@
 // example and batch by batch: scores are 0 or 1 and never the first token's, segments add up and are within limits, a second reading is the same.
 #include "base/base.h"
 #include "fuzz_file.h"
+#include "text/tokenizer.h"
 #include "train/data.h"
 #include <string.h>
 
@@ -13,16 +14,14 @@ static const char turns[] = "{% for m in messages %}{% if m.role == 'x' %}{{ rai
 // Bytes as tokens, and two control tokens.
 static mica_tokenizer *make_tokenizer(void) {
     mica_buf json = {0};
-    char path[FUZZ_PATH];
     mica_buf_puts(&json, "{\"version\":\"1.0\",\"added_tokens\":[{\"id\":256,\"content\":\"<s>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                          "\"normalized\":false,\"special\":true},{\"id\":257,\"content\":\"</s>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                          "\"normalized\":false,\"special\":true}],\"normalizer\":null,\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":null,"
                          "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"merges\":[],\"vocab\":{");
     for (int i = 0; i < 256; i++) mica_buf_printf(&json, "\"<0x%02X>\":%d,", i, i);
     mica_buf_puts(&json, "\"<s>\":256,\"</s>\":257}}}");
-    fuzz_file((const uint8_t *)json.data, json.len, path);
     mica_error err = {0};
-    mica_tokenizer *t = mica_tokenizer_load(path, &err);
+    mica_tokenizer *t = mica_tokenizer_from_json(json.data, json.len, "bytes", &err);
     if (!t) fprintf(stderr, "%s\n", err.msg), abort();
     mica_buf_free(&json);
     return t;
