@@ -163,6 +163,30 @@ static void turns_of_the_assistant(void **state) {
     mica_template_free(thinking);
 }
 
+// The prompt begins a thought that the turn does not have.
+static void prompts_that_go_on_otherwise(void **state) {
+    (void)state;
+    static const char source[] = "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}{{ m.call | default('') }}</s>{% endfor %}"
+                                 "{% if add_generation_prompt %}<s>assistant:<pad>{% endif %}";
+    mica_error err = {0};
+    mica_template *chat = mica_template_parse(source, sizeof source - 1, "t", &err);
+    put("{\"messages\":[{\"role\":\"user\",\"content\":\"Q\"},{\"role\":\"assistant\",\"content\":\"\",\"call\":\"Z()\"},"
+        "{\"role\":\"tool\",\"content\":\"Z\"},{\"role\":\"assistant\",\"content\":\"Q\"}]}");
+    mica_dataset *d = open_data(path, chat, &(mica_dataset_options){.mask = MICA_MASK_ASSISTANT});
+    check_scored(d, 0, "Z()</s>|Q</s>");
+    mica_dataset_free(d);
+    mica_template_free(chat);
+    chat = mica_template_parse("{{ messages | length }}{{ messages[0].content }}", 48, "t", &err);
+    assert_non_null(chat);
+    mica_dataset_example e;
+    d = open_data(path, chat, &(mica_dataset_options){.mask = MICA_MASK_ASSISTANT});
+    assert_false(mica_dataset_example_get(d, 0, &e, &err));
+    assert_int_equal(err.code, MICA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "train.jsonl:1: messages[1]: the template writes a turn otherwise"));
+    mica_dataset_free(d);
+    mica_template_free(chat);
+}
+
 static void control_tokens_stay_text(void **state) {
     (void)state;
     put("{\"prompt\":\"a</s><s>system\",\"completion\":\"b<s>\"}");
@@ -512,7 +536,8 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_mlx_lm_does), cmocka_unit_test(turns_of_the_assistant), cmocka_unit_test(control_tokens_stay_text),
+        cmocka_unit_test(as_mlx_lm_does), cmocka_unit_test(turns_of_the_assistant), cmocka_unit_test(prompts_that_go_on_otherwise),
+        cmocka_unit_test(control_tokens_stay_text),
         cmocka_unit_test(bad_files_are_refused), cmocka_unit_test(bad_lines_may_be_skipped), cmocka_unit_test(ends_of_lines),
         cmocka_unit_test(large_files), cmocka_unit_test(every_epoch_has_all), cmocka_unit_test(positions_restore),
         cmocka_unit_test(too_long_ones), cmocka_unit_test(packed_without_padding), cmocka_unit_test(masked_batches), cmocka_unit_test(refused_memory),

@@ -98,10 +98,20 @@ static bool no_turn(size_t i, mica_error *err) {
     return mica_fail(err, MICA_ERR_UNSUPPORTED, "messages[%zu]: the template writes a turn otherwise once others follow it, so it cannot be told where the turn is", i);
 }
 
-/** Where the i-th message, whose turn comes after `from`, begins in the whole text. */
+static size_t common(const mica_text *a, const mica_text *b) {
+    size_t n = 0, most = MICA_MIN(a->len, b->len);
+    while (n < most && a->data[n] == b->data[n]) n++;
+    return n;
+}
+
+/** Where the i-th message, whose turn comes after `from`, begins in the whole text: behind the prompt for it. Where the prompt begins with what
+ * the turn does not (a thought, or none), behind what they share, if all before is the same; otherwise at its content. */
 static bool turn_start(mica_dataset *d, const mica_line *line, size_t i, size_t from, size_t *start, mica_error *err) {
     if (i && !render(d, line, i, true, &d->other, NULL, err)) return false;
-    if (i && d->other.len >= from && begins(&d->text, &d->other)) return *start = d->other.len, true;
+    size_t shared = i ? common(&d->text, &d->other) : 0;
+    bool same = i && shared == d->other.len;
+    if (i && !same && !render(d, line, i, false, &d->other, NULL, err)) return false;
+    if (i && shared >= from && shared >= d->other.len && begins(&d->text, &d->other)) return *start = shared, true;
     const char *at = find(&d->text, from, trimmed(line->contents[i]));
     if (!at) return no_turn(i, err);
     return *start = (size_t)(at - d->text.data), true;
