@@ -265,6 +265,8 @@ static mica_tflow exec_captured(mica_trun *r, const mica_tnode *n) {
     mica_tflow flow = capture(r, mica_t_scope(r, r->scope), n->list, &text);
     if (flow != MICA_T_NEXT) return flow;
     if (n->b && !mica_t_eval_filters(r, n->b, text, &text)) return MICA_T_FAILED;
+    if (n->kind == MICA_N_FILTER_BLOCK && text.kind != MICA_T_STRING)
+        return mica_t_fail(r, "sequence item 0: expected str instance, %s found", mica_t_type(&text)), MICA_T_FAILED;
     bool ok = n->kind == MICA_N_SET_BLOCK ? assign(r, r->scope, n->a, &text) : mica_t_str(r->out, &text);
     return ok ? MICA_T_NEXT : MICA_T_FAILED;
 }

@@ -180,6 +180,8 @@ static bool f_truncate(mica_trun *r, const mica_tval *v, const mica_targs *args,
     if (slot[3].kind == MICA_T_NONE) slot[3].kind = MICA_T_MISSING;
     if (!mica_t_int_argument(r, &slot[3], 5, "truncate", &leeway)) return false;
     if (slot[2].kind == MICA_T_MISSING && !mica_t_puts(r, "...", &slot[2])) return false;
+    size_t n;
+    if (v->kind != MICA_T_STRING && mica_t_length(v, &n) && (int64_t)n <= length && leeway >= 0) return *out = *v, true;
     if (v->kind != MICA_T_STRING || slot[2].kind != MICA_T_STRING) return mica_t_fail(r, "truncate works on strings, not on '%s'", mica_t_type(v));
     const mica_tstr *end = slot[2].s;
     if (length < (int64_t)end->chars || leeway < 0) return mica_t_fail(r, "expected length >= %zu, got %lld", end->chars, (long long)length);
@@ -369,9 +371,11 @@ static bool f_round(mica_trun *r, const mica_tval *v, const mica_targs *args, mi
 static bool f_filesizeformat(mica_trun *r, const mica_tval *v, const mica_targs *args, mica_tval *out) {
     static const char *const names[2][8] = {{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}, {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};
     mica_tval slot[1], number;
-    mica_targs none = {0};
+    mica_tval nothing = mica_t_none();
+    mica_targs otherwise = {&nothing, 1, NULL, 0};
     char text[64];
-    if (!mica_t_bind(r, args, "do_filesizeformat", "binary", slot) || !f_float(r, v, &none, &number)) return false;
+    if (!mica_t_bind(r, args, "do_filesizeformat", "binary", slot) || !f_float(r, v, &otherwise, &number)) return false;
+    if (number.kind != MICA_T_FLOAT) return mica_t_fail(r, "could not convert '%s' to float", mica_t_type(v));
     bool binary = mica_t_true(r, &slot[0]);
     double bytes = number.f, base = binary ? 1024 : 1000, unit = base;
     if (bytes == 1) return mica_t_puts(r, "1 Byte", out);

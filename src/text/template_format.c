@@ -283,8 +283,7 @@ bool mica_t_percent(mica_trun *r, const mica_tstr *format, const mica_tval *args
         p.at++;
         if (!conversion(&p, &b)) return false;
     }
-    bool mapping = args->kind == MICA_T_DICT || args->kind == MICA_T_LIST;
-    if (args->kind == MICA_T_UNDEFINED && !p.used) return mica_t_fail_undefined(r, args);
+    bool mapping = args->kind == MICA_T_DICT || args->kind == MICA_T_LIST || args->kind == MICA_T_UNDEFINED; // what has [] may be left over
     if (p.used < p.count && !(p.one && mapping)) return mica_t_fail(r, "not all arguments converted during string formatting");
     return mica_tbuf_end(&b, out);
 }

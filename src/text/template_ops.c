@@ -164,10 +164,9 @@ static bool contains_item(mica_trun *r, const mica_tval *all, const mica_tval *v
     *out = false;
     if (all->kind == MICA_T_ITER) { // used up as far as the one that is found
         mica_tlist *l = all->list;
-        if (l->error) return mica_t_fail(r, "%s", l->error);
         while (!*out && l->taken < l->count)
             if (!mica_t_equal(r, &l->items[l->taken++], v, out)) return false;
-        return true;
+        return *out || !l->error || mica_t_fail_again(r, l->error);
     }
     if (!mica_t_items(r, all, &items, &count)) return false;
     for (size_t i = 0; !*out && i < count; i++)

@@ -112,7 +112,7 @@ static bool f_map(mica_trun *r, const mica_tval *v, const mica_targs *args, mica
     bool attribute = args->count == args->name_count && named(args, "attribute");
     ok = ok && (attribute ? map_attribute(r, items, count, args, l) : map_filter(r, items, count, args, l));
     mica_t_leave(r);
-    return ok;
+    return ok || mica_t_put_off(r, l);
 }
 
 // ---- select and reject -----------------------------------------------------------------------------------------------
@@ -123,15 +123,11 @@ static bool passes(mica_trun *r, const mica_tfilter *test, const mica_tval *v, c
     return *yes = mica_t_true(r, &result), true;
 }
 
-static bool select_if(mica_trun *r, const mica_tval *v, const mica_targs *args, bool wanted, bool by_attribute, mica_tval *out) {
+static bool select_into(mica_trun *r, const mica_tval *v, const mica_targs *args, bool wanted, bool by_attribute, mica_tlist *l) {
     mica_tval *items;
     size_t count, used = by_attribute;
     const mica_tfilter *test = NULL;
     mica_tpath path = {.otherwise = mica_t_missing()};
-    mica_tlist *l = mica_t_list(r, 4);
-    if (!l) return false;
-    *out = mica_t_of_list(MICA_T_ITER, l);
-    if (!mica_t_true(r, v)) return true;
     size_t given = args->count - args->name_count;
     if (by_attribute && !given) return mica_t_fail(r, "Missing parameter for attribute name");
     if (by_attribute && !mica_t_path(r, &args->items[0], &path)) return false;
@@ -145,6 +141,13 @@ static bool select_if(mica_trun *r, const mica_tval *v, const mica_targs *args, 
         if (yes == wanted && !mica_t_push(r, l, items[i])) return false;
     }
     return true;
+}
+
+static bool select_if(mica_trun *r, const mica_tval *v, const mica_targs *args, bool wanted, bool by_attribute, mica_tval *out) {
+    mica_tlist *l = mica_t_list(r, 4);
+    if (!l) return false;
+    *out = mica_t_of_list(MICA_T_ITER, l);
+    return !mica_t_true(r, v) || select_into(r, v, args, wanted, by_attribute, l) || mica_t_put_off(r, l);
 }
 
 static bool f_select(mica_trun *r, const mica_tval *v, const mica_targs *args, mica_tval *out) { return select_if(r, v, args, true, false, out); }

@@ -58,7 +58,7 @@ static bool f_items(mica_trun *r, const mica_tval *v, const mica_targs *args, mi
     if (!l || !mica_t_bind(r, args, "items", "", NULL)) return false;
     *out = mica_t_of_list(MICA_T_ITER, l);
     if (v->kind == MICA_T_UNDEFINED) return true;
-    if (v->kind != MICA_T_DICT) return l->error = "Can only get item pairs from a mapping.", true; // once it is used
+    if (v->kind != MICA_T_DICT) return mica_t_fail(r, "Can only get item pairs from a mapping."), mica_t_put_off(r, l);
     mica_tview view = {v->dict, 'i'};
     mica_tval of = {.kind = MICA_T_VIEW, .view = &view};
     return mica_t_items(r, &of, &l->items, &l->count) && (l->capacity = l->count, true);

@@ -30,6 +30,24 @@ bool mica_t_fail_code(mica_trun *r, mica_code code, const char *fmt, ...) {
     return false;
 }
 
+bool mica_t_fail_again(mica_trun *r, const mica_error *error) {
+    if (!r->failed && r->err) *r->err = *error;
+    r->failed = true;
+    return false;
+}
+
+bool mica_t_put_off(mica_trun *r, mica_tlist *iterator) {
+    if (!r->failed || !r->err || r->err->code != MICA_ERR_FORMAT) return !r->failed;
+    mica_error noted = *r->err;
+    r->failed = false;
+    mica_error *kept = mica_t_alloc(r, sizeof *kept);
+    if (!kept) return false;
+    *kept = noted;
+    iterator->error = kept;
+    *r->err = (mica_error){0};
+    return true;
+}
+
 void *mica_t_alloc(mica_trun *r, size_t size) {
     if (r->failed) return NULL;
     if (size > r->most_memory - r->memory) {
@@ -281,11 +299,22 @@ bool mica_t_true(mica_trun *r, const mica_tval *v) {
 
 static bool characters(mica_trun *r, const mica_tstr *s, mica_tval **items, size_t *count) {
     mica_tlist *l = mica_t_list(r, s->chars);
+    mica_tstr plain = *s;
+    plain.safe = false; // even those of Markup
+    s = &plain;
     if (!l) return false;
     for (size_t i = 0, end; i < s->size; i = end) {
         mica_tval c;
         for (end = i + 1; end < s->size && ((unsigned char)s->data[end] & 0xC0) == 0x80;) end++;
-        if (!mica_t_part(r, s, i, end, &c) || !mica_t_push(r, l, c)) return false;
+        if (s->size == end - i) { // all of it, which mica_t_part would give as it is
+            mica_tstr *only = mica_t_alloc(r, sizeof *only);
+            if (!only) return false;
+            *only = plain;
+            c = mica_t_string(only);
+        } else if (!mica_t_part(r, s, i, end, &c)) {
+            return false;
+        }
+        if (!mica_t_push(r, l, c)) return false;
     }
     *items = l->items, *count = l->count;
     return true;
@@ -333,7 +362,7 @@ bool mica_t_items(mica_trun *r, const mica_tval *v, mica_tval **items, size_t *c
     if (v->kind == MICA_T_VIEW) return dict_items(r, v->view->dict, v->view->part, items, count);
     if (v->kind == MICA_T_LIST || v->kind == MICA_T_TUPLE) return *items = v->list->items, *count = v->list->count, true;
     if (v->kind == MICA_T_ITER) {
-        if (v->list->error) return mica_t_fail(r, "%s", v->list->error);
+        if (v->list->error) return mica_t_fail_again(r, v->list->error);
         *items = v->list->items + v->list->taken, *count = v->list->count - v->list->taken;
         return v->list->taken = v->list->count, true;
     }

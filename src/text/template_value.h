@@ -61,7 +61,7 @@ typedef struct mica_tlist {
     size_t taken;    // ITER: items already given; CYCLER: position
     bool group;      // TUPLE: one of groupby, with the attributes grouper and list
     const char *what; // ITER: its Python type
-    const char *error; // ITER: what its first use fails with, or NULL
+    const mica_error *error; // ITER: what its use fails with once the items are used up, or NULL
 } mica_tlist;
 
 typedef struct mica_tentry {
@@ -134,6 +134,10 @@ enum { MICA_T_DEPTH = 800 }; // of nested evaluation, and of nested values; boun
 /** "NAME: line N: …"; false. The first failure is kept. */
 bool mica_t_fail(mica_trun *r, const char *fmt, ...) MICA_PRINTF(2, 3);
 bool mica_t_fail_code(mica_trun *r, mica_code code, const char *fmt, ...) MICA_PRINTF(3, 4);
+/** Fails with an error that was put off. */
+bool mica_t_fail_again(mica_trun *r, const mica_error *error);
+/** Puts off what an iterator failed with, as Python's generators do, until it is used; the failures of limits stay. */
+bool mica_t_put_off(mica_trun *r, mica_tlist *iterator);
 /** From the arena; NULL after a failure has been noted. */
 void *mica_t_alloc(mica_trun *r, size_t size);
 /** Counts n operations; false when there were too many. */
