@@ -2,6 +2,8 @@
 // Chat templates: Jinja as `transformers` runs it (immutable sandbox, trim_blocks, lstrip_blocks, loop controls, the
 // `generation` tag), equal to it byte for byte. A template is immutable: any number of threads may render it at once. Templates
 // are untrusted code: whatever one does, a render ends, within the limits of mica_template_options.
+// Not there, and refused where they are used: integers beyond 64 bits, the filters pprint, random, striptags, urlize, wordwrap and
+// xmlattr, lipsum, str.encode, str.translate, autoescape, the variable `self`, and tags that load other templates.
 #ifndef MICA_TEMPLATE_H
 #define MICA_TEMPLATE_H
 
