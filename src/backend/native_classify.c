@@ -72,7 +72,7 @@ static bool allocate_result(const classifying *c, mica_scored *p, mica_class *it
 
 // Normalised over the labels: each one's probability, over its share after the empty text where that is known.
 static void choose(const double *logprobs, const double *base, size_t count, mica_class *item) {
-    double most = -INFINITY, sum = 0;
+    double most = -(double)INFINITY, sum = 0;
     for (size_t l = 0; l < count; l++) {
         double x = logprobs[l] - (base ? base[l] : 0);
         if (x > most || item->label < 0) most = x, item->label = (int32_t)l;
