@@ -99,7 +99,7 @@ static const char *base_of(const char *name) {
 static mica_scores scores_of(const char *base, const char *adapter) {
     static const int32_t ids[] = {0, 17, 45, 203, 9, 120};
     mica_error err = {0};
-    mica_scores s;
+    mica_scores s = {0};
     mica_model *m = mica_model_load(base, &(mica_load_options){.adapter = adapter, .threads = 1}, &err);
     if (!m || !mica_score(m, ids, MICA_COUNT(ids), 50, &s, &err)) fail_msg("%s", err.msg);
     mica_model_free(m);
