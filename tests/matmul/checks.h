@@ -190,6 +190,7 @@ static inline int check_packed(const mica_cpu_isa *isa) {
         packed_case(&c, spec, MICA_F16, MICA_BF16, 1, 300, 1152, 0);
     }
     packed_case(&c, (mica_quant_spec){MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, 600, 33, 128, 0); // two blocks of rows
+    packed_case(&c, (mica_quant_spec){MICA_AFFINE, 4, 64}, MICA_BF16, MICA_BF16, 131, 2100, 320, 3); // several panels a task
     return check_free(&c);
 }
 

@@ -17,6 +17,7 @@ enum {
     MICA_TILE_OUTPUTS = 16, // outputs of a tile of packed weights: the f32 lanes of a 512-bit vector
     MICA_TILE_CHUNK = 32,   // inputs whose codes lie together, plane by plane
     MICA_DIRECT_ROWS = 8,   // rows that one call of dot_* takes at most
+    MICA_PACK_ROWS = 32,    // rows of a packed block
 };
 
 // Geometry of a packed affine-quantised weight [out, in]. It is cut into tiles of 16 outputs × `depth` inputs; tile
@@ -43,11 +44,16 @@ typedef struct mica_cpu_tiles {
 typedef struct mica_cpu_panels {
     size_t columns; // outputs of a panel; 0: the level does not compute in this type
     size_t depth;   // inputs of a panel at most: what keeps it in the second-level cache
+    size_t step;    // inputs of a panel are a multiple of it; 0: of 2 in bf16, of 1 in f32
+    size_t across;  // panels of a task at most, which take turns at each block of inputs; 0: 1
     size_t direct;  // dense products of up to so many rows go through dot_*; 0: none does
     size_t direct_tiles[9]; // the same for tiles_*, by bits
     size_t tiles_rows;      // rows that one call of tiles_* takes at most
-    /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart. */
+    /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart; or, if there is `pack`, packed, and lda
+     * elements apart on average. */
     void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first);
+    /** NULL, or writes bf16 rows [rows ≤ 16][k] for gemm: half a block [kp/32][2 halves][16][32]; zeros from k to kp. */
+    void (*pack)(size_t rows, size_t k, const void *x, ptrdiff_t ldx, size_t kp, void *packed);
     /** Panel of w[i*ldk + j*ldn], i < k, j < n; an odd k is padded with a zero in bf16. w of any alignment. */
     void (*from_dense)(mica_dtype type, const void *w, ptrdiff_t ldk, ptrdiff_t ldn, size_t n, size_t k, size_t columns,
                        void *panel);

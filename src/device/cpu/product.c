@@ -13,6 +13,8 @@ enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
     ROWS_TASK_SMALL = 128, // where there are few panels
     FEW_PANELS = 16,
+    TASKS_EACH = 8,        // panel tasks that a thread gets at least, where panels may share one
+    STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
     LINE = 64,
@@ -27,7 +29,7 @@ typedef struct plan {
     const mica_cpu_matmul_isa *isa;
     const mica_cpu_rows_isa *convert;
     const mica_cpu_panels *panels;
-    bool bf16, copy, direct;
+    bool bf16, copy, direct, pack;
     size_t batch, m, n, k;
     size_t unit;       // outputs are cut at multiples of it
     mica_gate gate;
@@ -35,7 +37,7 @@ typedef struct plan {
     size_t rows, outs; // of a panel task; of a call within a direct task
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
-    size_t at_sums, at_ranges, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
+    size_t at_packed, at_sums, at_ranges, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
 } plan;
 
 // ---- shapes ----------------------------------------------------------------------------------------
@@ -102,6 +104,9 @@ static void plan_tasks(plan *p) {
     while (p->gate && p->outs % p->unit) p->outs += lanes; // whole pairs of gates and ups
     size_t tasks = (p->n + p->outs - 1) / p->outs;
     p->rows = MICA_MIN(p->m, tasks < FEW_PANELS ? (size_t)ROWS_TASK_SMALL : (size_t)ROWS_TASK);
+    size_t spare = tasks / (TASKS_EACH * mica_pool_threads(mica_cpu_pool(p->call))); // sums do not depend on it
+    p->outs *= MICA_MIN(MICA_MAX(spare, (size_t)1), MICA_MAX(p->panels->across, (size_t)1));
+    tasks = (p->n + p->outs - 1) / p->outs;
     p->tasks = p->rows ? tasks * ((p->m + p->rows - 1) / p->rows) : 0;
     size_t panel = MICA_MIN(p->panels->depth, round_up(p->kp, 2)) * lanes;
     bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN;
@@ -131,14 +136,16 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.panels = p.bf16 ? &isa->bf16 : &isa->f32;
     p.direct = is_direct(&p);
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
-           : p.bf16 && !p.direct       ? round_up(p.k, 2)
+           : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
+    p.pack = !p.direct && p.panels->pack;
     bool even = even_rows(x, shared ? 0 : x->ndim - 2, &p.ldx);
-    p.copy = !even || p.kp != p.k || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||
+    p.copy = !even || (p.kp != p.k && !p.pack) || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||
              x->dtype != (p.bf16 ? MICA_BF16 : MICA_F32);
     size_t rows = p.batch * p.m;
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
-    p.at_sums = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
+    p.at_packed = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
+    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : 0);
     size_t sums = p.direct && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
     p.at_ranges = p.at_threads = p.at_sums + round_up(sums * 4, LINE);
     plan_tasks(&p);
@@ -188,6 +195,20 @@ static void prepare_task(void *ctx, size_t task, size_t thread) {
         if (p->copy) copy_row(p, r);
         if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
     }
+}
+
+// Rows for gemm from `row` on, which starts a block where they are packed.
+static unsigned char *packed_at(const plan *p, size_t batch, size_t row) {
+    return p->call->scratch + p->at_packed + (batch * round_up(p->m, MICA_PACK_ROWS) + row) * p->kp * 2;
+}
+
+static void pack_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    size_t halves = (p->m + COPY_ROWS - 1) / COPY_ROWS, batch = task / halves, row = task % halves * COPY_ROWS;
+    size_t lower = row % MICA_PACK_ROWS;
+    (void)thread;
+    p->panels->pack(MICA_MIN(p->m - row, (size_t)COPY_ROWS), p->copy ? p->kp : p->k, x_at(p, batch, row), p->ldx, p->kp,
+                    packed_at(p, batch, row - lower) + lower * p->panels->step * 2);
 }
 
 static unsigned char *thread_area(const plan *p, size_t thread) {
@@ -243,42 +264,49 @@ static void panel_codes(const plan *p, size_t n0, size_t n, size_t k0, size_t k,
 static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t k0, size_t k, unsigned char *area) {
     const mica_tensor *w = &p->call->in[1];
     void *panel = area + p->at_panel;
+    size_t columns = p->panels->columns, real = MICA_MIN(k, p->k - k0), filled = round_up(real, 2);
     switch (p->rhs->kind) {
     case MICA_CPU_TILES:
-        p->panels->from_tiles(&p->rhs->tiles, w->data, n0 / MICA_TILE_OUTPUTS, k0, k, p->panels->columns, panel);
+        p->panels->from_tiles(&p->rhs->tiles, w->data, n0 / MICA_TILE_OUTPUTS, k0, k, columns, panel);
         return;
     case MICA_CPU_DENSE: {
         ptrdiff_t ldk = (ptrdiff_t)w->stride[w->ndim - 2], ldn = (ptrdiff_t)w->stride[w->ndim - 1];
         ptrdiff_t at = (p->batch > 1 ? mica_cpu_row_offset(w, 2, batch) : 0) + (ptrdiff_t)k0 * ldk + (ptrdiff_t)n0 * ldn;
-        p->panels->from_dense(w->dtype, w->data + at * (ptrdiff_t)mica_dtype_size(w->dtype), ldk, ldn, n,
-                              MICA_MIN(k, p->k - k0), p->panels->columns, panel);
-        return;
+        p->panels->from_dense(w->dtype, w->data + at * (ptrdiff_t)mica_dtype_size(w->dtype), ldk, ldn, n, real, columns, panel);
+        break;
     }
-    default: panel_codes(p, n0, n, k0, MICA_MIN(k, p->k - k0), (float *)(void *)(area + p->at_codes), panel);
+    default: panel_codes(p, n0, n, k0, real, (float *)(void *)(area + p->at_codes), panel);
     }
+    if (p->panels->step && filled < k) memset((uint16_t *)panel + filled * columns, 0, (k - filled) * columns * 2);
 }
 
-// Sums of `rows` rows and one panel's outputs in c [rows][columns].
-static void run_panel(const plan *p, size_t batch, size_t n0, size_t row, size_t rows, unsigned char *area, float *c) {
-    size_t n = MICA_MIN(p->panels->columns, p->n - n0), size = p->bf16 ? 2 : 4;
-    const unsigned char *x = x_at(p, batch, row);
+// Sums of `rows` rows and n outputs, a panel's after another's, in c [panels][rows][columns].
+static void run_panels(const plan *p, size_t batch, size_t n0, size_t n, size_t row, size_t rows, unsigned char *area, float *c) {
+    size_t columns = p->panels->columns, in_step = p->pack ? MICA_PACK_ROWS * 2 : p->bf16 ? 2 : 4;
+    const unsigned char *x = p->pack ? packed_at(p, batch, row) : x_at(p, batch, row);
+    ptrdiff_t ldx = p->pack ? (ptrdiff_t)p->kp : p->ldx;
     for (size_t k0 = 0; k0 < p->kp; k0 += p->panels->depth) {
         size_t k = MICA_MIN(p->panels->depth, p->kp - k0);
-        fill_panel(p, batch, n0, n, k0, k, area);
-        p->panels->gemm(rows, k, x + k0 * size, p->ldx, area + p->at_panel, c, k0 == 0);
+        for (size_t j = 0; j < n; j += columns) {
+            fill_panel(p, batch, n0 + j, MICA_MIN(columns, n - j), k0, k, area);
+            p->panels->gemm(rows, k, x + k0 * in_step, ldx, area + p->at_panel, c + j * rows, k0 == 0);
+        }
     }
 }
 
-// The sums of one or, gated, several panels, each c [rows][columns], from row `row` of the result on: a gate and its up may be in two of them.
+// The sums of several panels, each c [rows][columns], from row `row` of the result on; a gate and its up may be in two of them.
 static void store_panels(const plan *p, size_t row, size_t rows, size_t n0, size_t n, const float *c) {
     const mica_tensor *out = &p->call->out;
-    size_t columns = p->panels->columns;
-    if (!p->gate) mica_cpu_store_rows(p->convert, p->gate, out, p->n, row, rows, n0, n, c, columns);
-    for (size_t j = 0; p->gate && j < n; j += 2 * BLOCK) {
-        const float *gate = c + j / columns * columns * rows + j % columns;
-        const float *up = c + (j + BLOCK) / columns * columns * rows + (j + BLOCK) % columns;
-        unsigned char *to = mica_cpu_out_at(p->gate, out, p->n, row, n0 + j);
-        p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][out->dtype](to, p->n / 2, gate, up, columns, 0, rows, 1);
+    size_t columns = p->panels->columns, apart = columns * rows;
+    for (size_t r = 0, some; r < rows; r += some, c += some * columns) {
+        some = MICA_MIN(rows - r, (size_t)STORE_ROWS);
+        for (size_t j = 0; !p->gate && j < n; j += columns)
+            mica_cpu_store_rows(p->convert, p->gate, out, p->n, row + r, some, n0 + j, MICA_MIN(columns, n - j), c + j * rows, columns);
+        for (size_t j = 0; p->gate && j < n; j += 2 * BLOCK) {
+            const float *gate = c + j / columns * apart + j % columns, *up = c + (j + BLOCK) / columns * apart + (j + BLOCK) % columns;
+            unsigned char *to = mica_cpu_out_at(p->gate, out, p->n, row + r, n0 + j);
+            p->convert->store_gated[p->gate - MICA_GATE_SWIGLU][out->dtype](to, p->n / 2, gate, up, columns, 0, some, 1);
+        }
     }
 }
 
@@ -289,7 +317,7 @@ static void panel_task(void *ctx, size_t task, size_t thread) {
     size_t n = MICA_MIN(p->outs, p->n - n0), rows = MICA_MIN(p->rows, p->m - row);
     unsigned char *area = thread_area(p, thread);
     float *c = (float *)(void *)area;
-    for (size_t j = 0; j < n; j += p->panels->columns) run_panel(p, batch, n0 + j, row, rows, area, c + j * rows);
+    run_panels(p, batch, n0, n, row, rows, area, c);
     store_panels(p, batch * p->m + row, rows, n0, n, c);
 }
 
@@ -305,5 +333,6 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     mica_pool *pool = mica_cpu_pool(c);
     if (p.copy || (p.direct && rhs->kind == MICA_CPU_TILES))
         mica_pool_run(pool, (rows + COPY_ROWS - 1) / COPY_ROWS, prepare_task, &p);
+    if (p.pack) mica_pool_run(pool, p.batch * ((p.m + COPY_ROWS - 1) / COPY_ROWS), pack_task, &p);
     mica_pool_run(pool, p.direct ? p.tasks : p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
 }
