@@ -103,10 +103,18 @@ static void gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const vo
     tile_release();
 }
 
-// Up to 16 rows of x, k inputs, as one half of a block: tiles [16][32], two tiles apart, zeros up to kp inputs.
+// Up to 16 rows of x, k inputs, as one half of a block: tiles [16][32], two tiles apart, zeros up to kp inputs. Two lines of a row
+// at a time, as the second-level cache fetches them.
 static void pack_rows(size_t rows, size_t k, const void *x, ptrdiff_t ldx, size_t kp, void *packed) {
     unsigned char *to = packed;
-    for (size_t p = 0; p < kp; p += STEP, to += STEP_BYTES) {
+    size_t p = 0;
+    for (; p + 2 * STEP <= k; p += 2 * STEP, to += 2 * STEP_BYTES)
+        for (size_t r = 0; r < rows; r++) {
+            const uint16_t *from = (const uint16_t *)x + (ptrdiff_t)r * ldx + (ptrdiff_t)p;
+            _mm512_store_si512(to + r * 64, _mm512_loadu_si512(from));
+            _mm512_store_si512(to + r * 64 + STEP_BYTES, _mm512_loadu_si512(from + STEP));
+        }
+    for (; p < kp; p += STEP, to += STEP_BYTES) {
         __mmask32 mask = k >= p + STEP ? ~(__mmask32)0 : k > p ? (1u << (k - p)) - 1 : 0;
         for (size_t r = 0; r < rows; r++)
             _mm512_store_si512(to + r * 64, _mm512_maskz_loadu_epi16(mask, (const uint16_t *)x + (ptrdiff_t)r * ldx + (ptrdiff_t)p));
