@@ -385,8 +385,7 @@ static inline int check_threads(const mica_cpu_isa *isa) {
     return wrong;
 }
 
-/** Within the direct kernels, and within the panels, a row's result does not depend on how many rows there are; only where
- * direct calls take many rows (AMX) a single one has a kernel of its own. */
+/** Within the direct kernels, and within the panels, a row's result does not depend on how many rows there are. */
 static inline int check_rows_alone(const mica_cpu_isa *isa) {
     enum { N = 100, K = 160, MOST = 1 << 18, ALL = 40 };
     unsigned char *all = mica_alloc(MOST), *few = mica_alloc(MOST);
@@ -397,9 +396,8 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
             bool bf16 = type == MICA_BF16 && isa->matmul.bf16.columns;
             const mica_cpu_panels *panels = bf16 ? &isa->matmul.bf16 : &isa->matmul.f32;
             size_t direct = MICA_MIN(bits ? panels->direct_tiles[bits] : panels->direct, (size_t)ALL), whole = 0;
-            size_t least = bits && panels->tiles_rows > MICA_DIRECT_ROWS ? 2 : 1;
-            for (size_t m = least; m <= ALL; m++) {
-                if (m == least || m == direct + 1) {
+            for (size_t m = 1; m <= ALL; m++) {
+                if (m == 1 || m == direct + 1) {
                     whole = m <= direct ? direct : ALL;
                     product_with(isa, 2, bits, type, ALL, N, K, whole, all);
                 }

@@ -31,9 +31,10 @@ V16_INLINE void gemm_block(const int rows, size_t k, const float *a, ptrdiff_t l
         for (int j = 0; j < F32_VECTORS; j++) v16_store(c + i * F32_COLUMNS + 16 * j, sum[i][j]);
 }
 
-static void gemm_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first) {
+static void gemm_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
     const float *a = x;
     size_t i = 0;
+    (void)again;
     for (; i + F32_ROWS <= m; i += F32_ROWS) gemm_block(F32_ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);
     for (; i + 2 <= m; i += 2) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);
     if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);

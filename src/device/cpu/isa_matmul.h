@@ -49,10 +49,11 @@ typedef struct mica_cpu_panels {
     size_t direct;  // dense products of up to so many rows go through dot_*; 0: none does
     size_t direct_tiles[9]; // the same for tiles_*, by bits
     size_t tiles_rows;      // rows that one call of tiles_* takes at most
-    /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart; or, if there is `pack`, packed, and lda
-     * elements apart on average. */
-    void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first);
-    /** NULL, or writes bf16 rows [rows ≤ 16][k] for gemm: half a block [kp/32][2 halves][16][32]; zeros from k to kp. */
+    /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart; or, if there is `pack`, packed, blocks of 32 rows
+     * 32*lda elements apart. `again`: the same a was multiplied just before, with another panel. */
+    void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again);
+    /** NULL, or writes bf16 rows [rows ≤ 16][k] as half of a packed block [kp/32][2 halves][16][32], zeros from k to kp: for gemm, and for
+     * tiles_* where t->groups is 1. */
     void (*pack)(size_t rows, size_t k, const void *x, ptrdiff_t ldx, size_t kp, void *packed);
     /** Panel of w[i*ldk + j*ldn], i < k, j < n; an odd k is padded with a zero in bf16. w of any alignment. */
     void (*from_dense)(mica_dtype type, const void *w, ptrdiff_t ldk, ptrdiff_t ldn, size_t n, size_t k, size_t columns,
@@ -65,7 +66,7 @@ typedef struct mica_cpu_panels {
 // Operands of a direct product: y [m][16·tiles or n] f32, rows ldy apart.
 typedef struct mica_cpu_direct {
     size_t m, n, k;
-    const void *x; // T [m][k], rows ldx elements apart
+    const void *x; // T [m][k], rows ldx elements apart; or packed (mica_cpu_panels.pack)
     ptrdiff_t ldx;
     const float *sums; // tiles: sum of x over each group [m][groups], rows lds apart
     size_t lds;

@@ -66,10 +66,10 @@ void mica_paged_prefill(const mica_paged *k, const mica_paged_part *s, size_t kv
     size_t end = mica_paged_position(s, first + tokens - 1) + 1;
     for (size_t p = seen / MICA_CPU_KEYS * MICA_CPU_KEYS; p < end; p += MICA_CPU_KEYS) {
         size_t n = MICA_MIN(end - p, (size_t)MICA_CPU_KEYS);
-        for (size_t r = 0; r < R; r++) {
-            size_t position = mica_paged_position(s, first + r / k->G), lo = mica_paged_first_seen(k, position);
-            w.lo[r] = (int32_t)MICA_MIN(lo > p ? lo - p : 0, n);
-            w.hi[r] = (int32_t)MICA_MIN(position + 1 > p ? position + 1 - p : 0, n);
+        for (size_t t = 0, r = 0; t < tokens; t++) {
+            size_t position = mica_paged_position(s, first + t), lo = mica_paged_first_seen(k, position);
+            int32_t from = (int32_t)MICA_MIN(lo > p ? lo - p : 0, n), to = (int32_t)MICA_MIN(position + 1 > p ? position + 1 - p : 0, n);
+            for (size_t g = 0; g < k->G; g++, r++) w.lo[r] = from, w.hi[r] = to;
         }
         // Positions before the first query's window may be gone from the cache, and nobody looks at them.
         size_t from = MICA_MAX(p, seen);

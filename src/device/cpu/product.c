@@ -13,7 +13,7 @@ enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
     ROWS_TASK_SMALL = 128, // where there are few panels
     FEW_PANELS = 16,
-    TASKS_EACH = 8,        // panel tasks that a thread gets at least, where panels may share one
+    TASKS_EACH = 3,        // panel tasks that a thread gets at least, where panels may share one
     STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
@@ -95,7 +95,7 @@ static void plan_tasks(plan *p) {
         size_t threads = mica_pool_threads(mica_cpu_pool(p->call));
         p->outs = mica_cpu_block_outputs(weight_bytes(p), p->unit);
         p->tasks = MICA_MIN(threads, p->batch * units_of(p));
-        p->rows = p->rhs->kind == MICA_CPU_TILES && !p->call->rows_alone ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
+        p->rows = p->rhs->kind == MICA_CPU_TILES && (p->pack || !p->call->rows_alone) ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
         p->at_threads = p->at_ranges + threads * sizeof(mica_cpu_range);
         p->per_thread = p->rows * p->outs * 4;
         return;
@@ -138,9 +138,10 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
            : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
-    p.pack = !p.direct && p.panels->pack;
+    p.pack = p.panels->pack && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
+    if (p.direct && p.pack) p.unit = 2 * MICA_TILE_OUTPUTS; // their kernels take tiles in pairs
     bool even = even_rows(x, shared ? 0 : x->ndim - 2, &p.ldx);
-    p.copy = !even || (p.kp != p.k && !p.pack) || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||
+    p.copy = !even || (p.kp != p.k && (p.direct || !p.pack)) || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||
              x->dtype != (p.bf16 ? MICA_BF16 : MICA_F32);
     size_t rows = p.batch * p.m;
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
@@ -188,27 +189,33 @@ static void sum_groups(const plan *p, size_t row) {
     p->isa->group_sums(p->bf16 ? MICA_BF16 : MICA_F32, x_at(p, 0, row), group, groups, sums);
 }
 
-static void prepare_task(void *ctx, size_t task, size_t thread) {
-    const plan *p = ctx;
-    (void)thread;
-    for (size_t r = task * COPY_ROWS; r < MICA_MIN((task + 1) * COPY_ROWS, p->batch * p->m); r++) {
-        if (p->copy) copy_row(p, r);
-        if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
+// Packed rows lie in blocks of 32, all blocks of a panel's depth of inputs together: the rows that a panel meets are one stretch, whose
+// lines spread over all sets of the second-level cache. Where inputs from k0 on of the block of row `row` begin:
+static size_t pack_depth(const plan *p) { return p->direct ? p->kp : MICA_MIN(p->panels->depth, p->kp); }
+static unsigned char *packed_at(const plan *p, size_t batch, size_t row, size_t k0) {
+    size_t rows = round_up(p->m, MICA_PACK_ROWS), k = MICA_MIN(pack_depth(p), p->kp - k0);
+    return p->call->scratch + p->at_packed + (batch * rows * p->kp + k0 * rows + row * k) * 2;
+}
+
+static void pack_rows(const plan *p, size_t batch, size_t row, size_t rows) {
+    const unsigned char *x = x_at(p, batch, row);
+    size_t lower = row % MICA_PACK_ROWS, depth = pack_depth(p), all = p->copy ? p->kp : p->k;
+    for (size_t k0 = 0; k0 < p->kp; k0 += depth) {
+        size_t k = MICA_MIN(depth, p->kp - k0);
+        p->panels->pack(rows, MICA_MIN(k, all - k0), x + k0 * 2, p->ldx, k, packed_at(p, batch, row - lower, k0) + lower * p->panels->step * 2);
     }
 }
 
-// Rows for gemm from `row` on, which starts a block where they are packed.
-static unsigned char *packed_at(const plan *p, size_t batch, size_t row) {
-    return p->call->scratch + p->at_packed + (batch * round_up(p->m, MICA_PACK_ROWS) + row) * p->kp * 2;
-}
-
-static void pack_task(void *ctx, size_t task, size_t thread) {
+static void prepare_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
-    size_t halves = (p->m + COPY_ROWS - 1) / COPY_ROWS, batch = task / halves, row = task % halves * COPY_ROWS;
-    size_t lower = row % MICA_PACK_ROWS;
+    size_t each = (p->m + COPY_ROWS - 1) / COPY_ROWS, batch = task / each, row = task % each * COPY_ROWS;
+    size_t end = MICA_MIN(row + COPY_ROWS, p->m);
     (void)thread;
-    p->panels->pack(MICA_MIN(p->m - row, (size_t)COPY_ROWS), p->copy ? p->kp : p->k, x_at(p, batch, row), p->ldx, p->kp,
-                    packed_at(p, batch, row - lower) + lower * p->panels->step * 2);
+    for (size_t r = batch * p->m + row; r < batch * p->m + end; r++) {
+        if (p->copy) copy_row(p, r);
+        if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
+    }
+    if (p->pack) pack_rows(p, batch, row, end - row);
 }
 
 static unsigned char *thread_area(const plan *p, size_t thread) {
@@ -232,7 +239,7 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
     }
     for (size_t i = 0; i < p->m; i += p->rows) {
         d.m = MICA_MIN(p->m - i, p->rows);
-        d.x = x_at(p, batch, i);
+        d.x = p->pack ? packed_at(p, batch, i, 0) : x_at(p, batch, i);
         d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
         if (tiles) (p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
         else (p->bf16 ? p->isa->dot_bf16 : p->isa->dot_f32)(w->dtype, &d);
@@ -282,14 +289,14 @@ static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t 
 
 // Sums of `rows` rows and n outputs, a panel's after another's, in c [panels][rows][columns].
 static void run_panels(const plan *p, size_t batch, size_t n0, size_t n, size_t row, size_t rows, unsigned char *area, float *c) {
-    size_t columns = p->panels->columns, in_step = p->pack ? MICA_PACK_ROWS * 2 : p->bf16 ? 2 : 4;
-    const unsigned char *x = p->pack ? packed_at(p, batch, row) : x_at(p, batch, row);
-    ptrdiff_t ldx = p->pack ? (ptrdiff_t)p->kp : p->ldx;
+    size_t columns = p->panels->columns;
     for (size_t k0 = 0; k0 < p->kp; k0 += p->panels->depth) {
         size_t k = MICA_MIN(p->panels->depth, p->kp - k0);
+        const unsigned char *x = p->pack ? packed_at(p, batch, row, k0) : x_at(p, batch, row) + k0 * (p->bf16 ? 2 : 4);
+        ptrdiff_t ldx = p->pack ? (ptrdiff_t)k : p->ldx;
         for (size_t j = 0; j < n; j += columns) {
             fill_panel(p, batch, n0 + j, MICA_MIN(columns, n - j), k0, k, area);
-            p->panels->gemm(rows, k, x + k0 * in_step, ldx, area + p->at_panel, c + j * rows, k0 == 0);
+            p->panels->gemm(rows, k, x, ldx, area + p->at_panel, c + j * rows, k0 == 0, j > 0);
         }
     }
 }
@@ -331,8 +338,7 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     }
     if (p.direct) mica_cpu_cut_ranges(ranges_of(&p), p.tasks, p.batch * units_of(&p));
     mica_pool *pool = mica_cpu_pool(c);
-    if (p.copy || (p.direct && rhs->kind == MICA_CPU_TILES))
-        mica_pool_run(pool, (rows + COPY_ROWS - 1) / COPY_ROWS, prepare_task, &p);
-    if (p.pack) mica_pool_run(pool, p.batch * ((p.m + COPY_ROWS - 1) / COPY_ROWS), pack_task, &p);
+    if (p.copy || p.pack || (p.direct && rhs->kind == MICA_CPU_TILES))
+        mica_pool_run(pool, p.batch * ((p.m + COPY_ROWS - 1) / COPY_ROWS), prepare_task, &p);
     mica_pool_run(pool, p.direct ? p.tasks : p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Direct products of packed weights on AMX, up to 32 rows. A tile of weights passes three stages: its codes become bf16 pairs
-// (exact, avx512/codes.h) in the first-level cache; AMX multiplies them with the rows of x; the sums of the group leave the
-// tile registers and are scaled in f32. Each stage works LAG tiles behind the one before, because tile registers are neither
-// loaded from stores that are still on their way, nor stored soon after they are multiplied: so nothing waits, and the vector
-// units decode and scale while AMX multiplies.
+// Direct products of packed weights on AMX, up to 32 rows, two tile columns (32 outputs) at a time, so that rows of x meet both.
+// A pair of tiles of weights passes three stages: its codes become bf16 pairs (exact, avx512/codes.h) in the first-level cache; AMX
+// multiplies them with the rows of x; the sums of the group leave the tile registers and are scaled in f32. Each stage works one
+// pair behind the one before, because tile registers are neither loaded from stores that are still on their way, nor stored soon
+// after they are multiplied: so nothing waits, and the vector units decode and scale while AMX multiplies. A row's result
+// does not depend on the other rows.
 #if defined(__x86_64__)
 #include "device/cpu/amx/packed.h"
 #include "device/cpu/amx/tile.h"
@@ -12,110 +13,136 @@
 #include <stdbool.h>
 
 enum {
-    LAG = 3,            // about the instructions that a core has in flight: 512, of which a tile takes 150 (8 rows) to 300 (32)
-    RING = LAG + 1,     // places of the tiles between two stages
+    SLOTS = 2,          // pairs of tiles between two stages; more of them crowd the first-level cache
+    COLUMNS = 2,        // tile columns at a time
     MOST_CHUNKS = 4,    // of a tile: groups of 128
     CHUNK_BYTES = 1024, // 16 pairs × 16 outputs in bf16: one AMX tile
     ROWS = 16,          // of an AMX tile
+    X_BYTES = 2 * CHUNK_BYTES, // of a chunk's 32 packed rows
     AHEAD = 4096,
 };
 
 typedef struct ring {
-    _Alignas(64) unsigned char codes[RING][2 * MOST_CHUNKS][CHUNK_BYTES]; // 8 bits: the upper nibbles follow the lower
-    _Alignas(64) float sums[RING][2 * ROWS][16];
-    _Alignas(64) float y[2 * ROWS][16];
+    _Alignas(64) unsigned char codes[SLOTS * COLUMNS * 2 * MOST_CHUNKS * CHUNK_BYTES]; // used from the start, without gaps
+    _Alignas(64) float sums[SLOTS][COLUMNS][2 * ROWS][16];
+    _Alignas(64) float y[COLUMNS][2 * ROWS][16];
 } ring;
 
-// What a stage knows: the tile whose turn it is, and its place along the inputs.
+// What is the same for all tiles of a product.
+typedef struct shape {
+    const mica_cpu_tiles *t;
+    const mica_cpu_direct *d;
+    size_t column_bytes, tile_codes; // of weights; of a tile decoded
+    ring *r;
+} shape;
+
+// What a stage knows: the first tile of the pair whose turn it is, its place along the inputs, and its slot.
 typedef struct stage {
     const unsigned char *tile;
-    size_t at, group;
+    size_t slot, group;
 } stage;
 
-V16_INLINE void advance(stage *s, const mica_cpu_tiles *t) {
-    s->tile += t->bytes, s->at = (s->at + 1) % RING;
-    if (++s->group == t->per_column) s->group = 0;
+V16_INLINE void advance(stage *s, const shape *p, const int columns) {
+    s->tile += p->t->bytes, s->slot ^= 1;
+    if (++s->group < p->t->per_column) return;
+    s->group = 0, s->tile += (size_t)(columns - 1) * p->column_bytes;
 }
 
-V16_INLINE void decode(const int bits, const size_t chunks, const mica_cpu_tiles *t, stage *s, const tables table, ring *r) {
-    unsigned char *to = r->codes[s->at][0];
-    const unsigned char *chunk = s->tile;
-    _mm_prefetch((const char *)s->tile + AHEAD + t->codes, _MM_HINT_T0);
-    for (size_t c = 0; c < chunks; c++, to += CHUNK_BYTES, chunk += (size_t)bits * 64) {
+V16_INLINE unsigned char *codes_at(const shape *p, size_t slot, size_t column) {
+    return p->r->codes + (slot * COLUMNS + column) * p->tile_codes;
+}
+
+V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p, const unsigned char *tile, const tables table, unsigned char *to) {
+    _mm_prefetch((const char *)tile + AHEAD + p->t->codes, _MM_HINT_T0);
+    for (size_t c = 0; c < chunks; c++, to += CHUNK_BYTES, tile += (size_t)bits * 64) {
 #pragma GCC unroll 8
-        for (int l = 0; l < bits; l++) _mm_prefetch((const char *)chunk + AHEAD + l * 64, _MM_HINT_T0);
+        for (int l = 0; l < bits; l++) _mm_prefetch((const char *)tile + AHEAD + l * 64, _MM_HINT_T0);
 #pragma GCC unroll 16
-        for (int p = 0; p < TILE_PAIRS; p++) {
-            _mm512_store_si512(to + p * 64, pair_codes(bits, chunk, p, table));
-            if (bits == 8) _mm512_store_si512(to + MOST_CHUNKS * CHUNK_BYTES + p * 64, pair_upper(chunk, p, table));
+        for (int i = 0; i < TILE_PAIRS; i++) {
+            _mm512_store_si512(to + i * 64, pair_codes(bits, tile, i, table));
+            if (bits == 8) _mm512_store_si512(to + chunks * CHUNK_BYTES + i * 64, pair_upper(tile, i, table));
         }
     }
-    advance(s, t);
 }
 
-// Sums of a group; even and odd groups use tile registers of their own. c0, c1: sums of the upper and lower rows; 4, 5: rows
-// of x; 6, 7: codes.
-#define GROUP_SUMS(c0, c1)                                                                                             \
-    do {                                                                                                               \
-        TILE_ZERO(c0);                                                                                                 \
-        if (lower) TILE_ZERO(c1);                                                                                      \
-        for (size_t c = 0; c < chunks; c++, x += MICA_TILE_CHUNK * 2, w += CHUNK_BYTES) {                              \
-            TILE_LOAD(6, w, 64);                                                                                       \
-            TILE_LOAD(4, x, x_bytes);                                                                                  \
-            TILE_MULTIPLY(c0, 4, 6);                                                                                   \
-            if (lower) TILE_LOAD(5, x + ROWS * x_bytes, x_bytes);                                                      \
-            if (lower) TILE_MULTIPLY(c1, 5, 6);                                                                        \
-            if (!upper) continue;                                                                                      \
-            TILE_LOAD(7, w + MOST_CHUNKS * CHUNK_BYTES, 64);                                                           \
-            TILE_MULTIPLY(c0, 4, 7);                                                                                   \
-            if (lower) TILE_MULTIPLY(c1, 5, 7);                                                                        \
-        }                                                                                                              \
-        TILE_STORE(c0, r->sums[s->at][0], 64);                                                                         \
-        if (lower) TILE_STORE(c1, r->sums[s->at][ROWS], 64);                                                           \
-    } while (0)
+V16_INLINE void decode(const int bits, const int columns, const size_t chunks, const shape *p, stage *s, const tables table) {
+    for (int j = 0; j < columns; j++)
+        decode_tile(bits, chunks, p, s->tile + (size_t)j * p->column_bytes, table, codes_at(p, s->slot, (size_t)j));
+    advance(s, p, columns);
+}
 
-V16_INLINE void multiply(const bool lower, const bool upper, const size_t chunks, const mica_cpu_tiles *t, const mica_cpu_direct *d,
-                         stage *s, ring *r) {
-    const unsigned char *x = (const unsigned char *)d->x + s->group * t->depth * 2, *w = r->codes[s->at][0];
-    const ptrdiff_t x_bytes = d->ldx * 2;
-    if (s->at % 2) GROUP_SUMS(2, 3);
-    else GROUP_SUMS(0, 1);
-    advance(s, t);
+// Tiles 0–3: sums (upper rows of the first and second column, lower rows of both); 4, 5: rows of x; 6, 7: codes of both columns. 8 bits:
+// the upper nibbles follow the lower.
+V16_INLINE void multiply(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, stage *s) {
+    const unsigned char *x = (const unsigned char *)p->d->x + s->group * chunks * X_BYTES;
+    const unsigned char *w = codes_at(p, s->slot, 0), *v = codes_at(p, s->slot, 1);
+    float(*sums)[2 * ROWS][16] = p->r->sums[s->slot];
+    TILE_ZERO(0);
+    if (columns == 2) TILE_ZERO(1);
+    if (lower) TILE_ZERO(2);
+    if (lower && columns == 2) TILE_ZERO(3);
+    for (size_t c = 0; c < chunks; c++, x += X_BYTES, w += CHUNK_BYTES, v += CHUNK_BYTES) {
+        TILE_LOAD(4, x, 64);
+        if (lower) TILE_LOAD(5, x + CHUNK_BYTES, 64);
+        for (size_t at = 0; at < (bits == 8 ? 2 : 1) * chunks * CHUNK_BYTES; at += chunks * CHUNK_BYTES) {
+            TILE_LOAD(6, w + at, 64);
+            TILE_MULTIPLY(0, 4, 6);
+            if (columns == 2) TILE_LOAD(7, v + at, 64);
+            if (columns == 2) TILE_MULTIPLY(1, 4, 7);
+            if (lower) TILE_MULTIPLY(2, 5, 6);
+            if (lower && columns == 2) TILE_MULTIPLY(3, 5, 7);
+        }
+    }
+    TILE_STORE(0, sums[0][0], 64);
+    if (columns == 2) TILE_STORE(1, sums[1][0], 64);
+    if (lower) TILE_STORE(2, sums[0][ROWS], 64);
+    if (lower && columns == 2) TILE_STORE(3, sums[1][ROWS], 64);
+    advance(s, p, columns);
 }
 
 // y += scale * sum + bias * (sum of x); the last group of a column writes its outputs.
-V16_INLINE void scale(const mica_cpu_tiles *t, const mica_cpu_direct *d, stage *s, ring *r, float **out) {
-    v16 factor = tile_scale(t, s->tile, 0), bias = tile_scale(t, s->tile, 1);
-    const float *sums = d->sums + s->group;
-    const bool first = !s->group, last = s->group + 1 == t->per_column;
-    for (size_t i = 0; i < d->m; i++) {
-        v16 y = _mm512_fmadd_ps(v16_load(r->sums[s->at][i]), factor, first ? v16_zero() : v16_load(r->y[i]));
-        y = _mm512_fmadd_ps(v16_set1(sums[i * d->lds]), bias, y);
-        v16_store(last ? *out + i * d->ldy : r->y[i], y);
+V16_INLINE void scale(const int columns, const shape *p, stage *s, float **out) {
+    const mica_cpu_direct *d = p->d;
+    const float *xs = d->sums + s->group;
+    const bool first = !s->group, last = s->group + 1 == p->t->per_column;
+    for (int j = 0; j < columns; j++) {
+        const unsigned char *tile = s->tile + (size_t)j * p->column_bytes;
+        float(*sums)[16] = p->r->sums[s->slot][j], (*ys)[16] = p->r->y[j], *to = last ? *out + j * MICA_TILE_OUTPUTS : ys[0];
+        size_t step = last ? d->ldy : 16;
+        v16 factor = tile_scale(p->t, tile, 0), bias = tile_scale(p->t, tile, 1);
+        for (size_t i = 0; i < d->m; i++) {
+            v16 y = _mm512_fmadd_ps(v16_load(sums[i]), factor, first ? v16_zero() : v16_load(ys[i]));
+            v16_store(to + i * step, _mm512_fmadd_ps(v16_set1(xs[i * d->lds]), bias, y));
+        }
     }
-    if (last) *out += MICA_TILE_OUTPUTS;
-    advance(s, t);
+    if (last) *out += columns * MICA_TILE_OUTPUTS;
+    advance(s, p, columns);
 }
 
-V16_INLINE void columns(const int bits, const bool lower, const size_t chunks, const mica_cpu_tiles *t, const mica_cpu_direct *d) {
+// Outputs from tile column `first` on, `count` times `columns` columns.
+V16_INLINE void run(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, size_t first, size_t count) {
     const tables table = tables_of(bits);
-    const size_t tiles = d->n / MICA_TILE_OUTPUTS * t->per_column;
-    stage decoded = {.tile = d->w}, multiplied = decoded, scaled = decoded;
-    float *out = d->y;
-    ring r;
-    for (size_t i = 0; i < tiles + 2 * LAG; i++) {
-        if (i < tiles) decode(bits, chunks, t, &decoded, table, &r);
-        if (i >= LAG && i < tiles + LAG) multiply(lower, bits == 8, chunks, t, d, &multiplied, &r);
-        if (i >= 2 * LAG) scale(t, d, &scaled, &r, &out);
+    const size_t pairs = count * p->t->per_column;
+    stage decoded = {.tile = p->d->w + first * p->column_bytes}, multiplied = decoded, scaled = decoded;
+    float *out = p->d->y + first * MICA_TILE_OUTPUTS;
+    if (!pairs) return;
+    for (size_t i = 0; i < pairs + 2; i++) {
+        if (i < pairs) decode(bits, columns, chunks, p, &decoded, table);
+        if (i && i <= pairs) multiply(bits, columns, lower, chunks, p, &multiplied);
+        if (i >= 2) scale(columns, p, &scaled, &out);
     }
+}
+
+V16_INLINE void all_columns(const int bits, const bool lower, const size_t chunks, const shape *p) {
+    size_t columns = p->d->n / MICA_TILE_OUTPUTS;
+    run(bits, 2, lower, chunks, p, 0, columns / 2);
+    run(bits, 1, lower, chunks, p, columns / 2 * 2, columns % 2);
 }
 
 static void shape_tiles(size_t rows) {
     tile_config c = {.palette = 1};
     size_t upper = rows < ROWS ? rows : ROWS, lower = rows - upper;
-    for (int tile = 0; tile < 4; tile++) tile_shape(&c, tile, tile % 2 ? lower : upper, 64);
-    tile_shape(&c, 4, upper, 64);
-    tile_shape(&c, 5, lower, 64);
+    for (int tile = 0; tile < 6; tile++) tile_shape(&c, tile, tile == 2 || tile == 3 || tile == 5 ? lower : upper, 64);
     tile_shape(&c, 6, ROWS, 64);
     tile_shape(&c, 7, ROWS, 64);
     tile_configure(&c);
@@ -133,12 +160,12 @@ static void by_avx512(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
 
 // Groups of 64, the usual size, have bodies of their own.
 #define TILE_BITS(bits)                                                                                                \
-    static void tiles_##bits(const mica_cpu_tiles *t, const mica_cpu_direct *d) {                                      \
-        size_t chunks = t->depth / MICA_TILE_CHUNK;                                                                    \
-        if (chunks == 2 && d->m > ROWS) columns(bits, true, 2, t, d);                                                  \
-        else if (chunks == 2) columns(bits, false, 2, t, d);                                                           \
-        else if (d->m > ROWS) columns(bits, true, chunks, t, d);                                                       \
-        else columns(bits, false, chunks, t, d);                                                                       \
+    static void tiles_##bits(const shape *p) {                                                                         \
+        size_t chunks = p->t->depth / MICA_TILE_CHUNK;                                                                 \
+        if (chunks == 2 && p->d->m > ROWS) all_columns(bits, true, 2, p);                                              \
+        else if (chunks == 2) all_columns(bits, false, 2, p);                                                          \
+        else if (p->d->m > ROWS) all_columns(bits, true, chunks, p);                                                   \
+        else all_columns(bits, false, chunks, p);                                                                      \
     }
 TILE_BITS(2)
 TILE_BITS(3)
@@ -148,15 +175,16 @@ TILE_BITS(6)
 TILE_BITS(8)
 
 void mica_cpu_amx_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
-    static void (*const run[9])(const mica_cpu_tiles *, const mica_cpu_direct *) = {
-        [2] = tiles_2, [3] = tiles_3, [4] = tiles_4, [5] = tiles_5, [6] = tiles_6, [8] = tiles_8};
-    // A single row: 5.4 ms against 8.2. Two groups in a chunk: tiles would be half empty.
-    if (d->m == 1 || d->rows_alone || t->groups > 1) {
+    static void (*const by_bits[9])(const shape *) = {[2] = tiles_2, [3] = tiles_3, [4] = tiles_4, [5] = tiles_5, [6] = tiles_6, [8] = tiles_8};
+    if (t->groups > 1) { // two groups in a chunk: tiles would be half empty
         by_avx512(t, d);
         return;
     }
+    ring r;
+    size_t chunks = t->depth / MICA_TILE_CHUNK;
+    shape p = {.t = t, .d = d, .column_bytes = t->per_column * t->bytes, .tile_codes = (t->bits == 8 ? 2 : 1) * chunks * CHUNK_BYTES, .r = &r};
     shape_tiles(d->m);
-    run[t->bits](t, d);
+    by_bits[t->bits](&p);
     tile_release();
 }
 #endif

@@ -5,6 +5,6 @@
 
 #include "device/cpu/isa_matmul.h"
 
-/** Up to 32 rows. */
+/** Up to 32 rows, packed (mica_cpu_panels.pack), unless t->groups is 2. */
 void mica_cpu_amx_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d);
 #endif

@@ -23,6 +23,9 @@ static inline void tile_configure(const tile_config *c) { __asm__ volatile("ldti
 static inline void tile_release(void) { __asm__ volatile("tilerelease" : : : "memory"); }
 #define TILE_LOAD(t, p, bytes)                                                                                         \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"((ptrdiff_t)(bytes)) : "memory")
+// The same, past the first-level cache where the tile is not there yet: for operands that stream by.
+#define TILE_STREAM(t, p, bytes)                                                                                       \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(p), "r"((ptrdiff_t)(bytes)) : "memory")
 #define TILE_STORE(t, p, bytes)                                                                                        \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"((ptrdiff_t)(bytes)) : "memory")
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")

@@ -40,9 +40,10 @@ V16_INLINE void gemm_block(const int rows, size_t k, const uint16_t *a, ptrdiff_
         for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(c + i * COLUMNS + 16 * j, sum[i][j]);
 }
 
-void mica_cpu_avx512_gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first) {
+void mica_cpu_avx512_gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
     const uint16_t *a = x;
     size_t i = 0;
+    (void)again;
     for (; i + ROWS <= m; i += ROWS) gemm_block(ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first);
     if (i + 4 <= m) gemm_block(4, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first), i += 4;
     if (i + 2 <= m) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first), i += 2;

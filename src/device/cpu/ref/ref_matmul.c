@@ -8,7 +8,8 @@
 
 enum { COLUMNS = 16, DEPTH = 256 };
 
-static void gemm_f32(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first) {
+static void gemm_f32(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
+    (void)again;
     for (size_t i = 0; i < m; i++, c += COLUMNS) {
         const float *x = (const float *)a + (ptrdiff_t)i * lda, *w = panel;
         double sum[COLUMNS] = {0};
