@@ -39,6 +39,14 @@ typedef struct mica_cpu_tiles {
     size_t bytes;           // bytes of a tile
 } mica_cpu_tiles;
 
+// A panel to decode, as from_tiles does.
+typedef struct mica_cpu_ahead {
+    const mica_cpu_tiles *t; // NULL: none
+    const unsigned char *packed;
+    size_t first, k0, k;
+    void *panel;
+} mica_cpu_ahead;
+
 // Panels and gemm of one compute type T (float or bf16 bits). A panel of k inputs × `columns` outputs is
 // [k][columns] f32, or [k/2][columns][2] bf16 (k even). Columns past n are zero.
 typedef struct mica_cpu_panels {
@@ -52,6 +60,9 @@ typedef struct mica_cpu_panels {
     /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart; or, if there is `pack`, packed, blocks of 32 rows
      * 32*lda elements apart. `again`: the same a was multiplied just before, with another panel. */
     void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again);
+    /** NULL, or gemm and from_tiles at once: the next panel is decoded between the products. */
+    void (*gemm_ahead)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again,
+                       const mica_cpu_ahead *next);
     /** NULL, or writes bf16 rows [rows ≤ 16][k] as half of a packed block [kp/32][2 halves][16][32], zeros from k to kp: for gemm, and for
      * tiles_* where t->groups is 1. */
     void (*pack)(size_t rows, size_t k, const void *x, ptrdiff_t ldx, size_t kp, void *packed);

@@ -301,6 +301,24 @@ static void run_panels(const plan *p, size_t batch, size_t n0, size_t n, size_t 
     }
 }
 
+// The same for packed tiles where the next panel, or the same one's next inputs, can be decoded between products.
+static void run_panels_ahead(const plan *p, size_t n0, size_t n, size_t row, size_t rows, unsigned char *area, float *c) {
+    size_t columns = p->panels->columns, depth = MICA_MIN(p->panels->depth, p->kp), across = (n + columns - 1) / columns;
+    size_t all = across * ((p->kp + depth - 1) / depth);
+    mica_cpu_ahead next = {.t = &p->rhs->tiles, .packed = p->call->in[1].data, .first = n0 / MICA_TILE_OUTPUTS, .k = depth,
+                           .panel = area + p->at_panel};
+    p->panels->from_tiles(next.t, next.packed, next.first, 0, next.k, columns, next.panel);
+    for (size_t i = 0; i < all; i++) {
+        mica_cpu_ahead now = next;
+        size_t j = (i + 1) % across;
+        next.k0 = (i + 1) / across * depth, next.k = MICA_MIN(depth, p->kp - next.k0), next.first = (n0 + j * columns) / MICA_TILE_OUTPUTS;
+        next.panel = area + p->at_panel + (i + 1) % 2 * depth * columns * 2; // two panels of bf16 have the room of one of f32
+        if (i + 1 == all) next.t = NULL;
+        j = i % across;
+        p->panels->gemm_ahead(rows, now.k, packed_at(p, 0, row, now.k0), (ptrdiff_t)now.k, now.panel, c + j * columns * rows, !now.k0, j > 0, &next);
+    }
+}
+
 // The sums of several panels, each c [rows][columns], from row `row` of the result on; a gate and its up may be in two of them.
 static void store_panels(const plan *p, size_t row, size_t rows, size_t n0, size_t n, const float *c) {
     const mica_tensor *out = &p->call->out;
@@ -324,7 +342,8 @@ static void panel_task(void *ctx, size_t task, size_t thread) {
     size_t n = MICA_MIN(p->outs, p->n - n0), rows = MICA_MIN(p->rows, p->m - row);
     unsigned char *area = thread_area(p, thread);
     float *c = (float *)(void *)area;
-    run_panels(p, batch, n0, n, row, rows, area, c);
+    if (p->panels->gemm_ahead && p->rhs->kind == MICA_CPU_TILES) run_panels_ahead(p, n0, n, row, rows, area, c);
+    else run_panels(p, batch, n0, n, row, rows, area, c);
     store_panels(p, batch * p->m + row, rows, n0, n, c);
 }
 

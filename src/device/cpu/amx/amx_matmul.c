@@ -9,6 +9,7 @@
 #include "device/cpu/amx/tile.h"
 #include "device/cpu/amx/packed.h"
 #include "device/cpu/avx512/bf16.h"
+#include "device/cpu/avx512/codes.h"
 #include <immintrin.h>
 
 enum {
@@ -32,6 +33,48 @@ static void shape_tiles(size_t rows) {
     tile_configure(&c);
 }
 
+// ---- the next panel of 4-bit tiles, decoded a few vectors at each step of products --------------------
+typedef struct ahead {
+    const mica_cpu_ahead *next;
+    __m512i table;
+    size_t per_tile, columns;  // chunks of a tile; tile columns that exist
+    size_t done, jobs;         // of a vector of codes each, four of weights
+    size_t due, steps;         // after every step `jobs` of `steps` parts of a job more are due
+} ahead;
+
+static ahead plan_ahead(const mica_cpu_ahead *next, size_t steps) {
+    ahead d = {.next = next, .steps = steps};
+    if (!next->t) return d;
+    d.table = tables_of(4).low;
+    d.per_tile = next->t->depth / MICA_TILE_CHUNK;
+    d.columns = next->t->columns - next->first;
+    d.jobs = next->k / MICA_TILE_CHUNK * 8;
+    return d;
+}
+
+V16_INLINE void decode_job(ahead *d) {
+    const mica_cpu_tiles *t = d->next->t;
+    size_t quarter = d->done % 4, column = d->done / 4 % 2, chunk = d->done / 8, at = d->next->k0 / MICA_TILE_CHUNK + chunk;
+    unsigned char *to = (unsigned char *)d->next->panel + (chunk * ROWS + quarter * 4) * PANEL_BYTES + column * 64;
+    d->done++;
+    if (column >= d->columns) {
+        for (int p = 0; p < 4; p++) _mm512_store_si512(to + p * PANEL_BYTES, _mm512_setzero_si512());
+        return;
+    }
+    const unsigned char *tile = d->next->packed + ((d->next->first + column) * t->per_column + at / d->per_tile) * t->bytes;
+    __m512i codes = _mm512_loadu_si512(tile + at % d->per_tile * 256 + quarter * 64);
+    v16 s = tile_scale(t, tile, 0), b = tile_scale(t, tile, 1);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+        __m512i q = _mm512_permutexvar_epi16(shifted(codes, 4 * p), d->table);
+        _mm512_store_si512(to + p * PANEL_BYTES, pair_weights(even(q), odd(q), s, b));
+    }
+}
+
+V16_INLINE void decode_due(ahead *d) {
+    for (d->due += d->jobs; d->due >= d->steps; d->due -= d->steps) decode_job(d);
+}
+
 // ---- gemm: x packed [blocks][k/32][2][16][32], panel [k/2][32][2], c [rows][32] ----------------------
 // The sums of one tile change from the block before to this one.
 #define TURN(t, at)                                                                                                    \
@@ -51,7 +94,7 @@ static void shape_tiles(size_t rows) {
 
 // 32 rows at a time. Sums of a block are stored between the first products of the next one, where nothing waits for them.
 static inline __attribute__((always_inline)) void whole_blocks(size_t blocks, size_t k, const unsigned char *a, const unsigned char *panel,
-                                                               float *c, bool first, const bool stream) {
+                                                               float *c, bool first, const bool stream, ahead *d) {
     float *before = NULL;
     for (; blocks; blocks--, before = c, c += 2 * LOWER) {
         const unsigned char *w = panel;
@@ -68,6 +111,7 @@ static inline __attribute__((always_inline)) void whole_blocks(size_t blocks, si
         TURN(3, LOWER + ROWS);
         TILE_MULTIPLY(3, 5, 7);
         a += STEP_BYTES, w += STEP / 2 * PANEL_BYTES;
+        decode_due(d);
         for (size_t i = STEP; i < k; i += STEP, a += STEP_BYTES, w += STEP / 2 * PANEL_BYTES) {
             TILE_LOAD(6, w, PANEL_BYTES);
             ROWS_LOAD(4, a);
@@ -77,6 +121,7 @@ static inline __attribute__((always_inline)) void whole_blocks(size_t blocks, si
             ROWS_LOAD(5, a + TILE_BYTES);
             TILE_MULTIPLY(2, 5, 6);
             TILE_MULTIPLY(3, 5, 7);
+            decode_due(d);
         }
     }
     TILE_STORE(0, before, C_BYTES);
@@ -104,19 +149,34 @@ static void half_block(size_t k, const unsigned char *a, const unsigned char *w,
     TILE_STORE(1, c + ROWS, C_BYTES);
 }
 
-static void gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
+static void multiply(size_t m, size_t k, const unsigned char *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again, ahead *d) {
     size_t blocks = m / (2 * ROWS), left = m % (2 * ROWS);
-    const unsigned char *a = x;
     if (blocks) {
         shape_tiles(2 * ROWS);
-        if (again) whole_blocks(blocks, k, a, panel, c, first, true);
-        else whole_blocks(blocks, k, a, panel, c, first, false);
+        if (again) whole_blocks(blocks, k, a, panel, c, first, true, d);
+        else whole_blocks(blocks, k, a, panel, c, first, false, d);
         a += (ptrdiff_t)(blocks * 2 * ROWS) * lda * 2, c += blocks * 2 * LOWER;
     }
     if (left) shape_tiles(left);
-    if (left > ROWS) whole_blocks(1, k, a, panel, c, first, false);
+    if (left > ROWS) whole_blocks(1, k, a, panel, c, first, false, d);
     else if (left) half_block(k, a, panel, c, first);
     tile_release();
+}
+
+static void gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
+    ahead none = {.steps = 1};
+    multiply(m, k, x, lda, panel, c, first, again, &none);
+}
+
+static void gemm_ahead(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again,
+                       const mica_cpu_ahead *next) {
+    const mica_cpu_ahead none = {0};
+    bool between = next->t && next->t->bits == 4 && next->t->groups == 1;
+    size_t steps = (m / (2 * ROWS) + (m % (2 * ROWS) > ROWS)) * (k / STEP);
+    ahead d = plan_ahead(between ? next : &none, MICA_MAX(steps, (size_t)1));
+    multiply(m, k, x, lda, panel, c, first, again, &d);
+    while (d.done < d.jobs) decode_job(&d);
+    if (next->t && !between) mica_cpu_avx512_panel_tiles_bf16(next->t, next->packed, next->first, next->k0, next->k, COLUMNS, next->panel);
 }
 
 // Up to 16 rows of x, k inputs, as one half of a block: tiles [16][32], two tiles apart, zeros up to kp inputs. Two lines of a row
@@ -150,6 +210,7 @@ void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
         .direct_tiles = {[2] = 32, [3] = 32, [4] = 32, [5] = 32, [6] = 32, [8] = 32},
         .tiles_rows = 32,
         .gemm = gemm_bf16,
+        .gemm_ahead = gemm_ahead,
         .pack = pack_rows,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,

@@ -115,13 +115,8 @@ void mica_cpu_avx512_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *
 }
 
 // ---- panels ----------------------------------------------------------------------------------------------
-V16_INLINE v16 even(__m512i q) { return _mm512_castsi512_ps(_mm512_slli_epi32(q, 16)); }
-V16_INLINE v16 odd(__m512i q) { return _mm512_castsi512_ps(_mm512_and_si512(q, _mm512_set1_epi32((int)0xFFFF0000u))); }
-
 V16_INLINE void panel_half(const int bits, const unsigned char *chunk, const int half, tables t, v16 s, v16 b, size_t columns,
                            uint16_t *panel) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
-                                           19, 3, 18, 2, 17, 1, 16, 0);
 #pragma GCC unroll 8
     for (int p = TILE_PAIRS / 2 * half; p < TILE_PAIRS / 2 * (half + 1); p++) {
         __m512i q = pair_codes(bits, chunk, p, t);
@@ -130,8 +125,7 @@ V16_INLINE void panel_half(const int bits, const unsigned char *chunk, const int
             __m512i u = pair_upper(chunk, p, t);
             e = _mm512_add_ps(e, even(u)), o = _mm512_add_ps(o, odd(u));
         }
-        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(o, s, b), _mm512_fmadd_ps(e, s, b));
-        _mm512_storeu_si512(panel + (size_t)p * columns * 2, _mm512_permutexvar_epi16(order, both));
+        _mm512_storeu_si512(panel + (size_t)p * columns * 2, pair_weights(e, o, s, b));
     }
 }
 

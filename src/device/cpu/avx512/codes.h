@@ -49,6 +49,17 @@ V16_INLINE __m512i pair_upper(const unsigned char *chunk, const int p, tables t)
     return _mm512_permutexvar_epi16(shifted(_mm512_loadu_si512(chunk + 256 + p / 4 * 64), 4 * (p % 4)), t.high);
 }
 
+V16_INLINE v16 even(__m512i q) { return _mm512_castsi512_ps(_mm512_slli_epi32(q, 16)); }
+V16_INLINE v16 odd(__m512i q) { return _mm512_castsi512_ps(_mm512_and_si512(q, _mm512_set1_epi32((int)0xFFFF0000u))); }
+
+// Weights of a pair from its codes in f32: scale*code + bias, rounded to bf16, side by side again.
+V16_INLINE __m512i pair_weights(v16 e, v16 o, v16 s, v16 b) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                           19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(o, s, b), _mm512_fmadd_ps(e, s, b));
+    return _mm512_permutexvar_epi16(order, both);
+}
+
 V16_INLINE v16 tile_scale(const mica_cpu_tiles *t, const unsigned char *tile, size_t group) {
     return v16_load_as(t->scale_dtype, tile + t->codes + group * t->scales);
 }
