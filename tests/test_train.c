@@ -176,6 +176,8 @@ static void bad_input(void **state) {
     REFUSED("nothing_proj");
     o = options(&h), o.mask_prompt = "some";
     REFUSED("some");
+    o = options(&h), o.too_long = "fold";
+    REFUSED("fold");
     o = options(&h), o.iters = -1;
     REFUSED("iters");
     o = options(&h), o.resume = true;
@@ -190,8 +192,10 @@ static void bad_input(void **state) {
     fputs("{\"text\":\n", f);
     fclose(f);
     REFUSED("train.jsonl:31");
-    o.skip_bad = true;
-    run("bad", o);
+    o.skip_bad = true, o.batch_size = 0, o.batch_tokens = 40, o.max_seq = 20, o.too_long = "split";
+    mica_train_summary sum = run("bad", o);
+    assert_int_equal(sum.bad_lines, 1);
+    assert_true(sum.long_examples > 0);
 }
 
 static int set_up(void **state) {

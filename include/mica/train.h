@@ -38,7 +38,9 @@ typedef struct mica_train_options {
     int32_t iters;                // updates; default 1000
     int32_t batch_size;           // examples of one forward; default 4
     int32_t grad_accumulation;    // forwards of one update, their gradients weighted by scored tokens; default 1
-    int32_t max_seq;              // tokens of an example; longer ones are cut; default 2048
+    int32_t max_seq;              // most tokens of an example; default 2048
+    const char *too_long;         // what becomes of longer ones: "truncate" (default), "split" into pieces, "skip"
+    int32_t batch_tokens;         // instead of batch_size: as many examples as fit into so many tokens, packed without padding; at least max_seq
     const char *mask_prompt;      // "none" (default): all tokens are scored; "last": the completion or last answer; "assistant": all answers
     bool grad_checkpoint;         // less memory, more time
     bool no_shuffle;              // examples in file order
@@ -59,6 +61,7 @@ typedef struct mica_train_options {
 typedef struct mica_train_summary {
     int64_t steps, tokens;        // done, by this run and those it resumed
     int64_t parameters, trained;  // of the model; those that change
+    int64_t bad_lines, long_examples, unscored_examples; // of the training data, as far as it was read: left out, cut or split or left out, left out
     double loss, validation_loss; // last ones; NAN if there was none
     double seconds;
     int64_t peak_memory_bytes;

@@ -26,8 +26,8 @@ typedef struct mica_cli_ints { // of a comma-separated list
 } mica_cli_ints;
 
 typedef struct mica_cli_train_args {
-    const char *kind, *targets, *mask_prompt, *schedule, *optimizer, *init_adapter;
-    int32_t rank, layers, iters, batch_size, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
+    const char *kind, *targets, *mask_prompt, *too_long, *schedule, *optimizer, *init_adapter;
+    int32_t rank, layers, iters, batch_size, batch_tokens, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
     double scale, alpha, lr, lr_end, lr_decay, weight_decay, momentum, clip;
     bool rslora, grad_checkpoint, no_shuffle, skip_bad, resume, no_bias_correction;
 } mica_cli_train_args;

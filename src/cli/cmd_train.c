@@ -71,6 +71,9 @@ static int train_with(const mica_cli_args *args, mica_train_options *o) {
     mica_cli_watch(NULL);
     free(path);
     if (!ok) return mica_cli_fail_error("train", &err);
+    if (sum.bad_lines) mica_cli_note(args, "%lld bad lines were left out", (long long)sum.bad_lines);
+    if (sum.long_examples) mica_cli_note(args, "%lld examples were longer than --max-seq", (long long)sum.long_examples);
+    if (sum.unscored_examples) mica_cli_note(args, "%lld examples had nothing to score", (long long)sum.unscored_examples);
     if (sum.stopped) mica_cli_note(args, "stopped at step %lld; --resume goes on from there", (long long)sum.steps);
     return sum.stopped ? MICA_EXIT_STOPPED : MICA_EXIT_DONE;
 }
@@ -86,7 +89,7 @@ static int run(const mica_cli_args *args) {
     char *names = t->targets ? strcpy(mica_cli_realloc(NULL, strlen(t->targets) + 1), t->targets) : NULL;
     mica_train_options o = {
         .kind = t->kind, .rank = t->rank, .scale = t->scale, .alpha = t->alpha, .rslora = t->rslora, .layers = t->layers, .iters = t->iters,
-        .batch_size = t->batch_size, .grad_accumulation = t->grad_accum, .max_seq = t->max_seq, .mask_prompt = t->mask_prompt,
+        .batch_size = t->batch_size, .grad_accumulation = t->grad_accum, .max_seq = t->max_seq, .too_long = t->too_long, .batch_tokens = t->batch_tokens, .mask_prompt = t->mask_prompt,
         .grad_checkpoint = t->grad_checkpoint, .no_shuffle = t->no_shuffle, .skip_bad = t->skip_bad, .clip = t->clip, .report_every = t->report_every,
         .val_every = t->val_every, .val_batches = t->val_batches, .save_every = t->save_every, .seed = (uint64_t)args->seed,
         .f32 = args->dtype && strcmp(args->dtype, "f32") == 0, .threads = args->threads, .resume = t->resume, .init_adapter = t->init_adapter,
@@ -116,6 +119,8 @@ static const mica_cli_option options[] = {
     {"batch-size", 0, MICA_CLI_INT, AT(train.batch_size), 1, MANY, "N", "examples of one forward (default 4)"},
     {"grad-accum", 0, MICA_CLI_INT, AT(train.grad_accum), 1, MANY, "N", "forwards of one update (default 1)"},
     {"max-seq", 0, MICA_CLI_INT, AT(train.max_seq), 2, MANY, "N", "most tokens of an example (default 2048)"},
+    {"too-long", 0, MICA_CLI_STRING, AT(train.too_long), 0, 0, "HOW", "what becomes of longer ones: truncate (default), split, skip"},
+    {"batch-tokens", 0, MICA_CLI_INT, AT(train.batch_tokens), 2, MANY, "N", "instead of --batch-size: examples packed up to N tokens"},
     {"mask-prompt", 0, MICA_CLI_STRING, AT(train.mask_prompt), 0, 0, "WHAT", "what is scored: none: every token (default); last: the last answer; assistant: all answers"},
     {"lr", 0, MICA_CLI_NUMBER, AT(train.lr), 0, 100, "X", "learning rate (default 1e-5)"},
     {"schedule", 0, MICA_CLI_STRING, AT(train.schedule), 0, 0, "NAME", "constant (default), linear, cosine, exponential, step"},

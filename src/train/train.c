@@ -38,10 +38,11 @@ static void defaults(mica_train_options *o) {
     if (!o->rank) o->rank = 8;
     if (!o->layers) o->layers = 16;
     if (!o->iters) o->iters = 1000;
-    if (!o->batch_size) o->batch_size = 4;
+    if (!o->batch_size && !o->batch_tokens) o->batch_size = 4;
     if (!o->grad_accumulation) o->grad_accumulation = 1;
     if (!o->max_seq) o->max_seq = 2048;
     if (!o->mask_prompt) o->mask_prompt = "none";
+    if (!o->too_long) o->too_long = "truncate";
     if (!o->optimizer.name) o->optimizer.name = "adam";
     if (o->schedule.rate == 0) o->schedule.rate = 1e-5;
     if (!o->report_every) o->report_every = 10;
@@ -61,15 +62,24 @@ static bool check(const mica_train_options *o, mica_error *err) {
         return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora, dora and full", o->kind);
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
     if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
-    return at_least_one("iters", o->iters, err) && at_least_one("batch_size", o->batch_size, err) &&
+    return at_least_one("iters", o->iters, err) && at_least_one(o->batch_tokens ? "batch_tokens" : "batch_size", o->batch_tokens ? o->batch_tokens : o->batch_size, err) &&
            at_least_one("grad_accumulation", o->grad_accumulation, err) && at_least_one("rank", o->rank, err);
 }
 
-static bool mask_of(const char *name, mica_dataset_mask *mask, mica_error *err) {
-    static const char *const names[] = {"none", "last", "assistant"};
-    for (size_t i = 0; i < MICA_COUNT(names); i++)
-        if (strcmp(name, names[i]) == 0) return *mask = (mica_dataset_mask)i, true;
-    return mica_fail(err, MICA_ERR_ARGUMENT, "mask_prompt: there is no \"%.40s\"; there are none, last and assistant", name);
+// The place of a name among three, which are the values of an option in order.
+static bool one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err) {
+    for (*value = 0; *value < 3; ++*value)
+        if (strcmp(name, names[*value]) == 0) return true;
+    return mica_fail(err, MICA_ERR_ARGUMENT, "%s: there is no \"%.40s\"; there are %s, %s and %s", option, name, names[0], names[1], names[2]);
+}
+
+static bool data_options(const mica_train_options *o, mica_dataset_options *out, mica_error *err) {
+    static const char *const masks[] = {"none", "last", "assistant"}, *const lengths[] = {"truncate", "split", "skip"};
+    int mask, too_long;
+    if (!one_of("mask_prompt", o->mask_prompt, masks, &mask, err) || !one_of("too_long", o->too_long, lengths, &too_long, err)) return false;
+    *out = (mica_dataset_options){.max_length = (size_t)MICA_MAX(o->max_seq, 2), .skip_bad = o->skip_bad, .mask = (mica_dataset_mask)mask,
+                                  .too_long = (mica_dataset_long)too_long};
+    return true;
 }
 
 // ---- model ------------------------------------------------------------------------------------------------
@@ -121,10 +131,10 @@ static bool load_text(run *r, mica_error *err) {
 }
 
 static bool open_data(run *r, const char *folder, const char *name, bool needed, mica_dataset **out, mica_error *err) {
-    mica_dataset_options o = {.max_length = (size_t)MICA_MAX(r->o.max_seq, 2), .skip_bad = r->o.skip_bad};
+    mica_dataset_options o;
     char *path = mica_path_join(folder, name);
     if (!path) return mica_fail_memory(err, strlen(folder), "a path");
-    bool there = mica_is_file(path), ok = mask_of(r->o.mask_prompt, &o.mask, err);
+    bool there = mica_is_file(path), ok = data_options(&r->o, &o, err);
     if (ok && !there && needed) ok = mica_fail(err, MICA_ERR_IO, "%s: no such file", path);
     if (ok && there) ok = (*out = mica_dataset_open(path, r->tokenizer, r->chat, &o, err)) != NULL;
     mica_free(path);
@@ -134,7 +144,8 @@ static bool open_data(run *r, const char *folder, const char *name, bool needed,
 static bool set_up_data(run *r, const char *folder, mica_error *err) {
     if (!open_data(r, folder, "train.jsonl", true, &r->train, err) || !open_data(r, folder, "valid.jsonl", false, &r->valid, err)) return false;
     r->order = mica_dataset_order_new(r->train, &(mica_dataset_order_options){.seed = r->o.seed, .in_file_order = r->o.no_shuffle,
-                                                                             .batch_size = (size_t)r->o.batch_size}, err);
+                                                                             .batch_size = (size_t)r->o.batch_size,
+                                                                             .batch_tokens = (size_t)r->o.batch_tokens}, err);
     return r->order != NULL;
 }
 
@@ -154,7 +165,7 @@ static void identify(run *r) {
                         (double)o->f32, o->optimizer.beta1, o->optimizer.beta2, o->optimizer.eps, o->optimizer.weight_decay, o->optimizer.momentum,
                         o->optimizer.dampening, (double)o->optimizer.nesterov, (double)o->optimizer.no_bias_correction, o->schedule.rate,
                         o->schedule.end, o->schedule.decay, (double)o->schedule.steps, (double)o->schedule.warmup, o->schedule.warmup_start, o->clip,
-                        (double)o->seed};
+                        (double)o->seed, (double)o->batch_tokens};
     uint64_t h = mix(mix(mix(0xcbf29ce484222325u, &r->state.identity, sizeof h), &data, sizeof data), numbers, sizeof numbers);
     const char *const names[] = {o->kind, o->optimizer.name, o->schedule.name ? o->schedule.name : "constant", o->mask_prompt};
     for (size_t i = 0; i < MICA_COUNT(names); i++) h = mix(h, names[i], strlen(names[i]) + 1);
@@ -246,7 +257,7 @@ static bool due(int32_t every, int64_t step) { return every > 0 && step % every 
 static bool validate(run *r, mica_error *err) {
     double loss = 0, weight = 0;
     bool ok = true;
-    mica_dataset_order_options o = {.in_file_order = true, .epochs = 1, .batch_size = (size_t)r->o.batch_size};
+    mica_dataset_order_options o = {.in_file_order = true, .epochs = 1, .batch_size = (size_t)r->o.batch_size, .batch_tokens = (size_t)r->o.batch_tokens};
     mica_dataset_order *order = mica_dataset_order_new(r->valid, &o, err);
     if (!order) return false;
     for (int32_t i = 0; ok && (r->o.val_batches < 0 || i < r->o.val_batches); i++) {
@@ -305,6 +316,8 @@ static bool train(run *r, const char *data, mica_error *err) {
     identify(r);
     if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !loop(r, err)) return false;
     r->sum->steps = r->t.step, r->sum->tokens = r->state.tokens, r->sum->seconds = mica_now() - r->started;
+    const mica_dataset_report *read = mica_dataset_get_report(r->train);
+    r->sum->bad_lines = (int64_t)read->bad, r->sum->long_examples = (int64_t)read->too_long, r->sum->unscored_examples = (int64_t)read->unscored;
     emit(r, &(mica_train_event){.kind = MICA_TRAIN_DONE, .loss = r->sum->loss});
     return true;
 }
