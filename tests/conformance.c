@@ -23,6 +23,7 @@ typedef struct answer {
     mica_finish finish;
     mica_metrics metrics;
     size_t prompt_count;
+    uint64_t prompt_hash;
 } answer;
 
 enum { TEXTS = 3, LABELS = 3 };
@@ -64,7 +65,8 @@ static bool is_utf8(const char *text, size_t n) {
 static void collect(mica_stream *s, answer *a) {
     mica_error err = {0};
     *a = (answer){0};
-    mica_stream_prompt(s, &a->prompt_count);
+    const int32_t *prompt = mica_stream_prompt(s, &a->prompt_count);
+    for (size_t i = 0; i < a->prompt_count; i++) a->prompt_hash = a->prompt_hash * 1000003 + (uint64_t)prompt[i];
     for (mica_token t; mica_stream_next(s, &t);) {
         CHECK(t.text[t.length] == 0 && is_utf8(t.text, t.length), "a piece is not whole UTF-8");
         if (strlen(a->text) + t.length < sizeof a->text) strcat(a->text, t.text);
@@ -203,7 +205,7 @@ static void try_errors(mica_model *m, const char *backend) {
 static void try_chat(mica_model *m, answers *all) {
     mica_error err = {0};
     const mica_message messages[] = {{.role = "system", .content = "Be brief."}, {.role = "user", .content = "Name a colour."},
-                                     {.role = "assistant", .content = "Red."}, {.json = "{\"role\":\"user\",\"content\":\"Another <|im_end|> one?\"}"}};
+                                     {.role = "assistant", .content = "Red."}, {.json = "{\"role\":\"user\",\"content\":\"Another <|im_end|> or </s> one?\"}"}};
     mica_stream *s = mica_chat_start(m, messages, 4, &(mica_generate_options){.max_tokens = MOST, .logprobs = 2}, &err);
     all->has_chat = mica_model_info(m)->has_chat_template;
     CHECK(all->has_chat == (s != NULL), "%s", err.msg);
@@ -340,7 +342,7 @@ static void compare(const char *what, const answer *a, const answer *b) {
     bool equal = same == a->count && same == b->count, tied = same < a->count && a->margin[same] < tie;
     CHECK(equal || tied, "%s: token %zu differs, no tie (%g): \"%s\" | \"%s\"", what, same, same < a->count ? a->margin[same] : 0.0, a->text, b->text);
     if (equal) CHECK(strcmp(a->text, b->text) == 0, "%s: equal tokens, other texts: \"%s\" | \"%s\"", what, a->text, b->text);
-    CHECK(a->prompt_count == b->prompt_count, "%s: %zu and %zu tokens of prompt", what, a->prompt_count, b->prompt_count);
+    CHECK(a->prompt_count == b->prompt_count && a->prompt_hash == b->prompt_hash, "the prompts differ: %s: %zu and %zu tokens of prompt", what, a->prompt_count, b->prompt_count);
     printf("%s: \"%.20s\": %zu of %zu tokens equal%s\n", current, what, same, a->count, equal ? "" : tied ? ", then a tie" : "");
 }
 

@@ -19,7 +19,15 @@ fi
 "$python" -c 'import importlib.metadata as m; print("mlx-lm", m.version("mlx-lm"), "mlx", m.version("mlx"))'
 export MICA_PYTHON="$python"
 
-models="$source/tests/golden/models/qwen3-f32 $source/tests/golden/models/qwen2-f32"
+# The small models cannot chat: a copy of one gets a template, whose control tokens messages must not forge.
+chat=$build/mlx_lm-chat
+rm -rf "$chat"
+cp -r "$source/tests/golden/models/qwen3-f32" "$chat"
+cat >"$chat/chat_template.jinja" <<'END'
+{%- for m in messages %}<s>{{ m.role }}: {{ m.content | trim }}</s>
+{% endfor %}{% if add_generation_prompt %}<s>assistant:{% endif %}
+END
+models="$chat $source/tests/golden/models/qwen2-f32"
 real=${MICA_TEST_MODELS:-/nowhere}/smollm2-135m-bf16
 if [ -f "$real/config.json" ]; then models="$models $real"
 else echo "SmolLM2 is not on this machine (\$MICA_TEST_MODELS/smollm2-135m-bf16): not tried"
