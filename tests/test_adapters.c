@@ -143,7 +143,9 @@ static void broken_ones_are_refused(void **state) {
     expect_refused("layers.99.self_attn.q_proj");
     write_tensors("adapters.safetensors", Q ".lora_a", D, 2, Q ".strange", 2, out);
     expect_refused(".strange");
-    unlink(mica_strf("%s/adapters.safetensors", folder)); // a few bytes that live until the end
+    char *tensors = mica_path_join(folder, "adapters.safetensors");
+    unlink(tensors);
+    mica_free(tensors);
     write_tensors("adapter_model.safetensors", "base_model.model." Q ".lora_A.weight", 2, D, "base_model.model." Q ".lora_B.weight", out, 2);
     write_config("{\"peft_type\":\"LOHA\"}");
     expect_refused("LOHA");
