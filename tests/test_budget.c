@@ -62,8 +62,8 @@ static void memory_is_known_before_loading(void **state) {
         check_predicted(m, &info, 1500, false);
         mica_model_free(m);
     }
-    // A real shape, with everything that is allocated.
-    mica_model *m = mica_model_random("smollm2-135m", 4, &(mica_load_options){.prefix_cache = -1}, &err);
+    // A real shape, with everything that is allocated; each thread more has working memory of its own.
+    mica_model *m = mica_model_random("smollm2-135m", 4, &(mica_load_options){.threads = 2, .prefix_cache = -1}, &err);
     if (!m) fail_msg("%s", err.msg);
     check_predicted(m, mica_model_info(m), 600, true);
     mica_model_free(m);
