@@ -99,11 +99,10 @@ static void chat_on_a_terminal(void **state) {
     wait_for(fd, "hello\r\n");
     usleep(300000); // into the answer
     type(fd, "\003");
-    wait_for(fd, "> ");
+    type(fd, "/help\r"); // the answer may hold anything, a prompt too: this list it does not
+    wait_for(fd, "goes on with the next\r\n> ");
     type(fd, "half a line\003");
     wait_for(fd, "\n> ");
-    type(fd, "/help\r");
-    wait_for(fd, "/quit");
     type(fd, "/quit\r");
     int status;
     for (char c[256]; read(fd, c, sizeof c) > 0;) {}

@@ -413,8 +413,9 @@ static void test_child_is_clean(void **state) {
     assert_int_equal(getsid((pid_t)pid), pid);
     snprintf(path, sizeof path, "/proc/%ld/status", pid);
     FILE *f = fopen(path, "r");
+    const unsigned long long own = 3ull << 31; // 32 and 33 are the C library's; threads that a sanitizer starts have one of them blocked
     while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, "SigIgn:", 7) || !strncmp(line, "SigBlk:", 7)) assert_int_equal(strtoull(line + 7, NULL, 16), 0);
+        if (!strncmp(line, "SigIgn:", 7) || !strncmp(line, "SigBlk:", 7)) assert_int_equal(strtoull(line + 7, NULL, 16) & ~own, 0);
     if (f) fclose(f);
     mica_stream_free(s);
     mica_model_free(m);

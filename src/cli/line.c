@@ -3,7 +3,9 @@
 // folder, readable by its owner only.
 #include "cli/line.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,17 +26,30 @@ struct mica_cli_line {
 #endif
 };
 
+// The signal may come to any thread, so it also makes a pipe readable, which whoever waits for input looks at.
 static volatile sig_atomic_t interrupted;
+static int wake[2] = {-1, -1};
 static void on_interrupt(int sig) {
+    int saved = errno;
     (void)sig;
     interrupted = 1;
+    if (write(wake[1], "", 1) < 0) errno = 0; // full: readable all the same
+    errno = saved;
 }
 
-// While a line is typed, Ctrl-C interrupts the read; before and after, the rest of the command decides.
+// True when there is something to read, or the end; false after Ctrl-C.
+static bool wait_for_input(void) {
+    struct pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {wake[0], POLLIN, 0}};
+    while (!interrupted && poll(p, 2, -1) < 0 && errno == EINTR) {}
+    return !interrupted;
+}
+
+// While a line is typed, Ctrl-C drops it; before and after, the rest of the command decides.
 static struct sigaction catch_interrupts(void) {
     struct sigaction action = {.sa_handler = on_interrupt}, before; // no SA_RESTART: the read is to end
     sigemptyset(&action.sa_mask);
     interrupted = 0;
+    for (char c; read(wake[0], &c, 1) > 0;) {}
     sigaction(SIGINT, &action, &before);
     return before;
 }
@@ -50,7 +65,7 @@ static int read_character(EditLine *edit, wchar_t *c) {
     (void)edit;
     mbstate_t state = {0};
     for (char byte;;) {
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        ssize_t n = wait_for_input() ? read(STDIN_FILENO, &byte, 1) : -1;
         if (n < 0 && errno == EINTR && !interrupted) continue;
         if (n <= 0) return n == 0 ? 0 : -1;
         size_t got = mbrtowc(c, &byte, 1, &state);
@@ -122,7 +137,7 @@ static void close_editor(mica_cli_line *line) {
 static mica_cli_line_status plain_line(mica_cli_line *line, mica_cli_text *text) {
     if (line->terminal) fputs(line->more ? "… " : line->prompt, stdout), fflush(stdout);
     mica_cli_text one = {0};
-    bool got = mica_cli_read_line(&one);
+    bool got = (!line->terminal || wait_for_input()) && mica_cli_read_line(&one);
     if (got) mica_cli_append(text, one.data, one.size);
     free(one.data);
     if (interrupted) clearerr(stdin);
@@ -132,6 +147,7 @@ static mica_cli_line_status plain_line(mica_cli_line *line, mica_cli_text *text)
 
 mica_cli_line *mica_cli_line_open(const char *prompt) {
     mica_cli_line *line = mica_cli_realloc(NULL, sizeof *line);
+    if (wake[0] < 0 && pipe2(wake, O_CLOEXEC | O_NONBLOCK) < 0) wake[0] = wake[1] = -1; // then Ctrl-C waits for the next key
     *line = (mica_cli_line){.prompt = prompt, .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
 #ifdef MICA_LIBEDIT
     if (line->terminal) open_editor(line);

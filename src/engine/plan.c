@@ -271,7 +271,7 @@ mica_plan *mica_plan_build(mica_device *d, const mica_collection *c, mica_error 
 
 bool mica_plan_matches(const mica_plan *p, const mica_collection *c) {
     return p->count == c->count && p->input_count == c->input_count && !memcmp(p->items, c->items, c->count * sizeof *c->items) &&
-           !memcmp(p->inputs, c->inputs, c->input_count * sizeof *c->inputs);
+           (!c->input_count || !memcmp(p->inputs, c->inputs, c->input_count * sizeof *c->inputs));
 }
 
 void mica_plan_free(mica_plan *p) {
