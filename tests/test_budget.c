@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory: what a model will take is known before it is loaded; a budget refuses what cannot fit, lets go of kept prefixes first, fails one call
 // and not the others; long chats stay within it.
+#include "backend/info.h"
 #include "infer/internal.h"
 #include "mica/session.h"
 #include <setjmp.h>
@@ -43,7 +44,7 @@ static void check_predicted(mica_model *m, const mica_info *info, int32_t n, boo
     make_ids(m, ids, (size_t)n, 1);
     mica_stream *s = mica_generate_ids(m, ids, (size_t)n, &(mica_generate_options){.max_tokens = 1, .ignore_eos = true}, &err);
     if (!s || !mica_stream_next(s, &t)) fail_msg("%s", err.msg);
-    int64_t measured = m->lm->net->weight_bytes + mica_cache_bytes(&m->lm->cache), predicted = mica_info_memory(info, n);
+    int64_t measured = m->lm->net->weight_bytes + mica_cache_bytes(&m->lm->cache), predicted = (whole ? mica_info_memory : mica_info_kept_memory)(info, n);
     if (whole) measured = mica_stream_metrics(s).peak_memory_bytes;
     print_message("  %s, %d tokens: predicted %lld, measured %lld\n", info->architecture, (int)n, (long long)predicted, (long long)measured);
     assert_true(llabs(measured - predicted) * 20 <= measured);
@@ -75,7 +76,7 @@ static void what_cannot_fit_is_refused(void **state) {
     mica_info info;
     assert_true(mica_info_read(llama, &info, &err));
     char want[300];
-    int64_t need = mica_info_memory(&info, 2000);
+    int64_t need = mica_info_kept_memory(&info, 2000);
     assert_null(mica_model_load(llama, &(mica_load_options){.memory_budget = info.weight_bytes - 1}, &err));
     snprintf(want, sizeof want, "%s: the weights take %lld bytes, the memory budget is %lld", llama, (long long)info.weight_bytes, (long long)info.weight_bytes - 1);
     assert_string_equal(err.msg, want);
@@ -94,7 +95,7 @@ static void what_cannot_fit_is_refused(void **state) {
 // A budget for weights and so many positions, whatever the context is.
 static mica_model *load_for(const char *path, int32_t positions, int64_t prefix_cache) {
     mica_model *m = load(path, &(mica_load_options){.threads = 2, .context = 1 << 16, .prefix_cache = prefix_cache});
-    m->lm->cache.budget = mica_info_memory(&m->lm->info, positions) - m->lm->info.weight_bytes;
+    m->lm->cache.budget = mica_info_kept_memory(&m->lm->info, positions) - m->lm->info.weight_bytes;
     return m;
 }
 

@@ -209,7 +209,7 @@ static void ids_of_conversations(void **state) {
     (void)state;
     each_line("ids.jsonl", id_line);
     print_message("  %zu lists of ids equal transformers', %zu with control tokens in messages give none\n", id_lists, forgeries);
-    assert_true(id_lists > 300 && forgeries >= 5);
+    assert_true(id_lists > 300 && forgeries >= 4);
 }
 
 static int read_cases(void **state) {

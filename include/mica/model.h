@@ -36,7 +36,7 @@ typedef struct mica_info {
 
 /** Reads what a model folder or .gguf file holds without loading its weights. */
 MICA_API bool mica_info_read(const char *path, mica_info *info, mica_error *err);
-/** Bytes of weights and cache for one sequence of `context` positions. */
+/** Bytes of weights, of the cache of one sequence of `context` positions, and of working memory (which grows somewhat with the threads). */
 MICA_API int64_t mica_info_memory(const mica_info *info, int32_t context);
 
 // ---- loading ------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ typedef struct mica_load_options {
                              // group; faster where prompts or batches are long, and less exact (mica_perplexity_of tells how much)
     const char *adapter;   // folder of a LoRA adapter (mlx-lm, PEFT or go-mlx) that is added to the weights; default: none
     int64_t memory_budget; // bytes that weights and KV caches may take together; default: no limit. A model that cannot fit, with one
-                           // sequence of `context` if that is given, is refused before its weights are read (see mica_info_memory). Under the
+                           // sequence of `context` if that is given, is refused before its weights are read. Under the
                            // budget kept prefixes go first; then a call whose prompt cannot fit fails at once, and one that finds no room
                            // on its way fails there, while others go on
     int64_t prefix_cache;  // bytes of keys and values of earlier prompts that are kept, least recently used first to go, so that later prompts with

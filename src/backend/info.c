@@ -97,7 +97,17 @@ bool mica_info_read(const char *path, mica_info *info, mica_error *err) {
     return true;
 }
 
-int64_t mica_info_memory(const mica_info *info, int32_t context) {
+// What a piece of a prompt needs while it is computed: the state and its normed copy, the widest intermediate result and its packed copy, and the
+// logits of the last position.
+static int64_t working_bytes(const mica_info *i, int32_t context) {
+    int64_t rows = MICA_MIN(MICA_MAX(context, 1), MICA_CHUNK), size = strcmp(i->dtype, "f32") == 0 ? 4 : 2;
+    int64_t wide = MICA_MAX((int64_t)i->intermediate_size, ((int64_t)i->num_heads + 2 * i->num_kv_heads) * i->head_dim);
+    return rows * size * 2 * (i->hidden_size + wide) + (int64_t)i->vocab_size * 4;
+}
+
+int64_t mica_info_memory(const mica_info *info, int32_t context) { return mica_info_kept_memory(info, context) + working_bytes(info, context); }
+
+int64_t mica_info_kept_memory(const mica_info *info, int32_t context) {
     int64_t most = info->sliding_window ? window_positions(info->sliding_window) : 1, sliding = info->kv_bytes_window / most;
     return info->weight_bytes + info->kv_bytes_per_token * whole_pages(context) + sliding * MICA_MIN(whole_pages(context), most);
 }

@@ -10,6 +10,8 @@
 void mica_info_from_config(const mica_config *c, mica_info *info);
 /** That and what the files tell. */
 void mica_info_from_checkpoint(const mica_model_files *ck, mica_info *info);
+/** Bytes of weights and cache alone, which a memory budget is about. */
+int64_t mica_info_kept_memory(const mica_info *info, int32_t context);
 /** Sets the bytes of the KV cache for pages of `dtype` (MICA_I8: codes). */
 void mica_info_set_kv(const mica_config *c, mica_dtype dtype, mica_info *info);
 #endif

@@ -46,7 +46,7 @@ static int64_t kept_prefixes(int64_t option) {
 
 // Whether m->info says that weights, and a sequence of the context asked for, fit the budget.
 static bool fits_budget(const mica_lm *m, const mica_load_options *options, const char *what, mica_error *err) {
-    int64_t budget = options ? options->memory_budget : 0, all = mica_info_memory(&m->info, m->asked_context);
+    int64_t budget = options ? options->memory_budget : 0, all = mica_info_kept_memory(&m->info, m->asked_context);
     if (budget < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "memory_budget must not be negative, got %lld", (long long)budget);
     if (!budget || all <= budget) return true;
     if (!m->asked_context)
