@@ -152,7 +152,7 @@ static bool bench_samplers(const char *only) {
         if (only && !strstr(chains[i].name, only)) continue;
         sampler_run r = {.logits = logits};
         mica_error err = {0};
-        if (!mica_sampler_init(&r.sampler, &chains[i].options, VOCABULARY, &err)) return fprintf(stderr, "bench_micro: %s\n", err.msg), false;
+        if (!mica_sampler_init(&r.sampler, &chains[i].options, VOCABULARY, NULL, &err)) return fprintf(stderr, "bench_micro: %s\n", err.msg), false;
         printf("%s (V = %d),%.2f,,\n", chains[i].name, VOCABULARY, median_time(run_sampler, &r) * 1e6);
         mica_sampler_free(&r.sampler);
     }
