@@ -5,27 +5,13 @@
 #include "io/adapter.h"
 #include "io/adapter_write.h"
 #include "io/safetensors.h"
-#include "io_testing.h"
+#include "io_folder_testing.h"
 #include "mica/model.h"
 #include <dirent.h>
 #include <signal.h>
 #include <sys/resource.h>
 
 enum { MOST = 128 };
-static const char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_folder();
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    mica_remove_flat_dir(folder);
-    return 0;
-}
-
 static void empty_folder(void) {
     static const char *const files[] = {"adapters.safetensors", "adapter_model.safetensors", "adapter_config.json", "0000007_adapters.safetensors"};
     for (size_t i = 0; i < MICA_COUNT(files); i++) unlink(path_in(folder, files[i]));

@@ -6,27 +6,13 @@
 #include "io/adapter_write.h"
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
-#include "io_testing.h"
+#include "io_folder_testing.h"
 #include "mica/convert.h"
 #include "mica/model.h"
 #include <dirent.h>
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
-
-static const char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_folder();
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    mica_remove_flat_dir(folder);
-    return 0;
-}
 
 static size_t entries(void) {
     size_t n = 0;

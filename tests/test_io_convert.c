@@ -5,25 +5,11 @@
 #include "io/checkpoint.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
-#include "io_testing.h"
+#include "io_folder_testing.h"
 #include "mica/convert.h"
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
-
-static const char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_folder();
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    mica_remove_flat_dir(folder);
-    return 0;
-}
 
 static mica_model_files *open_ok(const char *path) {
     mica_error err = {0};

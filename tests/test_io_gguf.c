@@ -4,23 +4,9 @@
 #include "io/checkpoint.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
-#include "io_testing.h"
+#include "io_folder_testing.h"
 #include <fcntl.h>
 #include <math.h>
-
-static const char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_folder();
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    mica_remove_flat_dir(folder);
-    return 0;
-}
 
 static mica_model_files *open_golden(const char *name) {
     char path[600];

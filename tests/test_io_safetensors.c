@@ -1,23 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // safetensors: files as met in the wild, malformed ones, shards, the streaming writer and its failures.
 #include "io/safetensors.h"
-#include "io_testing.h"
+#include "io_folder_testing.h"
 #include <signal.h>
 #include <sys/resource.h>
-
-static const char *folder;
-
-static int make_folder(void **state) {
-    (void)state;
-    folder = scratch_folder();
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    mica_remove_flat_dir(folder);
-    return 0;
-}
 
 // A file with this header (its length is put before it) and `data` bytes 0, 1, 2, …
 static const char *make_file(const char *name, const char *header, size_t data) {
