@@ -45,7 +45,7 @@ static bool put_history(mica_json_writer *w, const char *history, mica_error *er
     return true;
 }
 
-static bool put_messages(mica_json_writer *w, const mica_chat *chat, mica_error *err) {
+bool mica_chat_put_messages(mica_json_writer *w, const mica_chat *chat, mica_error *err) {
     mica_json_key(w, "messages");
     mica_json_begin_array(w);
     if (chat->history && !put_history(w, chat->history, err)) return false;
@@ -55,7 +55,7 @@ static bool put_messages(mica_json_writer *w, const mica_chat *chat, mica_error 
     return true;
 }
 
-static bool put_member(mica_json_writer *w, const char *key, const char *text, mica_json_type type, mica_error *err) {
+bool mica_chat_put_member(mica_json_writer *w, const char *key, const char *text, mica_json_type type, mica_error *err) {
     if (!text) return true;
     mica_json_key(w, key);
     if (!check_piece(text, key, type, err)) return false;
@@ -66,8 +66,8 @@ static bool put_member(mica_json_writer *w, const char *key, const char *text, m
 bool mica_chat_json(const mica_chat *chat, mica_buf *out, mica_error *err) {
     mica_json_writer w = {.out = out};
     mica_json_begin_object(&w);
-    bool ok = put_messages(&w, chat, err) && put_member(&w, "tools", chat->tools, MICA_JSON_ARRAY, err) &&
-              put_member(&w, "vars", chat->variables, MICA_JSON_OBJECT, err);
+    bool ok = mica_chat_put_messages(&w, chat, err) && mica_chat_put_member(&w, "tools", chat->tools, MICA_JSON_ARRAY, err) &&
+              mica_chat_put_member(&w, "vars", chat->variables, MICA_JSON_OBJECT, err);
     mica_json_key(&w, "add_generation_prompt");
     mica_json_put_bool(&w, !chat->continued);
     mica_json_end_object(&w);
@@ -111,11 +111,9 @@ static bool cut_behind_last(const mica_buf *json, mica_text *text, size_t from, 
     return ok || mica_fail(err, MICA_ERR_ARGUMENT, "chat: the answer to continue does not appear in the rendered conversation");
 }
 
-// The model's own is loaded with it; another one of several is looked for when asked for.
-static mica_template *template_of(const mica_lm *lm, const char *name, mica_error *err) {
-    if (!lm->net->checkpoint) return mica_fail(err, MICA_ERR_ARGUMENT, "chat: the model has no chat template"), NULL;
-    if (name) return mica_template_load(mica_checkpoint_path(lm->net->checkpoint), name, err);
-    if (!lm->chat_template) mica_fail(err, MICA_ERR_ARGUMENT, "%s: the model has no chat template", mica_checkpoint_path(lm->net->checkpoint));
+static const mica_template *template_of(const mica_lm *lm, mica_error *err) {
+    const char *path = lm->net->checkpoint ? mica_checkpoint_path(lm->net->checkpoint) : "chat";
+    if (!lm->chat_template) mica_fail(err, MICA_ERR_ARGUMENT, "%s: the model has no chat template", path);
     return lm->chat_template;
 }
 
@@ -124,10 +122,9 @@ static bool render(const mica_lm *lm, const mica_chat *chat, mica_text *text, mi
     mica_buf json = {0};
     size_t from = text->len;
     bool ok = mica_chat_json(chat, &json, err);
-    mica_template *t = ok ? template_of(lm, chat->name, err) : NULL; // our own if it has a name
-    ok = t && mica_template_render(t, json.data, json.len, NULL, text, marks, err) &&
+    const mica_template *t = ok ? template_of(lm, err) : NULL;
+    ok = t && mica_template_render(t, json.data, json.len, &(mica_template_options){.name = chat->name}, text, marks, err) &&
          (!chat->continued || cut_behind_last(&json, text, from, marks, err));
-    if (chat->name) mica_template_free(t);
     mica_buf_free(&json);
     return ok;
 }

@@ -3,10 +3,14 @@
 #ifndef MICA_BACKEND_CHAT_H
 #define MICA_BACKEND_CHAT_H
 
-#include "base/base.h"
+#include "base/json.h"
 #include "infer/internal.h"
 #include "mica/chat.h"
 
+/** Writes the member "messages": the history, then the messages. */
+bool mica_chat_put_messages(mica_json_writer *w, const mica_chat *chat, mica_error *err);
+/** Writes a member that is the caller's JSON, checked to be of this type; nothing if text is NULL. */
+bool mica_chat_put_member(mica_json_writer *w, const char *key, const char *text, mica_json_type type, mica_error *err);
 /** Appends {"messages":[…],"tools":[…],"vars":{…},"add_generation_prompt":b}, what a template is rendered with. */
 bool mica_chat_json(const mica_chat *chat, mica_buf *out, mica_error *err);
 /** Appends the conversation's text and ids; either may be NULL. */

@@ -51,6 +51,6 @@ void mica_json_put_int(mica_json_writer *w, int64_t v);
 void mica_json_put_float(mica_json_writer *w, double v); // shortest text that reads back equal
 void mica_json_put_bool(mica_json_writer *w, bool v);
 void mica_json_put_null(mica_json_writer *w);
-void mica_json_put_raw(mica_json_writer *w, const char *json, size_t n); // a value, or several with commas, as written
+void mica_json_put_raw(mica_json_writer *w, const char *json, size_t n); // a value, or several with commas, as written but on one line
 void mica_json_put_tree(mica_json_writer *w, const mica_json *v);
 #endif

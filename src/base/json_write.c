@@ -108,7 +108,10 @@ static void put_children(mica_json_writer *w, const mica_json *v, bool keyed) {
 
 void mica_json_put_raw(mica_json_writer *w, const char *json, size_t n) {
     separate(w);
-    mica_buf_append(w->out, json, n);
+    size_t from = w->out->len;
+    if (!mica_buf_append(w->out, json, n)) return;
+    for (char *c = w->out->data + from; c < w->out->data + w->out->len; c++)
+        if (*c == '\n' || *c == '\r') *c = ' '; // in strings they are escaped
 }
 
 void mica_json_put_tree(mica_json_writer *w, const mica_json *v) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and writing the lines of the protocol. What comes from the process is checked like any other input.
 #include "backend/mlx_lm/protocol.h"
+#include "backend/chat.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -218,38 +219,13 @@ void mica_mlx_write_load(mica_buf *out, int64_t id, const char *path, const mica
     mica_json_end_object(&w);
 }
 
-static bool put_json(mica_json_writer *w, const char *key, const char *name, const char *text, mica_error *err) {
-    if (!text) return true;
-    mica_arena arena = {0};
-    const mica_json *v = mica_json_parse(&arena, text, strlen(text), name, err);
-    if (v && key) mica_json_key(w, key);
-    if (v) mica_json_put_tree(w, v);
-    mica_arena_free(&arena);
-    return v != NULL;
-}
-
 static bool put_chat(mica_json_writer *w, const mica_chat *chat, mica_error *err) {
-    mica_json_key(w, "messages");
-    mica_json_begin_array(w);
-    for (size_t i = 0; i < chat->count; i++) {
-        const mica_message *m = &chat->messages[i];
-        char name[32];
-        snprintf(name, sizeof name, "message %zu", i);
-        if (m->json) {
-            if (!put_json(w, NULL, name, m->json, err)) return false;
-            continue;
-        }
-        if (!m->role) return mica_fail(err, MICA_ERR_ARGUMENT, "%s has no role", name);
-        mica_json_begin_object(w);
-        put_string(w, "role", m->role);
-        put_string(w, "content", m->content ? m->content : "");
-        mica_json_end_object(w);
-    }
-    mica_json_end_array(w);
+    if (!mica_chat_put_messages(w, chat, err)) return false;
     put_string(w, "name", chat->name);
     put_flag(w, "continued", chat->continued);
     put_flag(w, "allow_control", chat->allow_control);
-    return put_json(w, "tools", "tools", chat->tools, err) && put_json(w, "variables", "variables", chat->variables, err);
+    return mica_chat_put_member(w, "tools", chat->tools, MICA_JSON_ARRAY, err) &&
+           mica_chat_put_member(w, "variables", chat->variables, MICA_JSON_OBJECT, err);
 }
 
 // JSON has no infinities: null stands for the bias that forbids a token.
