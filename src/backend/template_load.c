@@ -208,17 +208,9 @@ static mica_template *load_file(const char *path, mica_error *err) {
     return t;
 }
 
-static bool is_gguf(const char *path) {
-    char magic[4] = {0};
-    FILE *f = fopen(path, "rb");
-    bool read = f && fread(magic, 1, 4, f) == 4;
-    if (f) fclose(f);
-    return read && !memcmp(magic, "GGUF", 4);
-}
-
 mica_template *mica_template_load(const char *path, const char *name, mica_error *err) {
     if (mica_is_dir(path)) return load_folder(path, name, err);
-    return is_gguf(path) ? load_gguf(path, name, err) : load_file(path, err);
+    return mica_gguf_is(path) ? load_gguf(path, name, err) : load_file(path, err);
 }
 
 bool mica_template_of_checkpoint(const mica_model_files *ck, mica_template **out, mica_error *err) {

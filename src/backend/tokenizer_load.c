@@ -78,14 +78,6 @@ mica_tokenizer *mica_tokenizer_from_gguf(const mica_gguf *g, mica_error *err) {
     return mica_tokenizer_from_vocab(&vocab, err);
 }
 
-static bool is_gguf(const char *path) {
-    char magic[4] = {0};
-    FILE *f = fopen(path, "rb");
-    bool read = f && fread(magic, 1, 4, f) == 4;
-    if (f) fclose(f);
-    return read && !memcmp(magic, "GGUF", 4);
-}
-
 static mica_tokenizer *load_gguf(const char *path, mica_error *err) {
     mica_gguf *g = mica_gguf_open(path, err);
     mica_tokenizer *t = g ? mica_tokenizer_from_gguf(g, err) : NULL;
@@ -96,6 +88,6 @@ static mica_tokenizer *load_gguf(const char *path, mica_error *err) {
 mica_tokenizer *mica_tokenizer_load(const char *path, mica_error *err) {
     if (mica_is_dir(path)) return load_folder(path, err);
     const char *dot = strrchr(path, '.');
-    if ((dot && !strcmp(dot, ".gguf")) || is_gguf(path)) return load_gguf(path, err);
+    if ((dot && !strcmp(dot, ".gguf")) || mica_gguf_is(path)) return load_gguf(path, err);
     return load_file(path, err);
 }

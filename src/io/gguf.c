@@ -8,6 +8,7 @@
 #include "io/gguf_blocks.h"
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum value_type { T_U8, T_I8, T_U16, T_I16, T_U32, T_I32, T_F32, T_BOOL, T_STRING, T_ARRAY, T_U64, T_I64, T_F64, T_COUNT };
@@ -361,6 +362,14 @@ static bool read_file(mica_gguf *g, mica_error *err) {
                          version && !(version & 0xFFFF) ? "; the file is big-endian" : "");
     if (!take_int(&c, 8, &tensors) || !take_int(&c, 8, &entries)) return cut_short(g, "header", err);
     return read_entries(g, &c, entries, err) && read_tensors(g, &c, tensors, err) && read_vocab(g, err);
+}
+
+bool mica_gguf_is(const char *path) {
+    char magic[4] = {0};
+    FILE *f = fopen(path, "rb");
+    bool read = f && fread(magic, 1, 4, f) == 4;
+    if (f) fclose(f);
+    return read && !memcmp(magic, "GGUF", 4);
 }
 
 mica_gguf *mica_gguf_open(const char *path, mica_error *err) {
