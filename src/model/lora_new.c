@@ -28,17 +28,11 @@ static bool wanted(const attaching *w, const char *name) {
     return any;
 }
 
-static uint64_t stream_of(uint64_t seed, const char *name) {
-    uint64_t h = 0xcbf29ce484222325u ^ seed; // FNV-1a
-    for (; *name; name++) h = (h ^ (unsigned char)*name) * 0x100000001b3u;
-    return h;
-}
-
 static mica_array *uniform(attaching *w, const char *name, int64_t rows, int64_t columns) {
     size_t n = (size_t)(rows * columns);
     float *v = mica_alloc(n * sizeof *v), bound = 1 / sqrtf((float)rows);
     if (!v) return mica_fail_memory(w->err, n * sizeof *v, "an adapter"), NULL;
-    uint64_t stream = stream_of(w->spec->seed, name);
+    uint64_t stream = mica_hash(name, strlen(name), w->spec->seed);
     for (size_t i = 0; i < n; i++) v[i] = (2 * mica_uniform_f32(mica_philox_at(stream, i / 4).v[i % 4]) - 1) * bound;
     mica_array *a = mica_keep(w->s, mica_from_data(w->s, v, MICA_SHAPE(rows, columns), MICA_F32), w->err);
     mica_free(v);

@@ -152,11 +152,6 @@ static bool set_up_data(run *r, const char *folder, mica_error *err) {
 // ---- files ------------------------------------------------------------------------------------------------
 static char *state_path(const run *r) { return mica_path_join(r->out, "training-state.safetensors"); }
 
-static uint64_t mix(uint64_t h, const void *bytes, size_t n) {
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
-    return h;
-}
-
 // The model's identity becomes the run's: what must be the same for a resumed run to go on as this one would have.
 static void identify(run *r) {
     const mica_train_options *o = &r->o;
@@ -166,10 +161,10 @@ static void identify(run *r) {
                         o->optimizer.dampening, (double)o->optimizer.nesterov, (double)o->optimizer.no_bias_correction, o->schedule.rate,
                         o->schedule.end, o->schedule.decay, (double)o->schedule.steps, (double)o->schedule.warmup, o->schedule.warmup_start, o->clip,
                         (double)o->seed, (double)o->batch_tokens};
-    uint64_t h = mix(mix(mix(0xcbf29ce484222325u, &r->state.identity, sizeof h), &data, sizeof data), numbers, sizeof numbers);
+    uint64_t h = mica_hash(numbers, sizeof numbers, mica_hash_mix(r->state.identity, data));
     const char *const names[] = {o->kind, o->optimizer.name, o->schedule.name ? o->schedule.name : "constant", o->mask_prompt};
-    for (size_t i = 0; i < MICA_COUNT(names); i++) h = mix(h, names[i], strlen(names[i]) + 1);
-    for (size_t i = 0; i < r->t.params.count; i++) h = mix(h, r->t.params.items[i].name, strlen(r->t.params.items[i].name) + 1);
+    for (size_t i = 0; i < MICA_COUNT(names); i++) h = mica_hash(names[i], strlen(names[i]) + 1, h);
+    for (size_t i = 0; i < r->t.params.count; i++) h = mica_hash(r->t.params.items[i].name, strlen(r->t.params.items[i].name) + 1, h);
     r->state.identity = h;
 }
 
