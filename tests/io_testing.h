@@ -49,6 +49,19 @@ static inline void copy_file_to(const char *from, const char *to) {
     mica_buf_free(&b);
 }
 
+/** The model that a golden adapter is for; valid until the next call. */
+static inline const char *base_of(const char *name) {
+    static char path[1200];
+    char base[200] = "";
+    snprintf(path, sizeof path, GOLDEN_DIR "/adapters/%s/base.txt", name);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%199s", base), 1);
+    fclose(f);
+    snprintf(path, sizeof path, GOLDEN_DIR "/%s", base);
+    return path;
+}
+
 /** Runs fn(ctx) with the 1st, 2nd, … allocation failing until it succeeds: each failure must be a clean one (fn says
  * what that is by returning false with an error set) and leak nothing. */
 static inline void sweep_allocations(bool (*fn)(void *ctx, mica_error *err), void *ctx) {

@@ -70,18 +70,6 @@ static void open_ok(mica_adapter *a, const char *path) {
 }
 
 // ---- what is computed -----------------------------------------------------------------------------------
-static const char *base_of(const char *name) {
-    static char path[1200];
-    char base[200] = "";
-    snprintf(path, sizeof path, GOLDEN_DIR "/adapters/%s/base.txt", name);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    assert_int_equal(fscanf(f, "%199s", base), 1);
-    fclose(f);
-    snprintf(path, sizeof path, GOLDEN_DIR "/%s", base);
-    return path;
-}
-
 static mica_scores scores_of(const char *base, const char *adapter) {
     static const int32_t ids[] = {0, 17, 45, 203, 9, 120};
     mica_error err = {0};

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "faults_testing.h"
 #include "io/safetensors.h"
+#include "io_testing.h"
 #include "mica/model.h"
 #include <dirent.h>
 #include <math.h>
@@ -14,16 +15,6 @@
 #include <unistd.h>
 
 #define GOLDEN MICA_SOURCE_DIR "/tests/golden/"
-
-static void read_base(const char *name, char *path, size_t size) {
-    char file[600], base[100] = "";
-    snprintf(file, sizeof file, GOLDEN "adapters/%s/base.txt", name);
-    FILE *f = fopen(file, "r");
-    assert_non_null(f);
-    assert_int_equal(fscanf(f, "%99s", base), 1);
-    fclose(f);
-    snprintf(path, size, GOLDEN "%s", base);
-}
 
 // Mean |Δ log p| over all tokens of the vocabulary.
 static double error_of(mica_model *m, const mica_safetensors *expected) {
@@ -46,14 +37,13 @@ static double error_of(mica_model *m, const mica_safetensors *expected) {
 }
 
 static void check(const char *name, const char *level) {
-    char adapter[600], base[600], file[700];
+    char adapter[600], file[700];
     mica_error err = {0};
     snprintf(adapter, sizeof adapter, GOLDEN "adapters/%s", name);
     snprintf(file, sizeof file, "%s/expected.safetensors", adapter);
-    read_base(name, base, sizeof base);
     mica_safetensors *expected = mica_safetensors_open(file, &err);
     if (!expected) fail_msg("%s", err.msg);
-    mica_model *m = mica_model_load(base, &(mica_load_options){.adapter = adapter, .cpu_level = level, .threads = 2}, &err);
+    mica_model *m = mica_model_load(base_of(name), &(mica_load_options){.adapter = adapter, .cpu_level = level, .threads = 2}, &err);
     if (!m) fail_msg("%s: %s", name, err.msg);
     double e = error_of(m, expected);
     print_message("  %-16s %-8s mean |d log p| %.2e\n", name, mica_model_cpu_level(m), e);

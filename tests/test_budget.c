@@ -2,7 +2,7 @@
 // Memory: what a model will take is known before it is loaded; a budget refuses what cannot fit, lets go of kept prefixes first, fails one call
 // and not the others; long chats stay within it.
 #include "backend/info.h"
-#include "infer/internal.h"
+#include "model_testing.h"
 #include "mica/session.h"
 #include <setjmp.h>
 #include <stdio.h>
@@ -12,17 +12,6 @@
 
 #define GOLDEN MICA_SOURCE_DIR "/tests/golden/"
 static const char *const gemma = GOLDEN "models/gemma3-text-f32", *const llama = GOLDEN "models/llama-f32";
-
-static mica_model *load(const char *path, const mica_load_options *options) {
-    mica_error err = {0};
-    mica_model *m = mica_model_load(path, options, &err);
-    if (!m) fail_msg("%s: %s", path, err.msg);
-    return m;
-}
-
-static void make_ids(const mica_model *m, int32_t *ids, size_t n, uint32_t seed) {
-    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)((seed = seed * 1664525 + 1013904223) >> 8) % m->info.vocab_size;
-}
 
 // Tokens that come of `most`; *err says why not all.
 static int32_t ask(mica_model *m, const int32_t *ids, size_t n, int32_t most, mica_error *err) {

@@ -28,18 +28,6 @@ static const char *golden(const char *name) {
     return path;
 }
 
-static const char *base_of(const char *name) {
-    static char path[1200];
-    char base[200] = "";
-    snprintf(path, sizeof path, GOLDEN_DIR "/adapters/%s/base.txt", name);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    assert_int_equal(fscanf(f, "%199s", base), 1);
-    fclose(f);
-    snprintf(path, sizeof path, GOLDEN_DIR "/%s", base);
-    return path;
-}
-
 static mica_model *load(const char *path, const char *adapter) {
     mica_error err = {0};
     mica_model *m = mica_model_load(path, &(mica_load_options){.adapter = adapter, .threads = 1}, &err);

@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "device/cpu/isa.h"
 #include "engine/state.h"
-#include "infer/internal.h"
+#include "model_testing.h"
 #include "model/prefix.h"
 #include <dirent.h>
 #include <setjmp.h>
@@ -15,17 +15,6 @@
 #include <cmocka.h>
 
 #define GOLDEN MICA_SOURCE_DIR "/tests/golden/"
-
-static mica_model *load(const char *path, const mica_load_options *options) {
-    mica_error err = {0};
-    mica_model *m = mica_model_load(path, options, &err);
-    if (!m) fail_msg("%s: %s", path, err.msg);
-    return m;
-}
-
-static void make_ids(const mica_model *m, int32_t *ids, size_t n, uint32_t seed) {
-    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)((seed = seed * 1664525 + 1013904223) >> 8) % m->info.vocab_size;
-}
 
 // ---- rows among many = rows among others ------------------------------------------------------------------------
 // Logits after ids[n], with runs that end at ends[].
