@@ -45,6 +45,12 @@ bench-peers: ## time mica beside other programs that PEERS=peers.json names (see
 	@cmake --build $(BUILD) -j $(JOBS) --target mica measure bench_limits
 	@python3 bench/peers.py run "$(PEERS)" $(PEERS_FLAGS)
 
+bench-train: ## time training beside PyTorch + peft, which TRAIN=train.json names (see bench/README.md)
+	@test -n "$(TRAIN)" || { echo "usage: make bench-train TRAIN=train.json [TRAIN_FLAGS='--runs 3']; see bench/README.md"; exit 2; }
+	@$(MAKE) all
+	@cmake --build $(BUILD) -j $(JOBS) --target mica measure bench_limits
+	@python3 bench/train_peers.py run "$(TRAIN)" $(TRAIN_FLAGS)
+
 asan: ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/setup.sh build test
 	@$(call configure,build-asan,$(SANITIZED) -DMICA_SANITIZE=address$(comma)undefined)
@@ -85,4 +91,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  %-12s %s\n' "$$t" "$$d"; done
 
 comma := ,
-.PHONY: all install demo test test-full bench bench-peers asan tsan neon fuzz format lint clean help
+.PHONY: all install demo test test-full bench bench-peers bench-train asan tsan neon fuzz format lint clean help
