@@ -37,7 +37,7 @@ static void write_lines(const char *name, int lines, int from) {
 }
 
 typedef struct heard {
-    int steps, validations, checkpoints, done;
+    int steps, validations, checkpoints, done, starts, progress;
     int64_t stop_after; // 0: never
     double loss[ITERS + 1];
 } heard;
@@ -48,6 +48,8 @@ static bool listen(void *context, const mica_train_event *e) {
     h->validations += e->kind == MICA_TRAIN_VALIDATION;
     h->checkpoints += e->kind == MICA_TRAIN_CHECKPOINT;
     h->done += e->kind == MICA_TRAIN_DONE;
+    if (e->kind == MICA_TRAIN_START) h->starts++, assert_true(e->trained > 0 && e->parameters >= e->trained);
+    if (e->kind == MICA_TRAIN_PROGRESS) h->progress++, assert_true(isfinite(e->loss) && e->tokens_per_second > 0);
     return !h->stop_after || e->step < h->stop_after;
 }
 
@@ -81,6 +83,8 @@ static void a_run(void **state) {
     assert_int_equal(h.checkpoints, ITERS);
     assert_int_equal(h.validations, 4); // before, at 5, 10 and 12
     assert_int_equal(h.done, 1);
+    assert_int_equal(h.starts, 1);
+    assert_int_equal(h.progress, ITERS);
     assert_int_equal(sum.steps, ITERS);
     assert_true(sum.trained > 0 && sum.parameters > sum.trained && sum.tokens > 0);
     print_message("  loss %.3f → %.3f, validation %.3f\n", h.loss[1], h.loss[ITERS], sum.validation_loss);
@@ -160,6 +164,28 @@ static void all_weights(void **state) {
     assert_false(mica_train(MICA_SOURCE_DIR "/tests/golden/quant/llama-4bit-g64", in_folder("data"), in_folder("x"), &o, NULL, &err));
 }
 
+static void in_pefts_form(void **state) {
+    (void)state;
+    heard h = {0};
+    mica_error err = {0};
+    mica_train_options o = options(&h);
+    o.adapter_format = "peft";
+    run("peft", o);
+    assert_true(mica_is_file(in_folder("peft/adapter_model.safetensors")) && !mica_is_file(in_folder("peft/adapters.safetensors")));
+    const int32_t ids[] = {5, 17, 90, 33, 8};
+    mica_scores scores[2];
+    for (int i = 0; i < 2; i++) {
+        mica_model *m = mica_model_load(MODEL, &(mica_load_options){.adapter = in_folder(i ? "peft" : "whole")}, &err);
+        if (!m || !mica_score(m, ids, 5, 0, &scores[i], &err)) fail_msg("%s", err.msg);
+        mica_model_free(m);
+    }
+    assert_true(fabs(scores[0].perplexity / scores[1].perplexity - 1) < 1e-6); // the same run
+    for (int i = 0; i < 2; i++) mica_scores_free(&scores[i]);
+    o.adapter_format = "torch";
+    assert_false(mica_train(MODEL, in_folder("data"), in_folder("x"), &o, NULL, &err));
+    assert_non_null(strstr(err.msg, "torch"));
+}
+
 static void bad_input(void **state) {
     (void)state;
     mica_error err = {0};
@@ -216,7 +242,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run), cmocka_unit_test(stopped_and_resumed), cmocka_unit_test(killed_and_resumed), cmocka_unit_test(all_weights),
-        cmocka_unit_test(bad_input),
+        cmocka_unit_test(in_pefts_form), cmocka_unit_test(bad_input),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -11,7 +11,14 @@
 extern "C" {
 #endif
 
-typedef enum mica_train_kind { MICA_TRAIN_STEP, MICA_TRAIN_VALIDATION, MICA_TRAIN_CHECKPOINT, MICA_TRAIN_DONE } mica_train_kind;
+typedef enum mica_train_kind {
+    MICA_TRAIN_STEP,       // every report_every steps and after the last
+    MICA_TRAIN_VALIDATION,
+    MICA_TRAIN_CHECKPOINT,
+    MICA_TRAIN_DONE,
+    MICA_TRAIN_START,      // everything is loaded, nothing has changed yet; `step` is where a resumed run goes on
+    MICA_TRAIN_PROGRESS,   // every step, before its other events: loss, learning_rate and grad_norm are its own
+} mica_train_kind;
 
 /** What a run reports. */
 typedef struct mica_train_event {
@@ -24,6 +31,8 @@ typedef struct mica_train_event {
     double seconds;               // since the run began
     int64_t peak_memory_bytes;
     const char *path;             // CHECKPOINT: the folder
+    int64_t parameters, trained;  // START: of the model; those that change
+    int64_t predicted_memory_bytes; // START: what the run will take; 0: not known
 } mica_train_event;
 
 typedef struct mica_train_options {
@@ -53,6 +62,7 @@ typedef struct mica_train_options {
     bool f32;                     // compute in f32 whatever the model's type
     int32_t threads;
     bool resume;                  // go on from the checkpoint in the adapter's folder
+    const char *adapter_format;   // "mlx-lm" (default) or "peft"
     const char *init_adapter;     // start from this adapter's weights; optimiser and data start afresh
     bool (*report)(void *context, const mica_train_event *event); // false stops the run, after a checkpoint
     void *context;
@@ -68,8 +78,8 @@ typedef struct mica_train_summary {
     bool stopped;                 // by the report callback
 } mica_train_summary;
 
-/** Trains: model: folder or .gguf file; data: folder with train.jsonl and maybe valid.jsonl; out: folder for the adapter (adapters.safetensors,
- * adapter_config.json, in mlx-lm's form) or, with "full", for the weights (model.safetensors), and for the checkpoint to resume from. Errors
+/** Trains: model: folder or .gguf file; data: folder with train.jsonl and maybe valid.jsonl; out: folder for the adapter (adapters.safetensors or
+ * adapter_model.safetensors, adapter_config.json) or, with "full", for the weights (model.safetensors), and for the checkpoint to resume from. Errors
  * name file, line, step. A loss that is not finite stops the run and leaves the last checkpoint. */
 MICA_API bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary,
                          mica_error *err);

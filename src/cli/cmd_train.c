@@ -41,6 +41,8 @@ static void print_event(const mica_train_event *e) {
         break;
     case MICA_TRAIN_VALIDATION: printf("step %lld/%lld  validation loss %.4f\n", (long long)e->step, (long long)e->steps, e->loss); break;
     case MICA_TRAIN_CHECKPOINT: printf("step %lld/%lld  saved to %s\n", (long long)e->step, (long long)e->steps, e->path); break;
+    case MICA_TRAIN_START:
+    case MICA_TRAIN_PROGRESS: return;
     case MICA_TRAIN_DONE: printf("done: %lld steps, %lld tokens scored, %.1f s\n", (long long)e->step, (long long)e->tokens, e->seconds); break;
     }
     fflush(stdout);
@@ -48,6 +50,7 @@ static void print_event(const mica_train_event *e) {
 
 static bool on_event(void *context, const mica_train_event *e) {
     const mica_cli_args *args = context;
+    if (e->kind == MICA_TRAIN_START || e->kind == MICA_TRAIN_PROGRESS) return !mica_cli_stopped() && !mica_cli_output_lost();
     if (args->json) json_event(e);
     else if (!args->quiet || e->kind == MICA_TRAIN_DONE) print_event(e);
     return !mica_cli_stopped() && !mica_cli_output_lost();

@@ -44,6 +44,7 @@ static void defaults(mica_train_options *o) {
     if (!o->mask_prompt) o->mask_prompt = "none";
     if (!o->too_long) o->too_long = "truncate";
     if (!o->optimizer.name) o->optimizer.name = "adam";
+    if (!o->adapter_format) o->adapter_format = "mlx-lm";
     if (o->schedule.rate == 0) o->schedule.rate = 1e-5;
     if (!o->report_every) o->report_every = 10;
     if (!o->val_every) o->val_every = 200;
@@ -57,9 +58,13 @@ static bool at_least_one(const char *name, int64_t value, mica_error *err) {
     return value >= 1 || mica_fail(err, MICA_ERR_ARGUMENT, "%s must be at least 1, got %lld", name, (long long)value);
 }
 
+static bool peft(const mica_train_options *o) { return strcmp(o->adapter_format, "peft") == 0; }
+
 static bool check(const mica_train_options *o, mica_error *err) {
     if (strcmp(o->kind, "lora") != 0 && strcmp(o->kind, "dora") != 0 && strcmp(o->kind, "full") != 0)
         return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora, dora and full", o->kind);
+    if (strcmp(o->adapter_format, "mlx-lm") != 0 && !peft(o))
+        return mica_fail(err, MICA_ERR_ARGUMENT, "adapter_format: there is no \"%.40s\"; there are mlx-lm and peft", o->adapter_format);
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
     if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
     return at_least_one("iters", o->iters, err) && at_least_one(o->batch_tokens ? "batch_tokens" : "batch_size", o->batch_tokens ? o->batch_tokens : o->batch_size, err) &&
@@ -111,9 +116,18 @@ static bool choose_parameters(run *r, mica_parameters *p, mica_error *err) {
     return mica_lora_attach(r->net, &spec, err) && mica_parameters_add_adapters(r->net, p, err);
 }
 
+// Said before the run, not when its first checkpoint is written.
+static bool can_be_written(const run *r, const mica_parameters *p, mica_error *err) {
+    if (full(r) || !peft(&r->o) || !r->net->tied) return true;
+    for (size_t i = 0; i < p->count; i++)
+        if (strncmp(p->items[i].name, "model.embed_tokens.", 19) == 0)
+            return mica_fail(err, MICA_ERR_UNSUPPORTED, "adapter_format: PEFT's form cannot say that an adapter of the embedding adapts the head as well, to which this model ties it");
+    return true;
+}
+
 static bool set_up_trainer(run *r, mica_error *err) {
     mica_parameters p = {0};
-    if (!choose_parameters(r, &p, err)) return mica_parameters_free(&p), false;
+    if (!choose_parameters(r, &p, err) || !can_be_written(r, &p, err)) return mica_parameters_free(&p), false;
     r->sum->trained = count_elements(&p);
     r->sum->parameters = (int64_t)mica_checkpoint_get_stats(r->net->checkpoint).parameters;
     return mica_trainer_init(&r->t, r->net, p, &r->o, err);
@@ -211,7 +225,8 @@ static bool write_adapter(run *r, mica_error *err) {
     if (!tensors) return mica_fail_memory(err, n * sizeof *tensors, "the adapter");
     for (size_t i = 0; i < n; i++) stored_of(&r->t.params.items[i], &tensors[i]);
     int64_t layers = r->o.layers < 0 ? r->net->config->num_layers : MICA_MIN((int64_t)r->o.layers, r->net->config->num_layers);
-    mica_adapter_write_options o = {.scale = r->o.scale, .num_layers = layers, .tied = r->net->tied};
+    mica_adapter_write_options o = {.form = peft(&r->o) ? MICA_ADAPTER_PEFT : MICA_ADAPTER_MLX_LM, .scale = r->o.scale, .num_layers = layers,
+                                    .tied = r->net->tied, .base_model = r->model};
     bool ok = mica_adapter_write(r->out, tensors, n, &o, err);
     mica_free(tensors);
     return ok;
@@ -280,6 +295,8 @@ static bool one_step(run *r, mica_error *err) {
     if (!mica_trainer_update(&r->t, &done, err)) return false;
     r->loss += done.loss, r->weight += done.weight;
     r->state.tokens += (int64_t)done.weight;
+    emit(r, &(mica_train_event){.kind = MICA_TRAIN_PROGRESS, .loss = done.loss / done.weight, .learning_rate = done.learning_rate,
+                                .grad_norm = done.grad_norm, .tokens_per_second = (double)r->tokens / (mica_now() - r->since)});
     if (!due(r->o.report_every, r->t.step) && r->t.step != r->o.iters) return true;
     double now = mica_now();
     r->sum->loss = r->loss / r->weight;
@@ -291,6 +308,7 @@ static bool one_step(run *r, mica_error *err) {
 
 static bool loop(run *r, mica_error *err) {
     bool ok = true;
+    if (r->sum->stopped) return true;
     if (r->valid && r->o.val_every > 0 && r->t.step == 0) ok = validate(r, err);
     if (ok && r->t.step >= r->o.iters) ok = save(r, err); // it may have ended between its checkpoint and what follows from that
     r->since = mica_now();
@@ -309,7 +327,9 @@ static bool train(run *r, const char *data, mica_error *err) {
     if (!check(&r->o, err) || !load_text(r, err) || !set_up_data(r, data, err) || !load_net(r, err) || !set_up_trainer(r, err))
         return false;
     identify(r);
-    if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !loop(r, err)) return false;
+    if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err))) return false;
+    emit(r, &(mica_train_event){.kind = MICA_TRAIN_START, .parameters = r->sum->parameters, .trained = r->sum->trained});
+    if (!loop(r, err)) return false;
     r->sum->steps = r->t.step, r->sum->tokens = r->state.tokens, r->sum->seconds = mica_now() - r->started;
     const mica_dataset_report *read = mica_dataset_get_report(r->train);
     r->sum->bad_lines = (int64_t)read->bad, r->sum->long_examples = (int64_t)read->too_long, r->sum->unscored_examples = (int64_t)read->unscored;
