@@ -234,7 +234,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
-    static const char *const names[] = {"data", "whole", "stopped", "killed", "full", "bad", "x"};
+    static const char *const names[] = {"data", "whole", "stopped", "killed", "full", "bad", "x", "peft"};
     for (size_t i = 0; i < MICA_COUNT(names); i++) mica_remove_flat_dir(in_folder(names[i]));
     return rmdir(folder);
 }
