@@ -14,7 +14,7 @@ for parser; do
     work=$build/corpus/$parser
     mkdir -p "$work" "$build/findings"
     echo "== $parser: $seconds s"
-    "$build/fuzz_$parser" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+    "$build/fuzz_$parser" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 -close_fd_mask=3 \
         -artifact_prefix="$build/findings/$parser-" "$work" "$source/tests/fuzz/corpus/$parser" >"$work.log" 2>&1 ||
         { status=1; tail -40 "$work.log"; }
     grep -E 'stat::number_of_executed_units|DONE' "$work.log" | tail -2 || true

@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // `mica classify`: a text a line in, its class a line out. Lines that are there already are computed together, up to a block; nobody waits for a
 // block to fill.
+#include "cli/classify_line.h"
 #include "cli/cmd.h"
-#include "cli/json_read.h"
 #include "cli/lines.h"
 #include "mica/classify.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK = 128, MOST_LABELS = 1000 };
-
-typedef struct entry {
-    char *text, *id; // text NULL: the line is wrong
-    char why[120];
-    size_t number;
-} entry;
 
 typedef struct job {
     const mica_cli_args *args;
@@ -25,68 +19,21 @@ typedef struct job {
     char *names; // the list of labels, cut apart
     mica_cli_lines lines;
     mica_cli_progress progress;
-    mica_cli_text field, key;
-    entry entries[BLOCK];
+    mica_cli_text_line entries[BLOCK];
     size_t count, done, failed;
     int64_t tokens, shared;
 } job;
 
 // ---- input -----------------------------------------------------------------------------------------------------
-static bool fail_entry(entry *e, const char *why) {
-    snprintf(e->why, sizeof e->why, "%s", why);
-    return false;
-}
-
-static bool read_json(job *t, entry *e, const char *line) {
-    mica_cli_value object, v;
-    const char *why;
-    if (!mica_cli_json_read(line, &object, &why)) return fail_entry(e, why);
-    if (mica_cli_json_is(&object, '"')) mica_cli_json_string_of(&object, &t->field), e->text = strdup(t->field.data);
-    else if (!mica_cli_json_is(&object, '{')) return fail_entry(e, "expected a JSON object with \"text\"");
-    for (const char *at = NULL; mica_cli_json_is(&object, '{') && mica_cli_json_next(&object, &at, &t->key, &v);) {
-        if (strcmp(t->key.data, "id") == 0) free(e->id), e->id = strndup(v.text, v.size);
-        if (strcmp(t->key.data, "text") != 0) continue;
-        free(e->text), e->text = NULL;
-        if (mica_cli_json_string_of(&v, &t->field)) e->text = strdup(t->field.data);
-    }
-    return e->text || fail_entry(e, "there is no string \"text\"");
-}
-
-// The n-th field of a line whose fields are separated by commas; a quoted one may hold commas, and doubled quotes.
-static bool read_csv(job *t, entry *e, const char *line) {
-    const char *s = line;
-    for (int32_t n = 1;; n++) {
-        bool quoted = *s == '"';
-        t->field.size = 0;
-        mica_cli_append(&t->field, "", 0);
-        if (quoted)
-            for (s++; *s && !(*s == '"' && s[1] != '"'); s++) mica_cli_append(&t->field, s += *s == '"', 1);
-        if (quoted && *s++ != '"') return fail_entry(e, "a quoted field has no end");
-        size_t rest = strcspn(s, ",");
-        mica_cli_append(&t->field, s, rest);
-        s += rest;
-        if (n == t->args->csv) return (e->text = strdup(t->field.data)) || fail_entry(e, "out of memory");
-        if (*s++ != ',') return fail_entry(e, "the line has too few fields");
-    }
-}
-
-static void read_entry(job *t, const char *line, size_t size) {
-    entry *e = &t->entries[t->count++];
-    *e = (entry){.number = t->lines.number};
-    if (strlen(line) != size) fail_entry(e, "a NUL byte in the line");
-    else if (t->args->jsonl) read_json(t, e, line);
-    else if (t->args->csv) read_csv(t, e, line);
-    else e->text = strdup(line);
-}
-
 /** Fills the block with what is there; waits for the first line only. */
 static void read_block(job *t) {
     char *line;
     size_t size;
-    for (size_t i = 0; i < t->count; i++) free(t->entries[i].text), free(t->entries[i].id);
+    const mica_cli_text_form form = {.json = t->args->jsonl, .field = t->args->csv};
+    for (size_t i = 0; i < t->count; i++) mica_cli_text_line_clear(&t->entries[i]);
     t->count = 0;
     while (t->count < BLOCK && mica_cli_lines_next(&t->lines, t->count == 0, &line, &size) == MICA_CLI_LINE)
-        if (!t->args->jsonl || strspn(line, " \t\r") != size) read_entry(t, line, size);
+        if (!form.json || strspn(line, " \t\r") != size) mica_cli_text_line_read(&t->entries[t->count++], line, size, t->lines.number, form);
 }
 
 // ---- output ----------------------------------------------------------------------------------------------------
@@ -96,7 +43,7 @@ static void json_labels(const job *t, mica_cli_json *j, const char *key, const d
     mica_cli_json_close(j, '}');
 }
 
-static void put_json(const job *t, const entry *e, const mica_class *c, const char *why) {
+static void put_json(const job *t, const mica_cli_text_line *e, const mica_class *c, const char *why) {
     mica_cli_json j = {.out = stdout};
     mica_cli_json_open(&j, NULL, '{');
     if (e->id) mica_cli_json_raw(&j, "id", e->id);
@@ -113,7 +60,7 @@ static void put_json(const job *t, const entry *e, const mica_class *c, const ch
     mica_cli_json_end(&j);
 }
 
-static void put_class(job *t, const entry *e, const mica_class *c) {
+static void put_class(job *t, const mica_cli_text_line *e, const mica_class *c) {
     const char *why = !e->text ? e->why : c->error.code ? c->error.msg : NULL;
     t->done++;
     t->failed += why != NULL;
@@ -203,11 +150,9 @@ static int run_job(job *t) {
 }
 
 static void release(job *t) {
-    for (size_t i = 0; i < t->count; i++) free(t->entries[i].text), free(t->entries[i].id);
+    for (size_t i = 0; i < t->count; i++) mica_cli_text_line_clear(&t->entries[i]);
     mica_cli_lines_free(&t->lines);
     mica_model_free(t->model);
-    free(t->field.data);
-    free(t->key.data);
     free(t->names);
     free(t);
 }

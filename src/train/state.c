@@ -64,6 +64,13 @@ static bool read_number(const mica_safetensors *st, const char *key, int base, u
     return text && *text && !*end;
 }
 
+static bool read_count(const mica_safetensors *st, const char *key, int64_t *out) {
+    uint64_t n;
+    bool ok = read_number(st, key, 10, &n) && n <= INT64_MAX / 2; // room to count on
+    *out = ok ? (int64_t)n : 0;
+    return ok;
+}
+
 static mica_array *load(const mica_trainer *t, const mica_stored *stored, mica_error *err) {
     mica_scope_reset(t->scope);
     mica_array *a = mica_keep(t->scope, mica_from_data(t->scope, stored->data, stored->ndim, stored->shape, stored->dtype), err);
@@ -103,20 +110,21 @@ static bool restore_states(mica_trainer *t, size_t i, const mica_safetensors *st
 
 bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *path, mica_error *err) {
     mica_safetensors *st = mica_safetensors_open(path, err);
-    uint64_t step = 0, epoch = 0, index = 0, piece = 0, tokens = 0, identity = 0;
+    mica_train_state read = {0};
+    int64_t step = 0;
     const char *version = st ? mica_safetensors_metadata(st, "mica.training") : NULL;
     bool ok = st != NULL;
     if (ok && (!version || strcmp(version, VERSION) != 0)) ok = mica_fail(err, MICA_ERR_FORMAT, "%s: not a training checkpoint of version " VERSION, path);
-    if (ok && !(read_number(st, "step", 10, &step) && read_number(st, "epoch", 10, &epoch) && read_number(st, "index", 10, &index) && read_number(st, "piece", 10, &piece) &&
-                read_number(st, "tokens", 10, &tokens) && read_number(st, "identity", 16, &identity)))
+    if (ok && !(read_count(st, "step", &step) && read_count(st, "epoch", &read.epoch) && read_count(st, "index", &read.index) &&
+                read_count(st, "piece", &read.piece) && read_count(st, "tokens", &read.tokens) && read_number(st, "identity", 16, &read.identity)))
         ok = mica_fail(err, MICA_ERR_FORMAT, "%s: its numbers are damaged", path);
-    if (ok && identity != state->identity)
+    if (ok && read.identity != state->identity)
         ok = mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with another model, data or options", path);
     for (size_t i = 0; ok && i < t->params.count; i++) ok = restore_parameter(t, i, st, path, err) && restore_states(t, i, st, err);
     if (ok) {
-        t->step = (int64_t)step;
-        mica_optimizer_set_step(t->optimizer, (int64_t)step);
-        state->epoch = (int64_t)epoch, state->index = (int64_t)index, state->piece = (int64_t)piece, state->tokens = (int64_t)tokens;
+        t->step = step;
+        mica_optimizer_set_step(t->optimizer, step);
+        *state = read;
     }
     mica_safetensors_free(st);
     return ok;
