@@ -14,7 +14,7 @@ import datetime
 import glob
 import json
 import os
-import shlex
+import random
 import statistics
 import subprocess
 import sys
@@ -29,15 +29,17 @@ from peers import say  # noqa: E402
 
 ROWS, TOKENS = 2, 256
 LORA = ["--rank", "8", "--targets", "q_proj,v_proj", "--layers", "-1"]
-# case: (which entry of the model mica trains, options of mica, options of peer_train.py or None: mica alone, dense case to compare with)
+# case: (which entry of the model mica trains; options of mica; options of peer_train.py, or None: mica alone; the case to compare it with)
 CASES = {
     "lora": ("dense", LORA, [], None),
     "lora checkpointed": ("dense", LORA + ["--grad-checkpoint"], ["--checkpoint"], None),
     "lora 4-bit": ("4bit", LORA, None, "lora"),
     "lora 4-bit checkpointed": ("4bit", LORA + ["--grad-checkpoint"], None, "lora checkpointed"),
     "full f32": ("dense", ["--kind", "full", "--dtype", "f32"], ["--full"], None),
+    "lora 4 rows": ("dense", LORA + ["--batch-size", "4"], None, None),
+    "lora packed": ("dense", LORA + ["--batch-tokens", str(4 * TOKENS), "--max-seq", "501"], None, "lora 4 rows"),
 }
-DEFAULT_CASES = [c for c in CASES if c != "full f32"]
+DEFAULT_CASES = list(CASES)[:4]
 
 
 # ---- what they train on --------------------------------------------------------------------------------------
@@ -50,8 +52,15 @@ def write_text(config, folder):
     pieces = [text[i:i + size] for i in range(0, len(text) - size, size)]
     if len(pieces) < ROWS:
         sys.exit("the text is too short: it takes %d characters" % (ROWS * size))
+    put_lines(os.path.join(folder, "data"), pieces)
+    draw = random.Random(1)  # 20 to 500 tokens of about four characters
+    put_lines(os.path.join(folder, "mixed"), [text[i:i + 4 * draw.randint(20, 500)] for i in range(0, len(text) - 2000, 2000)])
+
+
+def put_lines(folder, texts):
+    os.makedirs(folder)
     with open(os.path.join(folder, "train.jsonl"), "w", encoding="utf-8") as f:
-        f.writelines(json.dumps({"text": p}) + "\n" for p in pieces)
+        f.writelines(json.dumps({"text": t}) + "\n" for t in texts)
 
 
 def with_tokenizer(model, folder):
@@ -78,9 +87,7 @@ class Bench(peers.Bench):
     """Takes the CSV, the limits and `measure` from the bench of decoding."""
 
     def prepare(self):
-        self.data = os.path.join(self.folder.name, "data")
-        os.makedirs(self.data)
-        write_text(self.config, self.data)
+        write_text(self.config, self.folder.name)
         for name, spec in self.config["models"].items():
             for key in ("dense", "4bit"):
                 if key in spec:
@@ -88,12 +95,12 @@ class Bench(peers.Bench):
 
     def mica(self, spec, case, steps):
         key, options, _, _ = CASES[case]
-        return [os.path.join(self.config["build"], "mica"), "train", spec[key], "--data", self.data, "--adapter", os.path.join(self.folder.name, "out"),
+        return [os.path.join(self.config["build"], "mica"), "train", spec[key], "--data", os.path.join(self.folder.name, "mixed" if case == "lora packed" else "data"), "--adapter", os.path.join(self.folder.name, "out"),
                 "--batch-size", str(ROWS), "--max-seq", str(TOKENS + 1), "--iters", str(steps), "--optimizer", "adamw", "--no-shuffle", "--report-every", "1",
                 "--val-every", "-1", "--save-every", "-1", "--threads", str(self.threads), "--json"] + options
 
     def peft(self, spec, case, steps):
-        return [self.config["python"], os.path.join(HERE, "peer_train.py"), spec["dense"], self.data, "--rows", str(ROWS), "--tokens", str(TOKENS),
+        return [self.config["python"], os.path.join(HERE, "peer_train.py"), spec["dense"], os.path.join(self.folder.name, "data"), "--rows", str(ROWS), "--tokens", str(TOKENS),
                 "--steps", str(steps), "--threads", str(self.threads)] + CASES[case][2]
 
     def once(self, model, case, engine, run):
@@ -107,8 +114,9 @@ class Bench(peers.Bench):
         if engine == "mica":
             events = [e for e in map(json.loads, out.strip().splitlines()) if e["event"] == "step"]
             speeds, losses = [e["tokens_per_second"] for e in events], [e["loss"] for e in events]
-            if events[-1]["tokens"] != len(events) * ROWS * TOKENS:
-                sys.exit("mica scored %d tokens in %d steps of %d × %d" % (events[-1]["tokens"], len(events), ROWS, TOKENS))
+            rows = 4 if "4 rows" in case else ROWS
+            if case != "lora packed" and events[-1]["tokens"] != len(events) * rows * TOKENS:
+                sys.exit("mica scored %d tokens in %d steps of %d × %d" % (events[-1]["tokens"], len(events), rows, TOKENS))
         else:
             said = json.loads(out.strip().splitlines()[-1])
             speeds, losses = said["tokens_per_second"], said["loss"]
@@ -160,9 +168,10 @@ def markdown(path):
 
     out = ["# Training on %s, %s" % about, "",
            "Batches of %d × %d tokens, AdamW; LoRA of rank 8 on q and v in bf16 (mica's 4-bit: on 4-bit weights, compared with peft on bf16 ones), or all" % (ROWS, TOKENS),
-           "weights in f32. Medians of the runs' medians of steps after the first; peak resident memory of the process. Ratio: above 1 (of speed) and",
-           "below 1 (of memory) is better for mica. Limit: tokens/s at the machine's peak of bf16 (f32) products; share: mica's of it.", "",
-           "| model | case | runs | mica tokens/s | peft | ratio | of mica's bf16 | mica MiB | peft | ratio | limit | share |", "|-|-|-|-|-|-|-|-|-|-|-|-|"]
+           "weights in f32. \"4 rows\": batches of 4 × 256; \"packed\": examples of 20 to 500 tokens, packed to as many tokens, compared with that.",
+           "Medians of the runs' medians of steps after the first; peak resident memory of the process. Ratio: above 1 (of speed) and below 1 (of",
+           "memory) is better for mica. Limit: tokens/s at the machine's peak of bf16 (f32) products; share: mica's of it.", "",
+           "| model | case | runs | mica tokens/s | peft | ratio | beside mica's bf16 or 4 rows | mica MiB | peft | ratio | limit | share |", "|-|-|-|-|-|-|-|-|-|-|-|-|"]
     show = lambda v, form: form % v if v is not None else ""  # noqa: E731
     for (model, case), cells in table.items():
         if not model or case.endswith(" rss") or "mica" not in cells:
