@@ -45,6 +45,7 @@ typedef struct mica_train_options {
     size_t target_count;          // default: all linear layers of the blocks
     int32_t layers;               // the last so many blocks; default 16; -1: all
     int32_t iters;                // updates; default 1000
+    int32_t epochs;               // instead of iters: as many updates as it takes to see each example so many times
     int32_t batch_size;           // examples of one forward; default 4
     int32_t grad_accumulation;    // forwards of one update, their gradients weighted by scored tokens; default 1
     int32_t max_seq;              // most tokens of an example; default 2048
@@ -55,7 +56,7 @@ typedef struct mica_train_options {
     bool no_shuffle;              // examples in file order
     bool skip_bad;                // lines that cannot be used are left out
     mica_optimizer_options optimizer; // default "adam", as mlx-lm (with bias correction)
-    mica_schedule schedule;       // default constant 1e-5
+    mica_schedule schedule;       // default constant 1e-5; linear and cosine over all steps after the warm-up, unless `steps` is given
     double clip;                  // most global norm of the gradients; default 0: no limit
     int32_t report_every, val_every, val_batches, save_every; // default 10, 200, 25, 100; -1: never (val_batches: all)
     uint64_t seed;
@@ -67,6 +68,9 @@ typedef struct mica_train_options {
     bool (*report)(void *context, const mica_train_event *event); // false stops the run, after a checkpoint
     void *context;
 } mica_train_options;
+
+/** Puts its default wherever a field of the run itself is 0 or NULL; those of optimizer and schedule stay, but for their names and rate. */
+MICA_API void mica_train_defaults(mica_train_options *options);
 
 typedef struct mica_train_summary {
     int64_t steps, tokens;        // done, by this run and those it resumed

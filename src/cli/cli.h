@@ -26,10 +26,14 @@ typedef struct mica_cli_ints { // of a comma-separated list
 } mica_cli_ints;
 
 typedef struct mica_cli_train_args {
-    const char *kind, *targets, *mask_prompt, *too_long, *schedule, *optimizer, *init_adapter;
-    int32_t rank, layers, iters, batch_size, batch_tokens, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
+    const char *kind, *targets, *mask_prompt, *too_long, *schedule, *optimizer, *init_adapter, *adapter_format;
+    int32_t rank, layers, iters, epochs, batch_size, batch_tokens, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
     double scale, alpha, lr, lr_end, lr_decay, weight_decay, momentum, clip;
     bool rslora, grad_checkpoint, no_shuffle, skip_bad, resume, no_bias_correction;
+    // what is seen of it
+    const char *log, *report;
+    mica_cli_strings sample_prompts;
+    int32_t samples, sample_tokens;
 } mica_cli_train_args;
 
 // The values of all options of all commands; 0 = not given, except where the table of options states a default.
@@ -38,6 +42,8 @@ typedef struct mica_cli_args {
     size_t word_count;
     // every command
     bool help, json, quiet;
+    const char *config, *model; // a file of options; MODEL, given as one
+    mica_cli_strings owned;            // texts that came from it
     int32_t threads;
     const char *device, *backend;
     // generation
@@ -90,6 +96,7 @@ typedef enum mica_cli_kind {
     MICA_CLI_STRING, // const char *
     MICA_CLI_LIST,   // mica_cli_strings: the option may be repeated
     MICA_CLI_INTS,   // mica_cli_ints
+    MICA_CLI_MAYBE,  // const char *: a string that may be left out, before another option or at the end; then ""
 } mica_cli_kind;
 
 typedef struct mica_cli_option {
@@ -116,7 +123,8 @@ typedef struct mica_cli_command {
 
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
-    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_train, mica_cli_template, mica_cli_fuse;
+    mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_train, mica_cli_template, mica_cli_fuse,
+    mica_cli_report;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);
@@ -128,6 +136,14 @@ void mica_cli_args_free(mica_cli_args *args);
 void mica_cli_each_option(const mica_cli_command *command, void (*visit)(const mica_cli_option *option, void *to), void *to);
 /** "1,-2,3" (commas or blanks between) into ints; false if something else is there or out of range. */
 bool mica_cli_read_ints(const char *text, int64_t low, int64_t high, mica_cli_ints *ints);
+/** Takes over what a JSON file says: an object whose members are named as the command's options ("batch-size", "batch_size"). False
+ * after a complaint that names file and member. */
+bool mica_cli_config_read(const mica_cli_command *command, const char *path, mica_cli_args *args);
+/** The command's option of this name; NULL if there is none, and *nearest a name that is like it. */
+const mica_cli_option *mica_cli_option_find(const mica_cli_command *command, const char *name, const char **nearest);
+/** Puts a value into args; false if the option does not take it: what it takes is described in `out`. */
+bool mica_cli_option_store(const mica_cli_option *option, const char *text, mica_cli_args *args);
+void mica_cli_option_describe(const mica_cli_option *option, char *out, size_t size);
 /** The name nearest to word by edit distance; NULL if there is none. */
 const char *mica_cli_nearest(const char *word, const char *const *names, size_t count);
 

@@ -1,59 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
 // `mica train`: fine-tuning. A line for each report, or with --json an object for each; Ctrl-C stops after the step at hand, with a checkpoint
 // that --resume goes on from.
-#include "cli/cmd.h"
-#include "mica/train.h"
-#include <math.h>
+#include "cli/lines.h"
+#include "cli/report.h"
+#include "cli/train_view.h"
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-// ---- reports --------------------------------------------------------------------------------------------
-static void json_event(const mica_train_event *e) {
-    static const char *const names[] = {"step", "validation", "checkpoint", "done"};
-    mica_cli_json j = {.out = stdout};
-    mica_cli_json_open(&j, NULL, '{');
-    mica_cli_json_string(&j, "event", names[e->kind]);
-    mica_cli_json_int(&j, "step", e->step);
-    if (e->kind != MICA_TRAIN_CHECKPOINT) mica_cli_json_double(&j, "loss", e->loss);
-    if (e->path) mica_cli_json_string(&j, "path", e->path);
-    if (e->kind == MICA_TRAIN_STEP || e->kind == MICA_TRAIN_DONE) mica_cli_json_int(&j, "tokens", e->tokens);
-    if (e->kind == MICA_TRAIN_STEP) {
-        mica_cli_json_double(&j, "learning_rate", e->learning_rate);
-        mica_cli_json_double(&j, "grad_norm", e->grad_norm);
-        mica_cli_json_double(&j, "tokens_per_second", e->tokens_per_second);
-    }
-    if (e->kind != MICA_TRAIN_CHECKPOINT) mica_cli_json_int(&j, "peak_memory_bytes", e->peak_memory_bytes);
-    if (e->kind == MICA_TRAIN_DONE) mica_cli_json_double(&j, "seconds", e->seconds);
-    mica_cli_json_close(&j, '}');
-    mica_cli_json_end(&j);
-    fflush(stdout);
-}
+// ---- the run ----------------------------------------------------------------------------------------------
+typedef struct watch {
+    const mica_cli_args *args; // with all defaults filled in
+    const char *model;
+    mica_cli_train_view view;
+    mica_cli_train_log log;
+    mica_cli_samples samples;
+    bool failed; // to write the log
+} watch;
 
-static void print_event(const mica_train_event *e) {
-    char memory[32];
-    double left = e->step ? e->seconds / (double)e->step * (double)(e->steps - e->step) : 0;
-    switch (e->kind) {
-    case MICA_TRAIN_STEP:
-        printf("step %lld/%lld  loss %.4f  rate %.2e  norm %.3f  %.1f tokens/s  %s  %d:%02d left\n", (long long)e->step, (long long)e->steps, e->loss,
-               e->learning_rate, e->grad_norm, e->tokens_per_second, mica_cli_bytes(e->peak_memory_bytes, memory, sizeof memory), (int)(left / 60),
-               (int)fmod(left, 60));
-        break;
-    case MICA_TRAIN_VALIDATION: printf("step %lld/%lld  validation loss %.4f\n", (long long)e->step, (long long)e->steps, e->loss); break;
-    case MICA_TRAIN_CHECKPOINT: printf("step %lld/%lld  saved to %s\n", (long long)e->step, (long long)e->steps, e->path); break;
-    case MICA_TRAIN_START:
-    case MICA_TRAIN_PROGRESS: return;
-    case MICA_TRAIN_DONE: printf("done: %lld steps, %lld tokens scored, %.1f s\n", (long long)e->step, (long long)e->tokens, e->seconds); break;
-    }
-    fflush(stdout);
+/** Before the first step: the log, and what the model says before it is trained. */
+static bool begin(watch *w, const mica_train_event *e) {
+    if (!w->args->train.log) return true;
+    if (!mica_cli_train_log_open(&w->log, w->args, e)) return false;
+    if (e->step == 0) mica_cli_samples_run(w->args, &w->samples, w->model, w->args->train.init_adapter, 0, &w->log);
+    return true;
 }
 
 static bool on_event(void *context, const mica_train_event *e) {
-    const mica_cli_args *args = context;
-    if (e->kind == MICA_TRAIN_START || e->kind == MICA_TRAIN_PROGRESS) return !mica_cli_stopped() && !mica_cli_output_lost();
-    if (args->json) json_event(e);
-    else if (!args->quiet || e->kind == MICA_TRAIN_DONE) print_event(e);
-    return !mica_cli_stopped() && !mica_cli_output_lost();
+    watch *w = context;
+    mica_cli_train_show(&w->view, e);
+    if (e->kind == MICA_TRAIN_START) w->failed = !begin(w, e), w->view.started = mica_cli_seconds();
+    w->failed |= !mica_cli_train_log_event(&w->log, e);
+    return !w->failed && !mica_cli_stopped() && !mica_cli_output_lost();
+}
+
+static void remarks(const mica_cli_args *args, const mica_train_summary *sum) {
+    if (sum->bad_lines) mica_cli_note(args, "%lld bad lines were left out", (long long)sum->bad_lines);
+    if (sum->long_examples) mica_cli_note(args, "%lld examples were longer than --max-seq", (long long)sum->long_examples);
+    if (sum->unscored_examples) mica_cli_note(args, "%lld examples had nothing to score", (long long)sum->unscored_examples);
+    if (sum->stopped) mica_cli_note(args, "stopped at step %lld; --resume goes on from there", (long long)sum->steps);
+}
+
+static int train_watched(watch *w, mica_train_options *o) {
+    const mica_cli_args *args = w->args;
+    mica_error err = {0};
+    mica_train_summary sum;
+    o->report = on_event, o->context = w;
+    mica_cli_train_view_init(&w->view, args);
+    mica_cli_watch_flag();
+    bool ok = mica_train(w->model, args->data, args->adapter, o, &sum, &err);
+    mica_cli_train_view_clear(&w->view);
+    if (ok && !sum.stopped) {
+        bool full = strcmp(o->kind, "full") == 0;
+        mica_cli_samples_run(args, &w->samples, full ? args->adapter : w->model, full ? NULL : args->adapter, sum.steps, &w->log);
+    }
+    mica_cli_watch(NULL);
+    bool begun = w->log.file != NULL;
+    w->failed |= !mica_cli_train_log_close(&w->log);
+    if (!ok) mica_cli_fail_error("train", &err);
+    else remarks(args, &sum);
+    if (begun && args->train.report && !mica_cli_report_write(args, args->train.log, args->train.report)) w->failed = true;
+    return !ok || w->failed ? MICA_EXIT_FAILED : sum.stopped ? MICA_EXIT_STOPPED : MICA_EXIT_DONE;
+}
+
+static int train_with(const mica_cli_args *args, mica_train_options *o) {
+    watch w = {.args = args};
+    char *path = mica_cli_model_path(args->words[0]);
+    if (!path) return MICA_EXIT_FAILED;
+    w.model = path;
+    if (args->train.log) mica_cli_samples_read(args, &w.samples);
+    int status = train_watched(&w, o);
+    mica_cli_samples_free(&w.samples);
+    free(path);
+    return status;
 }
 
 // ---- options --------------------------------------------------------------------------------------------
@@ -64,45 +82,67 @@ static size_t split_targets(char *text, const char **out, size_t room) {
     return n;
 }
 
-static int train_with(const mica_cli_args *args, mica_train_options *o) {
-    mica_error err = {0};
-    mica_train_summary sum;
-    char *path = mica_cli_model_path(args->words[0]);
-    if (!path) return MICA_EXIT_FAILED;
-    mica_cli_watch_flag();
-    bool ok = mica_train(path, args->data, args->adapter, o, &sum, &err);
-    mica_cli_watch(NULL);
-    free(path);
-    if (!ok) return mica_cli_fail_error("train", &err);
-    if (sum.bad_lines) mica_cli_note(args, "%lld bad lines were left out", (long long)sum.bad_lines);
-    if (sum.long_examples) mica_cli_note(args, "%lld examples were longer than --max-seq", (long long)sum.long_examples);
-    if (sum.unscored_examples) mica_cli_note(args, "%lld examples had nothing to score", (long long)sum.unscored_examples);
-    if (sum.stopped) mica_cli_note(args, "stopped at step %lld; --resume goes on from there", (long long)sum.steps);
-    return sum.stopped ? MICA_EXIT_STOPPED : MICA_EXIT_DONE;
+static mica_train_options options_of(const mica_cli_args *args) {
+    const mica_cli_train_args *t = &args->train;
+    bool f32 = args->dtype && strcmp(args->dtype, "f32") == 0;
+    mica_train_options o = {
+        .kind = t->kind, .rank = t->rank, .scale = t->scale, .alpha = t->alpha, .rslora = t->rslora, .layers = t->layers, .iters = t->iters, .epochs = t->epochs,
+        .batch_size = t->batch_size, .grad_accumulation = t->grad_accum, .max_seq = t->max_seq, .too_long = t->too_long, .batch_tokens = t->batch_tokens, .mask_prompt = t->mask_prompt,
+        .grad_checkpoint = t->grad_checkpoint, .no_shuffle = t->no_shuffle, .skip_bad = t->skip_bad, .clip = t->clip, .report_every = t->report_every,
+        .val_every = t->val_every, .val_batches = t->val_batches, .save_every = t->save_every, .seed = (uint64_t)args->seed, .f32 = f32,
+        .threads = args->threads, .resume = t->resume, .init_adapter = t->init_adapter, .adapter_format = t->adapter_format,
+        .optimizer = {.name = t->optimizer, .weight_decay = t->weight_decay, .momentum = t->momentum, .no_bias_correction = t->no_bias_correction},
+        .schedule = {.name = t->schedule, .rate = t->lr, .end = t->lr_end, .decay = t->lr_decay, .steps = t->lr_steps, .warmup = t->warmup}};
+    if (o.mask_prompt && (!*o.mask_prompt || strcmp(o.mask_prompt, "true") == 0)) o.mask_prompt = "last"; // as mlx-lm's flag
+    mica_train_defaults(&o);
+    return o;
+}
+
+/** The arguments with the defaults that a run has, as the log and the report tell them. */
+static mica_cli_args settled(const mica_cli_args *args, const mica_train_options *o) {
+    mica_cli_args s = *args;
+    mica_cli_train_args *t = &s.train;
+    bool full = strcmp(o->kind, "full") == 0;
+    t->kind = o->kind, t->iters = o->iters, t->batch_size = o->batch_size, t->grad_accum = o->grad_accumulation, t->max_seq = o->max_seq;
+    if (!full) t->rank = o->rank, t->layers = o->layers, t->scale = t->alpha > 0 ? 0 : o->scale;
+    t->too_long = o->too_long, t->mask_prompt = o->mask_prompt, t->report_every = o->report_every, t->val_every = o->val_every;
+    t->val_batches = o->val_batches, t->save_every = o->save_every, t->adapter_format = full ? NULL : o->adapter_format;
+    t->optimizer = o->optimizer.name, t->lr = o->schedule.rate, t->schedule = o->schedule.name ? o->schedule.name : "constant";
+    if (!s.dtype) s.dtype = "model";
+    return s;
+}
+
+/** OUT/log.jsonl, for a report without a log of its own; made when the run begins. */
+static char *log_path(const mica_cli_args *args) {
+    size_t size = strlen(args->adapter) + sizeof "/log.jsonl";
+    char *path = mica_cli_realloc(NULL, size);
+    snprintf(path, size, "%s/log.jsonl", args->adapter);
+    return path;
+}
+
+static int check(const mica_cli_args *args) {
+    if (!args->data) return mica_cli_usage("train", "--data DIR is needed: a folder with train.jsonl");
+    if (!args->adapter) return mica_cli_usage("train", "--adapter OUT is needed: the folder to write");
+    if (args->dtype && strcmp(args->dtype, "f32") != 0 && strcmp(args->dtype, "model") != 0)
+        return mica_cli_usage("train", "--dtype takes f32 or model, not \"%s\"", args->dtype);
+    if (args->train.iters && args->train.epochs) return mica_cli_usage("train", "--iters and --epochs exclude each other");
+    if (args->train.scale > 0 && args->train.alpha > 0) return mica_cli_usage("train", "--scale and --alpha exclude each other");
+    return args->train.report && !mica_cli_report_possible() ? MICA_EXIT_FAILED : MICA_EXIT_DONE;
 }
 
 static int run(const mica_cli_args *args) {
     enum { MOST_TARGETS = 64 };
     const char *targets[MOST_TARGETS];
-    const mica_cli_train_args *t = &args->train;
-    if (!args->data) return mica_cli_usage("train", "--data DIR is needed: a folder with train.jsonl");
-    if (!args->adapter) return mica_cli_usage("train", "--adapter OUT is needed: the folder to write");
-    if (args->dtype && strcmp(args->dtype, "f32") != 0 && strcmp(args->dtype, "model") != 0)
-        return mica_cli_usage("train", "--dtype takes f32 or model, not \"%s\"", args->dtype);
-    char *names = t->targets ? strcpy(mica_cli_realloc(NULL, strlen(t->targets) + 1), t->targets) : NULL;
-    mica_train_options o = {
-        .kind = t->kind, .rank = t->rank, .scale = t->scale, .alpha = t->alpha, .rslora = t->rslora, .layers = t->layers, .iters = t->iters,
-        .batch_size = t->batch_size, .grad_accumulation = t->grad_accum, .max_seq = t->max_seq, .too_long = t->too_long, .batch_tokens = t->batch_tokens, .mask_prompt = t->mask_prompt,
-        .grad_checkpoint = t->grad_checkpoint, .no_shuffle = t->no_shuffle, .skip_bad = t->skip_bad, .clip = t->clip, .report_every = t->report_every,
-        .val_every = t->val_every, .val_batches = t->val_batches, .save_every = t->save_every, .seed = (uint64_t)args->seed,
-        .f32 = args->dtype && strcmp(args->dtype, "f32") == 0, .threads = args->threads, .resume = t->resume, .init_adapter = t->init_adapter,
-        .optimizer = {.name = t->optimizer, .weight_decay = t->weight_decay, .momentum = t->momentum, .no_bias_correction = t->no_bias_correction},
-        .schedule = {.name = t->schedule, .rate = t->lr, .end = t->lr_end, .decay = t->lr_decay, .steps = t->lr_steps, .warmup = t->warmup},
-        .report = on_event, .context = (void *)(uintptr_t)args};
-    if (o.schedule.name && !o.schedule.steps) o.schedule.steps = (o.iters ? o.iters : 1000) - o.schedule.warmup;
+    int status = check(args);
+    if (status != MICA_EXIT_DONE) return status;
+    const char *list = args->train.targets;
+    char *names = list ? strcpy(mica_cli_realloc(NULL, strlen(list) + 1), list) : NULL, *own_log = NULL;
+    mica_train_options o = options_of(args);
+    mica_cli_args all = settled(args, &o);
     if (names) o.targets = targets, o.target_count = split_targets(names, targets, MOST_TARGETS);
-    int status = train_with(args, &o);
-    free(names);
+    if (all.train.report && !all.train.log) all.train.log = own_log = log_path(args);
+    status = train_with(&all, &o);
+    free(names), free(own_log);
     return status;
 }
 
@@ -119,12 +159,13 @@ static const mica_cli_option options[] = {
     {"targets", 0, MICA_CLI_STRING, AT(train.targets), 0, 0, "LIST", "linear layers to adapt, as in q_proj,v_proj or '*_proj' (default: all of the blocks)"},
     {"layers", 0, MICA_CLI_INT, AT(train.layers), -1, MANY, "N", "adapt the last N blocks; -1: all (default 16)"},
     {"iters", 0, MICA_CLI_INT, AT(train.iters), 1, MANY, "N", "updates (default 1000)"},
+    {"epochs", 0, MICA_CLI_INT, AT(train.epochs), 1, MANY, "N", "instead of --iters: times that each example is seen"},
     {"batch-size", 0, MICA_CLI_INT, AT(train.batch_size), 1, MANY, "N", "examples of one forward (default 4)"},
     {"grad-accum", 0, MICA_CLI_INT, AT(train.grad_accum), 1, MANY, "N", "forwards of one update (default 1)"},
     {"max-seq", 0, MICA_CLI_INT, AT(train.max_seq), 2, MANY, "N", "most tokens of an example (default 2048)"},
     {"too-long", 0, MICA_CLI_STRING, AT(train.too_long), 0, 0, "HOW", "what becomes of longer ones: truncate (default), split, skip"},
     {"batch-tokens", 0, MICA_CLI_INT, AT(train.batch_tokens), 2, MANY, "N", "instead of --batch-size: examples packed up to N tokens"},
-    {"mask-prompt", 0, MICA_CLI_STRING, AT(train.mask_prompt), 0, 0, "WHAT", "what is scored: none: every token (default); last: the last answer; assistant: all answers"},
+    {"mask-prompt", 0, MICA_CLI_MAYBE, AT(train.mask_prompt), 0, 0, "WHAT", "what is scored: none: every token (default); last (or no WHAT): the last answer; assistant: all answers"},
     {"lr", 0, MICA_CLI_NUMBER, AT(train.lr), 0, 100, "X", "learning rate (default 1e-5)"},
     {"schedule", 0, MICA_CLI_STRING, AT(train.schedule), 0, 0, "NAME", "constant (default), linear, cosine, exponential, step"},
     {"lr-end", 0, MICA_CLI_NUMBER, AT(train.lr_end), 0, 100, "X", "linear, cosine: the rate at the end (default 0)"},
@@ -147,7 +188,17 @@ static const mica_cli_option options[] = {
     {"no-shuffle", 0, MICA_CLI_FLAG, AT(train.no_shuffle), 0, 0, NULL, "examples in file order"},
     {"skip-bad", 0, MICA_CLI_FLAG, AT(train.skip_bad), 0, 0, NULL, "leave out lines that cannot be used"},
     {"seed", 0, MICA_CLI_LONG, AT(seed), 0, 9e15, "N", "of the adapters' first values and of the order (default 0)"},
+    {"adapter-format", 0, MICA_CLI_STRING, AT(train.adapter_format), 0, 0, "FORM", "of the adapter written: mlx-lm (default) or peft"},
+    // what is seen of it
+    {"config", 'c', MICA_CLI_STRING, AT(config), 0, 0, "FILE", "options from a JSON object: {\"model\": …, \"batch-size\": 2, …}; those given here as well win"},
+    {"log", 0, MICA_CLI_STRING, AT(train.log), 0, 0, "FILE", "write configuration, reports, validations, checkpoints and samples as JSON lines"},
+    {"report", 0, MICA_CLI_STRING, AT(train.report), 0, 0, "FILE", "write a page (HTML) with curves, samples and configuration; needs gnuplot; logs to OUT/log.jsonl without --log"},
+    {"sample-prompt", 0, MICA_CLI_LIST, AT(train.sample_prompts), 0, 0, "TEXT", "answered before and after, for log and report; may be repeated (default: from the data)"},
+    {"samples", 0, MICA_CLI_INT, AT(train.samples), -1, 100, "N", "take N prompts from the validation data; -1: no samples (default 3)"},
+    {"sample-tokens", 0, MICA_CLI_INT, AT(train.sample_tokens), 1, MANY, "N", "most tokens of a sample (default 64)"},
     // mlx-lm's names
+    {"resume-adapter-file", 0, MICA_CLI_STRING, AT(train.init_adapter), 0, 0, "DIR", "as --init-adapter"},
+    {"model", 0, MICA_CLI_STRING, AT(model), 0, 0, "MODEL", "as the argument MODEL"},
     {"adapter-path", 0, MICA_CLI_STRING, AT(adapter), 0, 0, "OUT", "as --adapter"},
     {"fine-tune-type", 0, MICA_CLI_STRING, AT(train.kind), 0, 0, "KIND", "as --kind"},
     {"num-layers", 0, MICA_CLI_INT, AT(train.layers), -1, MANY, "N", "as --layers"},
@@ -166,7 +217,7 @@ const mica_cli_command mica_cli_train = {
     .description =
         "Trains LoRA adapters on MODEL, dense or quantised, or with --kind full all weights of a dense one, on the data folder that mlx-lm takes, and\n"
         "writes mlx-lm's form of adapter. A run that was stopped or killed goes on with --resume as if it never had been.\n"
-        "With --json: one object a line: step, validation, checkpoint, done.",
+        "With --json: one object a line: step, validation, checkpoint, done. The log has these lines too; `mica report` draws it.",
     .example = "mica train smollm2-135m --data data --adapter out --targets q_proj,v_proj --iters 200 --lr 1e-4\n"
                "mica chat smollm2-135m --adapter out",
     .min_words = 1,

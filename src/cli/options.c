@@ -110,10 +110,11 @@ void mica_cli_each_option(const mica_cli_command *command, void (*visit)(const m
         for (const mica_cli_option *o = groups[g]; o && o->name; o++) visit(o, to);
 }
 
-enum { MOST_OPTIONS = 64 };
+enum { MOST_OPTIONS = 128 };
 typedef struct option_list {
     const mica_cli_option *items[MOST_OPTIONS];
     const char *names[MOST_OPTIONS];
+    bool given[MOST_OPTIONS];
     size_t count;
 } option_list;
 
@@ -174,6 +175,11 @@ bool mica_cli_read_ints(const char *text, int64_t low, int64_t high, mica_cli_in
 
 /** "a whole number from 1 to 10": what an option takes. */
 static void describe(const mica_cli_option *o, char *out, size_t size) {
+    const char *text = o->kind == MICA_CLI_FLAG ? "true or false" : o->kind == MICA_CLI_LIST ? "texts" : "a text";
+    if (o->kind == MICA_CLI_FLAG || o->kind == MICA_CLI_LIST || o->kind == MICA_CLI_STRING || o->kind == MICA_CLI_MAYBE) {
+        snprintf(out, size, "%s", text);
+        return;
+    }
     const char *what = o->kind == MICA_CLI_NUMBER ? "a number" : o->kind == MICA_CLI_INTS ? "whole numbers with commas" : "a whole number";
     if (o->high >= MANY) snprintf(out, size, "%s, %.0f or more", what, o->low);
     else snprintf(out, size, "%s from %g to %g", what, o->low, o->high);
@@ -190,7 +196,8 @@ static bool store(const mica_cli_option *o, const char *text, mica_cli_args *arg
     double number = 0;
     switch (o->kind) {
     case MICA_CLI_FLAG: return *(bool *)at = true;
-    case MICA_CLI_STRING: return *(const char **)at = text, true;
+    case MICA_CLI_STRING:
+    case MICA_CLI_MAYBE: return *(const char **)at = text, true;
     case MICA_CLI_LIST: return append_string(at, text), true;
     case MICA_CLI_INTS:
         if (at == &args->ids) args->ids_given = true;
@@ -217,7 +224,18 @@ typedef struct parser {
     mica_cli_args *args;
 } parser;
 
+/** A list on the command line replaces that of the configuration file. */
+static void begin_list(parser *p, const mica_cli_option *o) {
+    for (size_t i = 0; i < p->list.count; i++)
+        if (p->list.items[i] == o && !p->list.given[i]) {
+            p->list.given[i] = true;
+            ((mica_cli_strings *)(void *)((char *)p->args + o->offset))->count = 0;
+        }
+}
+
 static bool take_value(parser *p, const mica_cli_option *o, const char *shown, const char *value) {
+    if (o->kind == MICA_CLI_LIST) begin_list(p, o);
+    if (o->kind == MICA_CLI_MAYBE && !value && (p->at == p->argc || p->argv[p->at][0] == '-')) value = "";
     if (o->kind != MICA_CLI_FLAG && !value) {
         if (p->at == p->argc) return mica_cli_usage(p->command->name, "%s needs a value: %s %s", shown, shown, o->value), false;
         value = p->argv[p->at++];
@@ -263,24 +281,56 @@ static bool take_word(parser *p, const char *word) {
     return true;
 }
 
+static bool take_all(parser *p) {
+    bool ok = true, words_only = false;
+    while (ok && p->at < p->argc) {
+        const char *word = p->argv[p->at++];
+        if (words_only || word[0] != '-' || !word[1]) ok = take_word(p, word);
+        else if (strcmp(word, "--") == 0) words_only = true;
+        else ok = word[1] == '-' ? take_long(p, word) : take_short(p, word);
+    }
+    return ok;
+}
+
+/** The configuration file first, then the words once more: they win. */
+static bool take_over_config(parser *p, const mica_cli_args *initial) {
+    const char *path = p->args->config;
+    mica_cli_args_free(p->args);
+    *p->args = *initial;
+    p->at = 0;
+    return mica_cli_config_read(p->command, path, p->args) && take_all(p);
+}
+
 bool mica_cli_parse(const mica_cli_command *command, int argc, char **argv, mica_cli_args *args) {
+    const mica_cli_args initial = *args;
     parser p = {.command = command, .argc = argc, .argv = argv, .args = args};
     mica_cli_each_option(command, collect, &p.list);
-    bool ok = true, words_only = false;
-    while (ok && p.at < argc) {
-        const char *word = argv[p.at++];
-        if (words_only || word[0] != '-' || !word[1]) ok = take_word(&p, word);
-        else if (strcmp(word, "--") == 0) words_only = true;
-        else ok = word[1] == '-' ? take_long(&p, word) : take_short(&p, word);
-    }
+    bool ok = take_all(&p);
+    if (ok && args->config && !args->help) ok = take_over_config(&p, &initial);
+    if (ok && !args->word_count && args->model) args->words[args->word_count++] = args->model;
     if (!ok || args->help || args->word_count >= command->min_words) return ok;
     mica_cli_usage(command->name, "too few arguments (wanted: %s)", command->synopsis);
     return false;
 }
+
+// ---- by name -------------------------------------------------------------------------------------------------------
+const mica_cli_option *mica_cli_option_find(const mica_cli_command *command, const char *name, const char **nearest) {
+    option_list list = {.count = 0};
+    mica_cli_each_option(command, collect, &list);
+    const mica_cli_option *o = find_long(&list, name, strlen(name));
+    if (!o && nearest) *nearest = mica_cli_nearest(name, list.names, list.count);
+    return o;
+}
+
+bool mica_cli_option_store(const mica_cli_option *option, const char *text, mica_cli_args *args) { return store(option, text, args); }
+void mica_cli_option_describe(const mica_cli_option *option, char *out, size_t size) { describe(option, out, size); }
 
 void mica_cli_args_free(mica_cli_args *args) {
     mica_cli_ints *ints[] = {&args->ids, &args->prefill, &args->depth, &args->batch};
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) free(ints[i]->items);
     free(args->stop.items);
     free(args->logit_bias.items);
+    free(args->train.sample_prompts.items);
+    for (size_t i = 0; i < args->owned.count; i++) free((char *)(uintptr_t)args->owned.items[i]);
+    free(args->owned.items);
 }

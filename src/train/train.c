@@ -33,11 +33,11 @@ typedef struct run {
 } run;
 
 // ---- options ----------------------------------------------------------------------------------------------
-static void defaults(mica_train_options *o) {
+void mica_train_defaults(mica_train_options *o) {
     if (!o->kind) o->kind = "lora";
     if (!o->rank) o->rank = 8;
     if (!o->layers) o->layers = 16;
-    if (!o->iters) o->iters = 1000;
+    if (!o->iters && !o->epochs) o->iters = 1000;
     if (!o->batch_size && !o->batch_tokens) o->batch_size = 4;
     if (!o->grad_accumulation) o->grad_accumulation = 1;
     if (!o->max_seq) o->max_seq = 2048;
@@ -67,7 +67,8 @@ static bool check(const mica_train_options *o, mica_error *err) {
         return mica_fail(err, MICA_ERR_ARGUMENT, "adapter_format: there is no \"%.40s\"; there are mlx-lm and peft", o->adapter_format);
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
     if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
-    return at_least_one("iters", o->iters, err) && at_least_one(o->batch_tokens ? "batch_tokens" : "batch_size", o->batch_tokens ? o->batch_tokens : o->batch_size, err) &&
+    if (o->iters && o->epochs) return mica_fail(err, MICA_ERR_ARGUMENT, "iters and epochs exclude each other");
+    return at_least_one(o->epochs ? "epochs" : "iters", o->epochs ? o->epochs : o->iters, err) && at_least_one(o->batch_tokens ? "batch_tokens" : "batch_size", o->batch_tokens ? o->batch_tokens : o->batch_size, err) &&
            at_least_one("grad_accumulation", o->grad_accumulation, err) && at_least_one("rank", o->rank, err);
 }
 
@@ -155,11 +156,35 @@ static bool open_data(run *r, const char *folder, const char *name, bool needed,
     return ok;
 }
 
+static mica_dataset_order_options order_options(const run *r) {
+    const mica_train_options *o = &r->o;
+    return (mica_dataset_order_options){.seed = o->seed, .in_file_order = o->no_shuffle, .batch_size = (size_t)o->batch_size, .batch_tokens = (size_t)o->batch_tokens};
+}
+
+// How many updates the epochs make: what a batch holds is known once its examples are tokens, so they are all read once before.
+static bool count_updates(run *r, mica_error *err) {
+    mica_dataset_order_options o = order_options(r);
+    o.epochs = (size_t)r->o.epochs;
+    mica_dataset_order *order = mica_dataset_order_new(r->train, &o, err);
+    mica_text_batch b = {.n = 1};
+    int64_t batches = -1;
+    bool ok = order != NULL;
+    for (; ok && b.n; batches++) ok = mica_dataset_next(order, &b, err);
+    mica_dataset_order_free(order);
+    int64_t updates = (batches + r->o.grad_accumulation - 1) / r->o.grad_accumulation;
+    if (ok && updates > INT32_MAX) ok = mica_fail(err, MICA_ERR_ARGUMENT, "epochs: %d of them are more than %d updates", (int)r->o.epochs, INT32_MAX);
+    if (ok) r->o.iters = (int32_t)MICA_MAX(updates, 1);
+    return ok;
+}
+
 static bool set_up_data(run *r, const char *folder, mica_error *err) {
     if (!open_data(r, folder, "train.jsonl", true, &r->train, err) || !open_data(r, folder, "valid.jsonl", false, &r->valid, err)) return false;
-    r->order = mica_dataset_order_new(r->train, &(mica_dataset_order_options){.seed = r->o.seed, .in_file_order = r->o.no_shuffle,
-                                                                             .batch_size = (size_t)r->o.batch_size,
-                                                                             .batch_tokens = (size_t)r->o.batch_tokens}, err);
+    if (r->o.epochs && !count_updates(r, err)) return false;
+    mica_schedule *schedule = &r->o.schedule;
+    bool to_the_end = schedule->name && (strcmp(schedule->name, "linear") == 0 || strcmp(schedule->name, "cosine") == 0);
+    if (to_the_end && !schedule->steps) schedule->steps = MICA_MAX(r->o.iters - schedule->warmup, 1);
+    mica_dataset_order_options o = order_options(r);
+    r->order = mica_dataset_order_new(r->train, &o, err);
     return r->order != NULL;
 }
 
@@ -341,7 +366,7 @@ bool mica_train(const char *model, const char *data, const char *out, const mica
     mica_train_summary own;
     run r = {.o = options ? *options : (mica_train_options){0}, .model = model, .out = out, .sum = summary ? summary : &own, .started = mica_now()};
     *r.sum = (mica_train_summary){.loss = (double)NAN, .validation_loss = (double)NAN};
-    defaults(&r.o);
+    mica_train_defaults(&r.o);
     bool ok = train(&r, data, err);
     mica_trainer_free(&r.t);
     mica_dataset_order_free(r.order);

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `mica train` takes and shows: configuration files, the log and its going on after a stop, the report page, the bar on a terminal.
+#include "spawn.h"
+#include "base/base.h"
+#include "base/file.h"
+#include "base/json.h"
+#include <errno.h>
+#include <pty.h>
+#include <sys/stat.h>
+
+#define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
+#define NASTY "</pre><script>alert('x')</script> & \\\"fox\\\""
+static char folder[] = "/tmp/mica-cli-train-XXXXXX";
+
+static const char *in_folder(const char *name) {
+    static char paths[8][200];
+    static int at;
+    char *p = paths[at++ % 8];
+    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
+    return p;
+}
+
+static void write_file(const char *name, const char *text) {
+    FILE *f = fopen(in_folder(name), "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/** The file's text; lives until the next call. */
+static char *text_of(const char *name) {
+    static mica_buf b;
+    mica_error err = {0};
+    mica_buf_free(&b);
+    if (!mica_file_read(in_folder(name), 1 << 24, &b, &err)) fail_msg("%s", err.msg);
+    mica_buf_putc(&b, 0);
+    return b.data;
+}
+
+static size_t count(const char *text, const char *what) {
+    size_t n = 0;
+    for (const char *s = text; (s = strstr(s, what)); s++) n++;
+    return n;
+}
+
+#define COMMON "--data", in_folder("data"), "--targets", "q_proj", "--rank", "2", "--threads", "1", "--batch-size", "2", "--sample-tokens", "4"
+
+// ---- configuration ---------------------------------------------------------------------------------------------
+static void from_a_file(void **state) {
+    (void)state;
+    char text[1000];
+    snprintf(text, sizeof text,
+             "{\"model\": \"" MODEL "\", \"data\": \"%s\", \"adapter_path\": \"%s\", \"iters\": 3, \"batch_size\": 2, \"learning_rate\": 1e-3,"
+             " \"lora_parameters\": {\"rank\": 4, \"scale\": 10.0, \"keys\": [\"self_attn.q_proj\", \"v_proj\"]}, \"steps-per-report\": 1,"
+             " \"grad-checkpoint\": true, \"resume\": false, \"clip\": null, \"sample-prompt\": [\"One\", \"Two\"], \"samples\": -1, \"mask_prompt\": false}",
+             in_folder("data"), in_folder("config"));
+    write_file("config.json", text);
+    spawned s = RUN("train", "--config", in_folder("config.json"), "--log", in_folder("config.jsonl"));
+    assert_done(&s);
+    assert_non_null(strstr(s.text[0], "lora, rank 4, scale 10:"));
+    assert_int_equal(count(s.text[0], "step 3/3"), 3); // report, validation, checkpoint
+    spawn_free(&s);
+    const char *log = text_of("config.jsonl");
+    assert_non_null(strstr(log, "\"targets\":\"self_attn.q_proj,v_proj\""));
+    assert_non_null(strstr(log, "\"grad-checkpoint\":true"));
+    s = RUN("train", "--iters", "2", "-c", in_folder("config.json"), "--rank", "2"); // what is typed wins, wherever it stands
+    assert_done(&s);
+    assert_non_null(strstr(s.text[0], "rank 2"));
+    assert_non_null(strstr(s.text[0], "step 2/2"));
+    spawn_free(&s);
+}
+
+static void wrong_files(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"{\"rnak\": 4}", "\"rnak\"; the nearest is \"rank\""}, {"{\"rank\": \"4\"}", "\"rank\" takes a whole number"}, {"{\"rank\": 4.5}", "4.5"},
+        {"{\"rank\": 0}", "1 to 4096"}, {"{\"data\": 1}", "\"data\" takes a text"}, {"{\"resume\": \"yes\"}", "true or false"},
+        {"{\"config\": \"x\"}", "\"config\""}, {"{\"lora_parameters\": {\"rnk\": 1}}", "\"rnk\""}, {"{\"rank\": {}}", "\"rank\""}, {"[1]", "object"},
+        {"{\"rank\": 4", "no end"}, {"{\"rank\": 4} x", "follows"}, {"", "wrong.json"},
+    };
+    for (size_t i = 0; i < MICA_COUNT(cases); i++) {
+        write_file("wrong.json", cases[i][0]);
+        spawned s = RUN("train", MODEL, "--config", in_folder("wrong.json"));
+        assert_non_null(strstr(s.text[1], "wrong.json"));
+        assert_failed(s, 2, cases[i][1]);
+    }
+    assert_failed(RUN("train", MODEL, "--config", in_folder("nowhere.json")), 2, "nowhere.json");
+    assert_failed(RUN("train", MODEL, COMMON, "--adapter", in_folder("x"), "--alpha", "1", "--scale", "1"), 2, "--alpha");
+    assert_failed(RUN("train", MODEL, COMMON, "--adapter", in_folder("x"), "--iters", "1", "--epochs", "1"), 2, "--epochs");
+    assert_failed(RUN("train", "--config"), 2, "--config");
+}
+
+static void epochs(void **state) {
+    (void)state;
+    spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("epochs"), "--epochs", "2", "--schedule", "cosine", "--quiet");
+    assert_done(&s);
+    assert_non_null(strstr(s.text[0], "done: 8 steps")); // 8 examples, 2 at a time, twice
+    spawn_free(&s);
+}
+
+// ---- the log ---------------------------------------------------------------------------------------------------
+/** Every line is an object with an event and a step; how many have the event. */
+static size_t events(const char *name, const char *event) {
+    mica_arena arena = {0};
+    mica_error err = {0};
+    size_t n = 0;
+    for (char *line = text_of(name), *end; (end = strchr(line, '\n')); line = end + 1) {
+        const mica_json *v = mica_json_parse(&arena, line, (size_t)(end - line), name, &err);
+        if (!v) fail_msg("%s", err.msg);
+        const char *found = NULL;
+        assert_true(mica_json_string(v, "event", NULL, &found, name, &err) && found);
+        n += strcmp(found, event) == 0;
+    }
+    mica_arena_free(&arena);
+    return n;
+}
+
+static void logged(void **state) {
+    (void)state;
+    spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("log"), "--iters", "6", "--report-every", "1", "--val-every", "2", "--save-every", "3",
+                    "--log", in_folder("log.jsonl"), "--samples", "2", "--json");
+    assert_done(&s);
+    spawn_free(&s);
+    assert_int_equal(events("log.jsonl", "start"), 1);
+    assert_int_equal(events("log.jsonl", "step"), 6);
+    assert_int_equal(events("log.jsonl", "validation"), 4);
+    assert_int_equal(events("log.jsonl", "checkpoint"), 2);
+    assert_int_equal(events("log.jsonl", "sample"), 4);
+    assert_int_equal(events("log.jsonl", "done"), 1);
+}
+
+/** A run that was killed after it had logged more than its checkpoint has: no step is there twice, none is missing. */
+static void goes_on(void **state) {
+    (void)state;
+    const char *const words[] = {"train", MODEL, COMMON, "--adapter", in_folder("killed"), "--iters", "60", "--report-every", "1", "--val-every", "-1",
+                                 "--save-every", "4", "--log", in_folder("killed.jsonl"), "--samples", "1", NULL};
+    spawned s = spawn_start(words, NULL);
+    while (s.out >= 0 && !strstr(s.text[0], "step 6/60") && spawn_read(&s, 0)) {}
+    kill(s.pid, SIGKILL);
+    spawn_finish(&s, "", 0);
+    assert_int_equal(s.status, 1000 + SIGKILL);
+    spawn_free(&s);
+    FILE *f = fopen(in_folder("killed.jsonl"), "a");
+    fputs("{\"event\":\"step\",\"step\":61,\"lo", f); // a torn line
+    fclose(f);
+    s = RUN("train", MODEL, COMMON, "--adapter", in_folder("killed"), "--iters", "60", "--report-every", "1", "--val-every", "-1", "--save-every", "4", "--log",
+            in_folder("killed.jsonl"), "--samples", "1", "--resume", "--quiet");
+    assert_done(&s);
+    spawn_free(&s);
+    assert_int_equal(events("killed.jsonl", "start"), 1);
+    assert_int_equal(events("killed.jsonl", "resume"), 1);
+    assert_int_equal(events("killed.jsonl", "sample"), 2);
+    char line[60];
+    for (int step = 1; step <= 60; step++) {
+        snprintf(line, sizeof line, "{\"event\":\"step\",\"step\":%d,", step);
+        if (count(text_of("killed.jsonl"), line) != 1) fail_msg("step %d is there %zu times", step, count(text_of("killed.jsonl"), line));
+    }
+    s = RUN("train", MODEL, COMMON, "--adapter", in_folder("killed"), "--iters", "60", "--report-every", "1", "--val-every", "-1", "--save-every", "4", "--log",
+            in_folder("killed.jsonl"), "--samples", "1", "--resume", "--quiet"); // at its end
+    assert_done(&s);
+    spawn_free(&s);
+    assert_int_equal(events("killed.jsonl", "step"), 60);
+    assert_int_equal(events("killed.jsonl", "sample"), 2);
+    assert_int_equal(events("killed.jsonl", "done"), 1);
+    assert_int_equal(count(text_of("killed.jsonl"), "{\"event\":\"checkpoint\",\"step\":60,"), 1);
+}
+
+static void log_that_cannot_be_written(void **state) {
+    (void)state;
+    spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("x"), "--iters", "1", "--log", "/dev/full");
+    assert_int_equal(s.status, 1);
+    assert_non_null(strstr(s.text[1], "/dev/full"));
+    spawn_free(&s);
+    s = RUN("train", MODEL, COMMON, "--adapter", in_folder("x"), "--iters", "1", "--log", in_folder("no/folder/log"));
+    assert_int_equal(s.status, 1);
+    assert_non_null(strstr(s.text[1], "no/folder/log"));
+    spawn_free(&s);
+}
+
+// ---- the report ------------------------------------------------------------------------------------------------
+static bool gnuplot_is_here(void) {
+    if (system("command -v gnuplot >/dev/null 2>&1") == 0) return true;
+    print_message("skipped: the page itself: there is no gnuplot here\n");
+    return false;
+}
+
+static void without_gnuplot(void **state) {
+    (void)state;
+    const char *const words[] = {"report", in_folder("log.jsonl"), NULL};
+    spawned s = spawn_start(words, "PATH=/nowhere");
+    spawn_finish(&s, "", 0);
+    assert_failed(s, 1, "gnuplot-nox");
+    const char *const train[] = {"train", MODEL, COMMON, "--adapter", in_folder("x"), "--report", in_folder("x.html"), NULL};
+    s = spawn_start(train, "PATH=/nowhere"); // at once, not after hours
+    spawn_finish(&s, "", 0);
+    assert_failed(s, 1, "gnuplot-nox");
+}
+
+static void reported(void **state) {
+    (void)state;
+    if (!gnuplot_is_here()) return;
+    spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("report"), "--iters", "4", "--report-every", "1", "--report", in_folder("page.html"), "--quiet",
+                    "--sample-prompt", "<i>Ha</i>");
+    assert_done(&s);
+    spawn_free(&s);
+    const char *page = text_of("page.html");
+    assert_int_equal(count(page, "<svg"), 5);
+    assert_int_equal(count(page, "<script"), 0);
+    assert_int_equal(count(page, "&lt;i&gt;Ha&lt;/i&gt;"), 2); // sample, configuration
+    assert_int_equal(count(page, "After step 4"), 1);
+    assert_non_null(strstr(page, "</html>"));
+    s = RUN("report", in_folder("report"), "--json", "--quiet"); // the folder's log; the page beside it
+    assert_done(&s);
+    assert_non_null(strstr(s.text[0], "log.html"));
+    spawn_free(&s);
+    assert_true(mica_is_file(in_folder("report/log.html")));
+    s = RUN("report", in_folder("log.jsonl"), "-o", in_folder("later.html"));
+    assert_done(&s);
+    spawn_free(&s);
+    assert_int_equal(count(text_of("later.html"), "&lt;/pre&gt;&lt;script&gt;"), 2); // the prompts from the data
+}
+
+static void logs_of_nothing(void **state) {
+    (void)state;
+    if (!gnuplot_is_here()) return;
+    write_file("odd.jsonl", "no json\n{\"event\":\"step\",\"step\":1}\n");
+    assert_failed(RUN("report", in_folder("odd.jsonl")), 1, "odd.jsonl");
+    assert_failed(RUN("report", in_folder("nowhere.jsonl")), 1, "nowhere.jsonl");
+    write_file("odd.jsonl", "{\"event\":\"start\",\"step\":0,\"model\":\"<m>\",\"config\":{\"a<b\":[1,\"<u>\"]}}\n{\"event\":\"step\",\"step\":1,\"loss\":null}\n{\"event\":\"step\"");
+    spawned s = RUN("report", in_folder("odd.jsonl"), "--output", in_folder("odd.html"));
+    assert_done(&s);
+    spawn_free(&s);
+    const char *page = text_of("odd.html");
+    assert_non_null(strstr(page, "no data"));
+    assert_non_null(strstr(page, "&lt;m&gt;"));
+    assert_null(strstr(page, "<u>"));
+    assert_failed(RUN("report", in_folder("odd.jsonl"), "--output", in_folder("no/folder/x.html")), 1, "no/folder");
+}
+
+// ---- the bar ---------------------------------------------------------------------------------------------------
+static void a_bar_on_a_terminal(void **state) {
+    (void)state;
+    char text[1 << 14];
+    int terminal;
+    struct winsize size = {.ws_row = 40, .ws_col = 120};
+    pid_t pid = forkpty(&terminal, NULL, NULL, &size);
+    if (pid < 0) {
+        print_message("skipped: no pseudo-terminal: %s\n", strerror(errno));
+        skip();
+    }
+    if (pid == 0) {
+        execl(MICA_BINARY_DIR "/mica", "mica", "train", MODEL, COMMON, "--adapter", in_folder("bar"), "--iters", "4", (char *)NULL);
+        _exit(127);
+    }
+    size_t n = 0;
+    for (ssize_t k; n + 1 < sizeof text && (k = read(terminal, text + n, sizeof text - n - 1)) > 0;) n += (size_t)k;
+    text[n] = 0;
+    close(terminal);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_non_null(strstr(text, "░"));
+    assert_non_null(strstr(text, "tokens/s"));
+    assert_non_null(strstr(text, "left"));
+    assert_non_null(strstr(text, "done: 4 steps"));
+}
+
+static int set_up(void **state) {
+    (void)state;
+    if (!mkdtemp(folder) || !mica_mkdirs(in_folder("data"), NULL)) return 1;
+    for (int valid = 0; valid < 2; valid++) {
+        FILE *f = fopen(in_folder(valid ? "data/valid.jsonl" : "data/train.jsonl"), "w");
+        for (int i = 0; i < (valid ? 3 : 8); i++) fprintf(f, "{\"text\":\"%d brown " NASTY " jumps over the %d lazy dogs, and over others\"}\n", i, i * 7 % 5);
+        if (!f || fclose(f) != 0) return 1;
+    }
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    static const char *const names[] = {"data", "config", "epochs", "log", "killed", "x", "report", "bar"};
+    for (size_t i = 0; i < MICA_COUNT(names); i++) mica_remove_flat_dir(in_folder(names[i]));
+    mica_remove_flat_dir(folder);
+    return access(folder, F_OK) == 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(from_a_file), cmocka_unit_test(wrong_files), cmocka_unit_test(epochs), cmocka_unit_test(logged), cmocka_unit_test(goes_on),
+        cmocka_unit_test(log_that_cannot_be_written), cmocka_unit_test(without_gnuplot), cmocka_unit_test(reported), cmocka_unit_test(logs_of_nothing),
+        cmocka_unit_test(a_bar_on_a_terminal),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
