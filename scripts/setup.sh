@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that mica needs and this machine lacks, after saying which and why.
-#   scripts/setup.sh [build] [test] [full] [demo] [neon]        (default: build)
+#   scripts/setup.sh [build] [test] [full] [demo] [report] [neon]        (default: build)
 # What is there already is found by asking for the thing itself (a command, a pkg-config module), not for
 # a package, so a compiler or library installed another way is fine. Needs root or sudo only if something is missing.
 set -eu
@@ -20,6 +20,8 @@ test|pc:cmocka|libcmocka-dev|runs the unit tests
 test|cmd:g++|g++|checks that the headers compile as C++
 full|cmd:clang|clang|second compiler and fuzzing
 full|clang_rt:fuzzer|libclang-rt-dev|sanitizers and libFuzzer of clang
+full|cmd:gnuplot|gnuplot-nox|draws the report of a training run
+report|cmd:gnuplot|gnuplot-nox|draws the report of a training run
 demo|pip:|python3-pip|fetches the demo model
 neon|cmd:aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu|compiles for 64-bit ARM
 neon|cmd:qemu-aarch64|qemu-user|runs programs for 64-bit ARM
