@@ -46,6 +46,7 @@ typedef union mica_params {
     struct { float eps; } norm;
     struct { int32_t dims, traditional; float base, scale; } rope; // dims rotated
     struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
+    struct { float scale; int32_t causal, window, longest; } segments; // as sdpa; most rows of a segment
     struct { int32_t wide; } matmul;                           // wide: the result is f32 whatever the inputs are
     struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
     /** Packed quantised weight [out, in]. dtype: of the result; gate: mica_gate; int8: linear_packed rounds x to 8 bits. */

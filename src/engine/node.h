@@ -91,6 +91,13 @@ mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array 
                                        mica_quant_spec spec);
 /** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
+/** Attention inside the segments of packed rows: q [N,H,Dh], k and v [N,Hkv,Dh], f32, f16 or bf16, any strides; lengths i32 [S], none more than
+ * `longest`, together at most N -> [N,H,Dh]. Only a causal one may have a window > 0. */
+mica_array *mica_segment_attention(mica_scope *s, mica_array *q, mica_array *k, mica_array *v, mica_array *lengths, int64_t longest, float scale,
+                                   bool causal, int window);
+/** The gradients of q, k and v by the gradient g of that result, side by side: [N,H+2Hkv,Dh]. params: of that node. */
+mica_array *mica_segment_attention_grad(mica_scope *s, mica_array *q, mica_array *k, mica_array *v, mica_array *lengths, mica_array *g,
+                                        const mica_params *params);
 /** pool [pages, L, Hkv, 2, P, Dh], k and v [N, Hkv, Dh], meta i32 [B, 4], table i32 [B, max_pages] (meaning: device/cpu/paged.h):
  * the pool, written. */
 mica_array *mica_kv_append(mica_scope *s, mica_array *pool, mica_array *k, mica_array *v, mica_array *meta, mica_array *table, int layer);

@@ -145,6 +145,55 @@ mica_array *mica_sdpa(mica_scope *s, mica_array *q, mica_array *k, mica_array *v
     return mica_record(s, MICA_OP_sdpa, in, 4, 8, &p);
 }
 
+// ---- attention by segments ---
+bool mica_infer_segment_attention(mica_scope *s, mica_array *node) {
+    const mica_array *q = node->in[0], *k = node->in[1], *v = node->in[2], *lengths = node->in[3];
+    if (!mica_dtype_is_float(q->dtype) || q->dtype == MICA_F64 || k->dtype != q->dtype || v->dtype != q->dtype)
+        return mica_op_fail(s, node, "q, k and v must be f32, f16 or bf16, all the same");
+    if (q->ndim != 3 || k->ndim != 3 || !mica_same_shape(k, v) || q->shape[0] != k->shape[0] || q->shape[2] != k->shape[2])
+        return mica_op_fail(s, node, "wants q [N,H,Dh], k and v [N,Hkv,Dh]");
+    if (k->shape[1] ? q->shape[1] % k->shape[1] : q->shape[1])
+        return mica_op_fail(s, node, "%lld heads do not share %lld key/value heads", (long long)q->shape[1], (long long)k->shape[1]);
+    if (lengths->dtype != MICA_I32 || lengths->ndim != 1) return mica_op_fail(s, node, "lengths must be i32 [S]");
+    if (node->params.segments.window < 0 || (node->params.segments.window && !node->params.segments.causal))
+        return mica_op_fail(s, node, "a window must be positive and causal");
+    mica_like(node, q);
+    return true;
+}
+
+bool mica_infer_segment_attention_grad(mica_scope *s, mica_array *node) {
+    const mica_array *q = node->in[0], *g = node->in[4];
+    if (!mica_infer_segment_attention(s, node)) return false;
+    if (g->dtype != q->dtype || !mica_same_shape(g, q)) return mica_op_fail(s, node, "the gradient must be like q");
+    node->shape[1] += 2 * node->in[1]->shape[1];
+    return true;
+}
+
+// The kernels want a head's elements side by side.
+static mica_array *whole_heads(mica_scope *s, mica_array *a) {
+    bool whole = a->ndim < 1 || a->shape[a->ndim - 1] <= 1 || a->stride[a->ndim - 1] == 1;
+    return whole ? a : mica_contiguous(s, a);
+}
+
+mica_array *mica_segment_attention(mica_scope *s, mica_array *q, mica_array *k, mica_array *v, mica_array *lengths, int64_t longest, float scale,
+                                   bool causal, int window) {
+    mica_array *in[] = {q, k, v, lengths};
+    if (!mica_inputs(s, MICA_OP_segment_attention, in, 4, 0)) return NULL;
+    mica_params p = {0};
+    p.segments.scale = scale, p.segments.causal = causal, p.segments.window = window, p.segments.longest = 64;
+    while (p.segments.longest < longest && p.segments.longest < 1 << 30) p.segments.longest *= 2; // few values: each has plans of its own
+    for (int i = 0; i < 3; i++) in[i] = whole_heads(s, in[i]);
+    return mica_record(s, MICA_OP_segment_attention, in, 4, 0, &p);
+}
+
+mica_array *mica_segment_attention_grad(mica_scope *s, mica_array *q, mica_array *k, mica_array *v, mica_array *lengths, mica_array *g,
+                                        const mica_params *params) {
+    mica_array *in[] = {q, k, v, lengths, g};
+    if (!mica_inputs(s, MICA_OP_segment_attention_grad, in, 5, 0)) return NULL;
+    for (int i = 0; i < 5; i++) in[i] = whole_heads(s, in[i]);
+    return mica_record(s, MICA_OP_segment_attention_grad, in, 5, 0, params);
+}
+
 // ---- cache pages ------------------------------------------------------------------------------------------------------
 static bool is_short(mica_dtype t) { return mica_dtype_is_float(t) && t != MICA_F64; }
 

@@ -71,21 +71,23 @@ static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_ar
 
 mica_array *mica_wanted_rows(mica_forward *f, mica_array *x) { return f->rows ? mica_take(f->scope, x, f->rows, 0) : x; }
 
-// x [N, H, Dh] as attention wants it, normed and rotated: [1, H, N, Dh].
-static mica_array *as_heads(mica_forward *f, mica_array *x, mica_array *norm, bool rotate) {
+// x [N, H, Dh] as attention wants it, normed and rotated.
+static mica_array *rotated(mica_forward *f, mica_array *x, mica_array *norm) {
     mica_scope *s = f->scope;
-    if (norm) x = mica_norm(f, x, norm);
-    x = mica_expand_dims(s, x, 0);
-    if (rotate) x = mica_rope_apply(s, x, f->rope[mica_layer_group(f->net->config, f->layer)], false);
-    return mica_swap_axes(s, x, 1, 2);
+    x = mica_expand_dims(s, norm ? mica_norm(f, x, norm) : x, 0);
+    return mica_squeeze(s, mica_rope_apply(s, x, f->rope[mica_layer_group(f->net->config, f->layer)], false), 0);
 }
 
-// Attention without a cache: every token sees those before it, as far as window and mask let it.
+// Attention without a cache: every token sees those before it in its segment, as far as the window lets it.
 static mica_array *plain_attention(mica_forward *f, const mica_layer *l, mica_array *q, mica_array *k, mica_array *v) {
     const mica_config *c = f->net->config;
-    mica_sdpa_options o = {.scale = (float)c->query_scale, .causal = true, .window = mica_layer_group(c, f->layer) ? (int)c->sliding_window : 0};
-    mica_array *y = mica_sdpa(f->scope, as_heads(f, q, l->q_norm, true), as_heads(f, k, l->k_norm, true), as_heads(f, v, NULL, false), f->mask, &o);
-    return mica_contiguous(f->scope, mica_swap_axes(f->scope, y, 1, 2)); // [1, N, H, Dh]
+    int window = mica_layer_group(c, f->layer) ? (int)c->sliding_window : 0;
+    q = rotated(f, q, l->q_norm), k = rotated(f, k, l->k_norm);
+    return mica_segment_attention(f->scope, q, k, v, f->lengths, f->longest, (float)c->query_scale, true, window); // [N, H, Dh]
+}
+
+static mica_array *as_heads(mica_forward *f, mica_array *x, mica_array *norm) { // [1, H, N, Dh]
+    return mica_expand_dims(f->scope, mica_swap_axes(f->scope, rotated(f, x, norm), 0, 1), 0);
 }
 
 static mica_array *cached_attention(mica_forward *f, const mica_layer *l, mica_array *q, mica_array *k, mica_array *v) {
@@ -101,8 +103,8 @@ mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array
     mica_array *q, *k, *v; // [N, H, Dh], [N, Hkv, Dh] twice
     project(f, l, x, &q, &k, &v);
     if (f->q) {
-        f->q[f->layer] = as_heads(f, q, l->q_norm, true);
-        f->k[f->layer] = as_heads(f, k, l->k_norm, true);
+        f->q[f->layer] = as_heads(f, q, l->q_norm);
+        f->k[f->layer] = as_heads(f, k, l->k_norm);
     }
     mica_array *y = (f->training ? plain_attention : cached_attention)(f, l, q, k, v);
     y = mica_reshape(f->scope, y, MICA_SHAPE(-1, f->net->config->num_heads * f->net->config->head_dim));

@@ -31,7 +31,8 @@ typedef struct mica_forward {
     mica_array *rows;               // i32 [R], rows wanted: set in the last layer where they are fewer than N, else NULL
     int layer;
     bool training;                  // no cache: attention over the tokens at hand
-    mica_array *mask;               // training: bool [N, N], which tokens may see one another; NULL: all
+    mica_array *lengths;            // training: i32 [S], tokens of each segment
+    int64_t longest;                // of them
 } mica_forward;
 
 typedef struct mica_arch_ops {

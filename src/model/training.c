@@ -13,29 +13,26 @@
 #include <string.h>
 
 // ---- attention over segments --------------------------------------------------------------------------------
-// Segment number and position of each token.
-static bool number_tokens(mica_scope *s, const mica_text_batch *b, mica_array **segment, mica_array **position) {
-    int32_t *seg = mica_scope_alloc(s, b->n * sizeof *seg), *pos = mica_scope_alloc(s, b->n * sizeof *pos);
-    if (!seg || !pos) return false;
+static bool set_segments(mica_forward *f, const mica_text_batch *b) {
+    for (size_t i = 0; i < b->segments; i++) f->longest = MICA_MAX(f->longest, (int64_t)b->lengths[i]);
+    f->lengths = mica_from_data(f->scope, b->lengths, MICA_SHAPE((int64_t)b->segments), MICA_I32);
+    return f->lengths != NULL;
+}
+
+// Position of each token in its segment: [1, n].
+static mica_array *positions(mica_scope *s, const mica_text_batch *b) {
+    int32_t *pos = mica_scope_alloc(s, b->n * sizeof *pos);
+    if (!pos) return NULL;
     for (size_t i = 0, t = 0; i < b->segments; i++)
-        for (int32_t k = 0; k < b->lengths[i]; k++, t++) seg[t] = (int32_t)i, pos[t] = k;
-    *segment = mica_from_data(s, seg, MICA_SHAPE((int64_t)b->n), MICA_I32);
-    *position = mica_from_data(s, pos, MICA_SHAPE(1, (int64_t)b->n), MICA_I32);
-    return *segment && *position;
+        for (int32_t k = 0; k < b->lengths[i]; k++) pos[t++] = k;
+    return mica_from_data(s, pos, MICA_SHAPE(1, (int64_t)b->n), MICA_I32);
 }
 
-// bool [n, n]: same segment. Causality and windows are the attention's own, since positions inside a segment follow one another.
-static mica_array *segment_mask(mica_scope *s, const mica_text_batch *b, mica_array *segment) {
-    if (b->segments < 2) return NULL;
-    return mica_equal(s, mica_expand_dims(s, segment, 1), mica_expand_dims(s, segment, 0));
-}
-
-static mica_array *rope_of(mica_forward *f, const mica_text_batch *b, const mica_rope_config *rope, mica_array *position) {
-    int64_t half = f->net->config->head_dim / 2, length = 0;
-    for (size_t i = 0; i < b->segments; i++) length = MICA_MAX(length, (int64_t)b->lengths[i]);
+static mica_array *rope_of(mica_forward *f, const mica_rope_config *rope, mica_array *position) {
+    int64_t half = f->net->config->head_dim / 2;
     float *inv_freq = mica_scope_alloc(f->scope, (size_t)half * sizeof *inv_freq);
     if (!inv_freq) return NULL;
-    float scale = mica_rope_frequencies(f->net->config, rope, length, inv_freq);
+    float scale = mica_rope_frequencies(f->net->config, rope, f->longest, inv_freq);
     return mica_rope_table(f->scope, position, mica_from_data(f->scope, inv_freq, MICA_SHAPE(half), MICA_F32), scale);
 }
 
@@ -152,13 +149,12 @@ static int64_t chunk_rows(const mica_net *net) {
 
 bool mica_net_loss(mica_net *net, mica_scope *s, const mica_text_batch *b, const mica_parameters *p, mica_losses *out) {
     mica_forward f = {.net = net, .scope = s, .training = true};
-    mica_array *segment, *position, *rows, *target, *weight;
+    mica_array *position = positions(s, b), *rows, *target, *weight;
     int64_t n, step = chunk_rows(net);
     *out = (mica_losses){0};
-    if (!number_tokens(s, b, &segment, &position) || !scored_rows(s, b, &n, &rows, &target, &weight)) return false;
-    f.mask = segment_mask(s, b, segment);
+    if (!position || !set_segments(&f, b) || !scored_rows(s, b, &n, &rows, &target, &weight)) return false;
     for (int g = 0; g < MICA_GROUPS; g++)
-        if (!g || net->config->sliding_window) f.rope[g] = rope_of(&f, b, g ? &net->config->rope_sliding : &net->config->rope, position);
+        if (!g || net->config->sliding_window) f.rope[g] = rope_of(&f, g ? &net->config->rope_sliding : &net->config->rope, position);
     mica_array *h = hidden(&f, b, p);
     if (n < (int64_t)b->n) h = mica_take(s, h, rows, 0);
     for (int64_t from = 0; from < n; from += step)

@@ -64,6 +64,23 @@ typedef struct mica_cpu_flash {
     float *acc;    // [R, Dp] running sum of weighted values (start: 0), 64-byte aligned
 } mica_cpu_flash;
 
+/** The gradient of a block of MICA_CPU_KEYS queries of one head by all the keys they see. With weights P = softmax of the scaled scores and
+ * W = g vᵀ: dv += Pᵀ g; S = scale * P * (W - rowsum(P * W)); dk += Sᵀ q; dq = S k. q and g are packed twice, as keys (sums along the head) and as
+ * values (sums along the queries); keys and values as queries, keys also as the values of consecutive blocks. */
+typedef struct mica_cpu_flash_grad {
+    size_t Dp, keys;              // mica_cpu_head_pad(Dh); keys at hand
+    const void *q, *g;            // [MICA_CPU_KEYS] by pack_keys
+    const void *q_rows, *g_rows;  // [MICA_CPU_KEYS] by pack_values
+    const void *k, *v;            // [keys] by pack_query
+    const void *k_rows;           // [keys, rounded up to a pair] by pack_values
+    const int32_t *lo, *hi;       // [MICA_CPU_KEYS] query r sees keys lo[r] <= j < hi[r]; neither falls from a query to the next
+    float scale;
+    float *p, *w;          // [keys, MICA_CPU_KEYS] each: workspace, 64-byte aligned
+    float *turned;         // half of that, from an even number of keys; where pack_size is 4, none
+    float *dq;             // [MICA_CPU_KEYS, Dp]
+    float *dk, *dv;        // [keys, Dp]
+} mica_cpu_flash_grad;
+
 typedef struct mica_cpu_rows_isa {
     // ---- conversion and elementwise rows, contiguous; [type] ----
     void (*to_f32[MICA_CPU_FLOATS])(float *y, const void *x, size_t n);
@@ -100,6 +117,7 @@ typedef struct mica_cpu_rows_isa {
     void (*pack_keys[MICA_CPU_FLOATS])(void *packed, const void *k, ptrdiff_t stride, size_t at, size_t n, size_t Dh);
     void (*pack_values[MICA_CPU_FLOATS])(void *packed, const void *v, ptrdiff_t stride, size_t at, size_t n, size_t Dh);
     void (*flash[MICA_CPU_FLOATS])(const mica_cpu_flash *block);
+    void (*flash_grad[MICA_CPU_FLOATS])(const mica_cpu_flash_grad *block);
     /** Few queries against contiguous rows: s[g * ss + j] = scale * q[g]·k[j]; q packed, k [n, Dh]. */
     void (*scores[MICA_CPU_FLOATS])(float *s, size_t ss, const void *q, const void *k, size_t G, size_t n, size_t Dh,
                                     float scale);

@@ -42,6 +42,6 @@ static void NAME(pack_keys)(void *packed, const void *k, ptrdiff_t stride, size_
 static void NAME(fill_attention)(mica_cpu_rows_isa *isa) {
     isa->pack_query[TYPE] = isa->pack_query_codes[TYPE] = NAME(pack_query), isa->pack_size[TYPE] = sizeof(float);
     isa->pack_keys[TYPE] = NAME(pack_keys), isa->pack_values[TYPE] = NAME(pack_values);
-    isa->flash[TYPE] = flash_f32;
+    isa->flash[TYPE] = flash_f32, isa->flash_grad[TYPE] = grad_f32;
     isa->scores[TYPE] = NAME(scores), isa->values[TYPE] = NAME(values), isa->weights[TYPE] = vec_weights;
 }

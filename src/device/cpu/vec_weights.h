@@ -32,4 +32,8 @@ static inline float store_weights_f32(float *s, const vf *p) {
     }
     return v_sum(sum);
 }
+
+static inline void store_row_f32(float *s, const vf *x, size_t n) {
+    for (size_t i = 0; i < n; i++) store_f32(s + i * LANES, x[i]);
+}
 #endif

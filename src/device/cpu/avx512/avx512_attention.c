@@ -17,19 +17,25 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 #define FLASH_PER 1
 #define FLASH_ADD(c, a, b) v_fma(a, b, c)
 #define FLASH_STORE(s, p) store_weights_f32(s, p)
+#define FLASH_STORE_ROW(s, x, n) store_row_f32(s, x, n)
 #include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
+#include "device/cpu/vec_flash_grad.h"
 #undef FLASH
 #undef FLASH_PER
 #undef FLASH_ADD
 #undef FLASH_STORE
+#undef FLASH_STORE_ROW
 
 #define FLASH(f) f##_pairs
 #define FLASH_PER 2
 #define FLASH_ADD(c, a, b) add_pairs(c, a, b)
 #define FLASH_STORE(s, p) store_weights_bf16(s, p)
+#define FLASH_STORE_ROW(s, x, n) store_row_bf16(s, x, n)
+#define FLASH_STORE_TURNED(s, x, y, n) store_turned_bf16(s, x, y, n)
 #include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
+#include "device/cpu/vec_flash_grad.h"
 
 #define VEC_TEMPLATE "device/cpu/vec_attention.h"
 #include "device/cpu/vec_types.h"
@@ -218,7 +224,8 @@ void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
     mica_cpu_avx512_codes(isa);
     isa->pack_query[MICA_BF16] = pack_query_pairs, isa->pack_size[MICA_BF16] = sizeof(uint16_t);
     isa->pack_keys[MICA_BF16] = pack_keys_pairs, isa->pack_values[MICA_BF16] = pack_values_pairs;
-    isa->flash[MICA_BF16] = flash_pairs, isa->scores[MICA_BF16] = scores_pairs;
+    isa->flash[MICA_BF16] = flash_pairs, isa->flash_grad[MICA_BF16] = grad_pairs;
+    isa->scores[MICA_BF16] = scores_pairs;
     isa->weights[MICA_BF16] = weights_pairs, isa->values[MICA_BF16] = values_pairs;
 }
 #endif

@@ -17,4 +17,16 @@ static inline float store_weights_bf16(float *s, const vf *p) {
     }
     return v_sum(sum);
 }
+
+// n vectors, an even number, as neighbouring pairs; lane i of x and y as pair i.
+static inline void store_row_bf16(float *s, const vf *x, size_t n) {
+    for (size_t i = 0; i < n; i += 2) store_f32(s + i * LANES / 2, _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(x[i + 1], x[i])));
+}
+
+static inline void store_turned_bf16(float *s, const vf *x, const vf *y, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x[i])), high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(y[i]));
+        store_f32(s + i * LANES, _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16))));
+    }
+}
 #endif

@@ -69,6 +69,31 @@ static void flash(const mica_cpu_flash *b) {
     for (size_t r = 0; r < b->R; r++) flash_row(b, r);
 }
 
+// Query r against the keys it sees: p and w are rows of workspace.
+static void flash_grad_row(const mica_cpu_flash_grad *b, size_t r, float *p, float *w) {
+    const float *q = (const float *)b->q + r * b->Dp, *g = (const float *)b->g + r * b->Dp, *k = b->k, *v = b->v;
+    float max = -INFINITY, sum = 0, dot = 0, *dq = b->dq + r * b->Dp;
+    for (size_t d = 0; d < b->Dp; d++) dq[d] = 0;
+    for (int32_t j = b->lo[r]; j < b->hi[r]; j++) {
+        p[j] = w[j] = 0;
+        for (size_t d = 0; d < b->Dp; d++) p[j] += q[d] * k[(size_t)j * b->Dp + d];
+        for (size_t d = 0; d < b->Dp; d++) w[j] += g[d] * v[(size_t)j * b->Dp + d];
+        p[j] *= b->scale;
+        if (!(p[j] <= max)) max = p[j];
+    }
+    for (int32_t j = b->lo[r]; j < b->hi[r]; j++) sum += p[j] = expf(p[j] - max);
+    for (int32_t j = b->lo[r]; j < b->hi[r]; j++) dot += (p[j] /= sum) * w[j];
+    for (int32_t j = b->lo[r]; j < b->hi[r]; j++) {
+        float s = b->scale * p[j] * (w[j] - dot);
+        size_t at = (size_t)j * b->Dp;
+        for (size_t d = 0; d < b->Dp; d++) b->dv[at + d] += p[j] * g[d], b->dk[at + d] += s * q[d], dq[d] += s * k[at + d];
+    }
+}
+
+static void flash_grad(const mica_cpu_flash_grad *b) {
+    for (size_t r = 0; r < MICA_CPU_KEYS; r++) flash_grad_row(b, r, b->p, b->w);
+}
+
 #define T float
 #define NAME(f) f##_f32
 #define GET(v) (v)

@@ -190,7 +190,7 @@ static void NAME(fill)(mica_cpu_rows_isa *isa, mica_dtype t) {
     isa->rope[t] = NAME(rope);
     isa->pack_query[t] = isa->pack_query_codes[t] = NAME(pack_query), isa->pack_size[t] = sizeof(float);
     isa->pack_keys[t] = NAME(pack_rows), isa->pack_values[t] = NAME(pack_rows);
-    isa->flash[t] = flash;
+    isa->flash[t] = flash, isa->flash_grad[t] = flash_grad;
     isa->scores[t] = NAME(scores), isa->values[t] = NAME(values), isa->weights[t] = weights;
 }
 

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradient rules of attention by segments. The first is one op; the second, wanted for second derivatives only, is the gradient of the same
+// function written as a graph of small ops, all pairs of rows at once.
+#include "engine/rules.h"
+#include "mica/transforms.h"
+
+// Slices of [N,H+2Hkv,Dh]: of q, k and v.
+static void split_heads(mica_scope *s, mica_array *all, int64_t H, int64_t Hkv, mica_array *out[3]) {
+    const int64_t end[] = {0, H, H + Hkv, H + 2 * Hkv};
+    for (int i = 0; i < 3; i++) out[i] = all ? mica_slice_axis(s, all, 1, end[i], end[i + 1]) : NULL;
+}
+
+bool mica_vjp_segment_attention(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    mica_array **in = node->in;
+    mica_array *all = mica_segment_attention_grad(s, in[0], in[1], in[2], in[3], g, &node->params);
+    split_heads(s, all, in[0]->shape[1], in[1]->shape[1], grads);
+    return all != NULL;
+}
+
+// ---- second derivatives ----
+// bool [N,N]: rows of the same segment; rows of none see nothing.
+static mica_array *same_segment(mica_scope *s, mica_array *lengths, int64_t N) {
+    mica_array *row = mica_expand_dims(s, mica_arange(s, 0, (double)N, 1, MICA_I32), 1);
+    mica_array *end = mica_expand_dims(s, mica_cumsum(s, lengths, 0), 0); // [1,S]
+    mica_array *number = mica_sum(s, mica_astype(s, mica_less_equal(s, end, row), MICA_I32), (int[]){1}, 1, true); // [N,1]
+    if (!number) return NULL;
+    mica_array *inside = mica_less(s, number, mica_constant(s, (double)lengths->shape[0], number->dtype));
+    return mica_logical_and(s, inside, mica_equal(s, number, mica_transpose(s, number, NULL)));
+}
+
+static mica_array *as_heads(mica_scope *s, mica_array *a) { return mica_swap_axes(s, mica_expand_dims(s, a, 0), 1, 2); } // [1,H,N,Dh]
+
+// The same attention as one op with a mask, whose gradient is a graph.
+static mica_array *masked(mica_scope *s, mica_array *const *in, const mica_params *p) {
+    mica_sdpa_options o = {.scale = p->segments.scale, .causal = p->segments.causal != 0, .window = p->segments.window};
+    mica_array *mask = same_segment(s, in[3], in[0]->shape[0]);
+    mica_array *y = mask ? mica_sdpa(s, as_heads(s, in[0]), as_heads(s, in[1]), as_heads(s, in[2]), mask, &o) : NULL;
+    return mica_squeeze(s, mica_swap_axes(s, y, 1, 2), 0);
+}
+
+bool mica_vjp_segment_attention_grad(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    mica_array *in[5], *parts[3], *first[3], *second[4];
+    for (int i = 0; i < 5; i++) // nodes of their own: inputs may depend on one another
+        if (!(in[i] = mica_reshape(s, node->in[i], node->in[i]->ndim, node->in[i]->shape))) return false;
+    split_heads(s, g, in[0]->shape[1], in[1]->shape[1], parts);
+    mica_array *y = masked(s, in, &node->params), *wanted[] = {in[0], in[1], in[2], in[4]};
+    if (!y || !mica_vjp(s, &y, &in[4], 1, in, 3, first) || !mica_vjp(s, first, parts, 3, wanted, 4, second)) return false;
+    for (int i = 0; i < 4; i++) grads[i < 3 ? i : 4] = second[i];
+    return true;
+}
