@@ -148,6 +148,19 @@ GRAPH(g_sdpa_bool) { // the second query sees nothing
     mica_array *m = mica_astype(s, INTS(SHAPE(3, 5), 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1), MICA_BOOL);
     return mica_sdpa(s, x[0], x[1], x[2], m, NULL);
 }
+static mica_array *segments(mica_scope *s, mica_array *const *x, mica_array *k, int window) {
+    mica_array *in[] = {x[0], k, x[2]};
+    for (int i = 0; i < 3; i++) in[i] = mica_astype(s, in[i], MICA_F32);
+    return mica_astype(s, mica_segment_attention(s, in[0], in[1], in[2], INTS(SHAPE(2), 4, 1), 4, 0.4f, true, window), MICA_F64);
+}
+GRAPH(g_segments) { return segments(s, x, x[1], 0); }
+GRAPH(g_segments_window) { return segments(s, x, x[1], 2); }
+GRAPH(g_segments_of_one) { return segments(s, (mica_array *[]){x[0], x[0], x[0]}, mica_square(s, x[0]), 0); } // keys made from queries
+GRAPH(g_segments_gradient) { // of the gradient, as an op of its own
+    mica_array *y = segments(s, x, x[1], 0), *g = y ? mica_full(s, 3, mica_shape(y), 1, MICA_F64) : NULL, *out;
+    g = mica_mul(s, g, mica_sin(s, x[0]));
+    return g && mica_vjp(s, &y, &g, 1, (mica_array *[]){x[1]}, 1, &out) ? out : NULL;
+}
 GRAPH(g_cross_entropy) { return mica_cross_entropy(s, x[0], INTS(SHAPE(3), 1, 4, 0)); }
 GRAPH(g_masked_cross_entropy) {
     return mica_masked_cross_entropy(s, x[0], INTS(SHAPE(3), 1, 4, 0), mica_astype(s, INTS(SHAPE(3), 1, 0, 1), MICA_F64));
@@ -158,6 +171,7 @@ GRAPH(g_masked_cross_entropy) {
 #define CASE1(name, low, high) CASE(name, name, low, high, 1, {2, {3, 5}})
 #define CASE2(name, low, high) \
     CASE(name, name, low, high, 2, {2, {3, 4}}, {2, {3, 4}}), CASE(name, name, low, high, 2, {1, {4}}, {3, {2, 3, 1}})
+#define SEGMENTS {3, {6, 4, 3}}, {3, {6, 2, 3}}, {3, {6, 2, 3}}
 #define QKV {4, {2, 4, 3, 6}}, {4, {2, 2, 5, 6}}, {4, {2, 2, 5, 6}}
 
 static const grad_case cases[] = {
@@ -206,6 +220,8 @@ static const grad_case cases[] = {
     CASE(sdpa, sdpa, -1, 1, 3, QKV), CASE(sdpa, sdpa_causal, -1, 1, 3, QKV), CASE(sdpa, sdpa_window, -1, 1, 3, QKV),
     CASE(sdpa, sdpa_bool, -1, 1, 3, QKV), CASE(sdpa, sdpa_additive, -1, 1, 4, QKV, {3, {4, 1, 5}}),
     CASE(sdpa, sdpa_causal, -1, 1, 3, {4, {1, 2, 4, 4}}, {4, {1, 2, 2, 4}}, {4, {1, 2, 2, 4}}), // two queries before all keys
+    ROUGH(segment_attention, segments, -1, 1, 3, SEGMENTS), ROUGH(segment_attention, segments_window, -1, 1, 3, SEGMENTS),
+    ROUGH(segment_attention, segments_of_one, -1, 1, 1, {3, {6, 2, 3}}), ROUGH(segment_attention_grad, segments_gradient, -1, 1, 3, SEGMENTS),
     CASE(logsumexp, cross_entropy, -3, 3, 1, {2, {3, 5}}), CASE(logsumexp, masked_cross_entropy, -3, 3, 1, {2, {3, 5}}),
 };
 

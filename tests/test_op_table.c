@@ -8,6 +8,7 @@
 #include "ops/indexing.h"
 #include "ops/products.h"
 #include "ops/reductions.h"
+#include "ops/segments.h"
 #include "device/cpu/isa.h"
 
 typedef void case_fn(rig *r);
@@ -23,7 +24,7 @@ static const struct { const char *name; case_fn *run; } cases[] = {
     CASE(concatenate), CASE(tril), CASE(triu), CASE(take), CASE(take_along_axis), CASE(put_along_axis), CASE(scatter_add),
     CASE(scatter_add_along_axis), CASE(full), CASE(arange), CASE(random_uniform), CASE(random_normal), CASE(rms_norm),
     CASE(layer_norm), CASE(swiglu), CASE(geglu), CASE(rope_table), CASE(rope), CASE(sdpa), CASE(kv_append), CASE(paged_attention),
-    CASE(cache_attention),
+    CASE(cache_attention), CASE(segment_attention), CASE(segment_attention_grad),
 };
 
 #ifdef __SANITIZE_ADDRESS__ // several times slower: one thread, and four at the best level
