@@ -310,6 +310,23 @@ static void cache_pages(void **state) {
     REFUSE(paged_attention, mica_paged_attention(s, TOKENS, NULL, META, TABLE, 0, 1, 0), "input 1 is NULL");
 }
 
+static void segments(void **state) {
+    (void)state;
+    const mica_params p = {.segments = {.scale = 1, .causal = 1, .longest = 5}}, windowed = {.segments = {.scale = 1, .window = 2, .longest = 5}};
+#define WIDE zeros(MICA_F64, MICA_SHAPE(5, 1, 6))
+#define ATTEND(q, k, v, lengths) mica_segment_attention(s, q, k, v, lengths, 5, 1, true, 0)
+#define GRADIENT(g, params) mica_segment_attention_grad(s, TOKENS, TOKENS, TOKENS, i3, g, params)
+    REFUSE(segment_attention, ATTEND(WIDE, WIDE, WIDE, i3), "q, k and v must be f32, f16 or bf16");
+    REFUSE(segment_attention, ATTEND(TOKENS, f234, f234, i3), "wants q [N,H,Dh], k and v [N,Hkv,Dh]: f32[5,1,6]");
+    REFUSE(segment_attention, ATTEND(TOKENS, zeros(MICA_F32, MICA_SHAPE(5, 2, 6)), zeros(MICA_F32, MICA_SHAPE(5, 2, 6)), i3), "1 heads do not share 2");
+    REFUSE(segment_attention, ATTEND(TOKENS, TOKENS, TOKENS, f4), "lengths must be i32 [S]");
+    REFUSE(segment_attention, mica_segment_attention(s, TOKENS, TOKENS, TOKENS, i3, 5, 1, true, -1), "a window must be positive and causal");
+    REFUSE(segment_attention, ATTEND(TOKENS, NULL, TOKENS, i3), "input 1 is NULL");
+    REFUSE(segment_attention_grad, GRADIENT(TOKENS, &windowed), "a window must be positive and causal");
+    REFUSE(segment_attention_grad, GRADIENT(f234, &p), "the gradient must be like q");
+    REFUSE(segment_attention_grad, GRADIENT(NULL, &p), "input 4 is NULL");
+}
+
 static bool return_false(mica_scope *scope, void *ctx, mica_array *const *in, size_t n_in, mica_array **out, size_t n_out) {
     (void)scope, (void)ctx, (void)in, (void)n_in, (void)out, (void)n_out;
     return false;
@@ -375,7 +392,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(elementwise), cmocka_unit_test(products), cmocka_unit_test(reductions), cmocka_unit_test(views),
         cmocka_unit_test(shapes), cmocka_unit_test(indexing), cmocka_unit_test(sources), cmocka_unit_test(fast),
-        cmocka_unit_test(cache_pages), cmocka_unit_test(transforms),
+        cmocka_unit_test(cache_pages), cmocka_unit_test(segments), cmocka_unit_test(transforms),
         cmocka_unit_test(arrays_of_another_scope), cmocka_unit_test(every_op_was_refused_something),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -91,6 +91,13 @@ static sample fast_sample(mica_op op) {
     case MICA_OP_cache_attention:
         return (sample){.n = 9, .optional = 0x1C0, .in = {F32(5, 2, 6), F32(3, 2, 1, 2, 4, 6), I32(2, 4), I32(2, 3), F32(5, 1, 6), F32(5, 1, 6),
                                                           F32(1, 5, 4), F32(6), F32(6)}};
+    case MICA_OP_segment_attention:
+    case MICA_OP_segment_attention_grad: {
+        sample t = {.n = op == MICA_OP_segment_attention ? 4 : 5, .in = {F32(7, 4, 6), F32(7, 2, 6), F32(7, 2, 6), I32(3), F32(7, 4, 6)}};
+        t.params.segments.scale = 0.5f, t.params.segments.causal = (int32_t)below(2), t.params.segments.window = (int32_t)below(4);
+        t.params.segments.longest = (int32_t)below(9);
+        return t;
+    }
     default: return (sample){.n = 4, .in = {F32(5, 2, 6), F32(3, 2, 1, 2, 4, 6), I32(2, 4), I32(2, 3)}};
     }
 }

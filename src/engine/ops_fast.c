@@ -146,6 +146,9 @@ mica_array *mica_sdpa(mica_scope *s, mica_array *q, mica_array *k, mica_array *v
 }
 
 // ---- attention by segments ---
+// The kernels want a head's elements side by side.
+static bool has_whole_heads(const mica_array *a) { return a->ndim < 1 || a->shape[a->ndim - 1] <= 1 || a->stride[a->ndim - 1] == 1; }
+
 bool mica_infer_segment_attention(mica_scope *s, mica_array *node) {
     const mica_array *q = node->in[0], *k = node->in[1], *v = node->in[2], *lengths = node->in[3];
     if (!mica_dtype_is_float(q->dtype) || q->dtype == MICA_F64 || k->dtype != q->dtype || v->dtype != q->dtype)
@@ -154,7 +157,9 @@ bool mica_infer_segment_attention(mica_scope *s, mica_array *node) {
         return mica_op_fail(s, node, "wants q [N,H,Dh], k and v [N,Hkv,Dh]");
     if (k->shape[1] ? q->shape[1] % k->shape[1] : q->shape[1])
         return mica_op_fail(s, node, "%lld heads do not share %lld key/value heads", (long long)q->shape[1], (long long)k->shape[1]);
+    if (!has_whole_heads(q) || !has_whole_heads(k) || !has_whole_heads(v)) return mica_op_fail(s, node, "the elements of a head must be neighbours");
     if (lengths->dtype != MICA_I32 || lengths->ndim != 1) return mica_op_fail(s, node, "lengths must be i32 [S]");
+    if (node->params.segments.longest < 0) return mica_op_fail(s, node, "the longest segment is negative");
     if (node->params.segments.window < 0 || (node->params.segments.window && !node->params.segments.causal))
         return mica_op_fail(s, node, "a window must be positive and causal");
     mica_like(node, q);
@@ -164,16 +169,12 @@ bool mica_infer_segment_attention(mica_scope *s, mica_array *node) {
 bool mica_infer_segment_attention_grad(mica_scope *s, mica_array *node) {
     const mica_array *q = node->in[0], *g = node->in[4];
     if (!mica_infer_segment_attention(s, node)) return false;
-    if (g->dtype != q->dtype || !mica_same_shape(g, q)) return mica_op_fail(s, node, "the gradient must be like q");
+    if (g->dtype != q->dtype || !mica_same_shape(g, q) || !has_whole_heads(g)) return mica_op_fail(s, node, "the gradient must be like q");
     node->shape[1] += 2 * node->in[1]->shape[1];
     return true;
 }
 
-// The kernels want a head's elements side by side.
-static mica_array *whole_heads(mica_scope *s, mica_array *a) {
-    bool whole = a->ndim < 1 || a->shape[a->ndim - 1] <= 1 || a->stride[a->ndim - 1] == 1;
-    return whole ? a : mica_contiguous(s, a);
-}
+static mica_array *whole_heads(mica_scope *s, mica_array *a) { return has_whole_heads(a) ? a : mica_contiguous(s, a); }
 
 mica_array *mica_segment_attention(mica_scope *s, mica_array *q, mica_array *k, mica_array *v, mica_array *lengths, int64_t longest, float scale,
                                    bool causal, int window) {
