@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fuzzes what the command reads. The first byte says as what the rest is taken: arguments of a command (one a line), lines of `mica batch` or
-// `mica classify` on stdin, the answers of an earlier `mica batch`, a JSON value, a folder for `mica discover`.
+// `mica classify` on stdin, the answers of an earlier `mica batch`, a JSON value, a folder for `mica discover`, a file of options or the log of
+// `mica train`.
 #include "cli/answered.h"
 #include "cli/batch_line.h"
 #include "cli/classify_line.h"
 #include "cli/lines.h"
+#include "cli/report.h"
 #include "fuzz_file.h"
 #include "mica/discover.h"
 #include <stdlib.h>
@@ -19,7 +21,8 @@ static void parse_arguments(char *text) {
     while (mica_cli_commands[commands]) commands++;
     const mica_cli_command *command = mica_cli_commands[(unsigned char)*text % commands];
     if (*text) text++;
-    for (char *save, *word = strtok_r(text, "\n", &save); word && argc < MOST; word = strtok_r(NULL, "\n", &save)) argv[argc++] = word;
+    for (char *save, *word = strtok_r(text, "\n", &save); word && argc < MOST; word = strtok_r(NULL, "\n", &save))
+        if (!strchr(word, '/')) argv[argc++] = word; // no files but those of this folder
     argv[argc] = NULL;
     mica_cli_args args = {.decode_tokens = -1};
     if (mica_cli_parse(command, argc, argv, &args) && !args.help)
@@ -82,6 +85,24 @@ static void read_answers(const uint8_t *data, size_t size) {
     if (known != a.count) abort();
     fclose(f);
     mica_cli_answered_free(&a);
+}
+
+static void read_config(const uint8_t *data, size_t size) {
+    char path[FUZZ_PATH];
+    mica_cli_args args = {.decode_tokens = -1};
+    fuzz_file(data, size, path);
+    if (mica_cli_config_read(&mica_cli_train, path, &args) && args.train.targets) fuzz_touch(args.train.targets, strlen(args.train.targets));
+    mica_cli_args_free(&args);
+}
+
+static void read_log(const uint8_t *data, size_t size) {
+    char path[FUZZ_PATH];
+    mica_cli_run_log log;
+    fuzz_file(data, size, path);
+    if (mica_cli_run_log_read(path, &log) && !log.model) abort();
+    for (size_t i = 0; i < log.config_count; i++) fuzz_touch(log.config[i].value, strlen(log.config[i].value));
+    for (size_t i = 0; i < log.sample_count; i++) fuzz_touch(log.samples[i].text, strlen(log.samples[i].text));
+    mica_cli_run_log_free(&log);
 }
 
 static void put(const char *folder, const char *name, const uint8_t *data, size_t size) {
@@ -153,6 +174,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     case 'j': read_lines(data + 1, size - 1, false, (mica_cli_text_form){.json = true}); break;
     case 'c': read_lines(data + 1, size - 1, false, (mica_cli_text_form){.field = 2}); break;
     case 'r': read_answers(data + 1, size - 1); break;
+    case 'o': read_config(data + 1, size - 1); break;
+    case 't': read_log(data + 1, size - 1); break;
     case 'd': discover(data + 1, size - 1); break;
     default: read_json(text);
     }
