@@ -3,7 +3,7 @@
 // y [M,N] = x [M,K] · w [K,N] is computed in f32 or, for bf16 activations on levels that multiply bf16 pairs, in bf16 with
 // f32 sums. Two ways, chosen by shape (product.c):
 //   * direct: `dot_*` and `tiles_*` take a few rows and read the weights as they are stored, at the speed of memory.
-//     Nothing is rounded but sums, and a row's result does not depend on the other rows;
+//     Nothing is rounded but sums (tiles_fixed: see there), and a row's result does not depend on the other rows;
 //   * panels: a block of w is written as a panel (decoded, converted) and a register-blocked gemm runs over many rows.
 #ifndef MICA_DEVICE_CPU_ISA_MATMUL_H
 #define MICA_DEVICE_CPU_ISA_MATMUL_H
@@ -18,6 +18,7 @@ enum {
     MICA_TILE_CHUNK = 32,   // inputs whose codes lie together, plane by plane
     MICA_DIRECT_ROWS = 8,   // rows that one call of dot_* takes at most
     MICA_PACK_ROWS = 32,    // rows of a packed block
+    MICA_FIXED_GROUP = 256, // inputs of a group that fixed_row takes at most
 };
 
 // Geometry of a packed affine-quantised weight [out, in]. It is cut into tiles of 16 outputs × `depth` inputs; tile
@@ -103,6 +104,11 @@ typedef struct mica_cpu_matmul_isa {
     /** x padded with zeros to per_column*depth inputs; n counts outputs, a multiple of 16. */
     void (*tiles_f32)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
     void (*tiles_bf16)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+    /** NULL, or rows alone (MICA_DIRECT_ROWS at most) of bf16 against 4-bit weights, groups of 32 to MICA_FIXED_GROUP: x is rows made by fixed_row,
+     * ldx bytes apart, fixed_size each, sums among them. They are x to 2^-14 of the sum of a group's magnitudes at worst. */
+    void (*tiles_fixed)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+    void (*fixed_row)(const uint16_t *x, size_t k, size_t group, void *row);
+    size_t (*fixed_size)(size_t k, size_t group);
     /** Writes planes from codes that are a byte each, or from MLX's 4-bit words: `rows` (at most 16) outputs, `row_bytes` apart, `chunks`
      * whole chunks of each, of which `per_tile` are in a tile. */
     void (*pack_codes)(int bits, const mica_cpu_packing *p);

@@ -29,7 +29,7 @@ typedef struct plan {
     const mica_cpu_matmul_isa *isa;
     const mica_cpu_rows_isa *convert;
     const mica_cpu_panels *panels;
-    bool bf16, copy, direct, pack;
+    bool bf16, copy, direct, pack, fixed; // fixed: rows in fixed point take the place of packed ones
     size_t batch, m, n, k;
     size_t unit;       // outputs are cut at multiples of it
     mica_gate gate;
@@ -37,6 +37,7 @@ typedef struct plan {
     size_t rows, outs; // of a panel task; of a call within a direct task
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
+    size_t fixed_row;  // bytes
     size_t at_packed, at_sums, at_ranges, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
 } plan;
 
@@ -124,6 +125,12 @@ static bool is_direct(const plan *p) {
     return p->rhs->kind == MICA_CPU_DENSE && m <= p->panels->direct && (w->stride[w->ndim - 2] == 1 || p->k == 1);
 }
 
+static bool is_fixed(const plan *p) {
+    if (p->rhs->kind != MICA_CPU_TILES || !p->direct || !p->bf16 || !p->isa->tiles_fixed || (p->m > 1 && !p->call->rows_alone)) return false;
+    const mica_cpu_tiles *t = &p->rhs->tiles;
+    return t->bits == 4 && t->groups == 1 && t->depth <= MICA_FIXED_GROUP;
+}
+
 static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     const mica_cpu_matmul_isa *isa = &mica_cpu_isa_of(c)->matmul;
     const mica_tensor *x = &c->in[0];
@@ -139,15 +146,17 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
            : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
     p.pack = p.panels->pack && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
+    p.fixed = is_fixed(&p);
     if (p.direct && p.pack) p.unit = 2 * MICA_TILE_OUTPUTS; // their kernels take tiles in pairs
     bool even = even_rows(x, shared ? 0 : x->ndim - 2, &p.ldx);
     p.copy = !even || (p.kp != p.k && (p.direct || !p.pack)) || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||
              x->dtype != (p.bf16 ? MICA_BF16 : MICA_F32);
     size_t rows = p.batch * p.m;
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
+    if (p.fixed) p.fixed_row = isa->fixed_size(p.kp, (size_t)rhs->tiles.group);
     p.at_packed = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
-    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : 0);
-    size_t sums = p.direct && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
+    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : p.fixed ? p.m * p.fixed_row : 0);
+    size_t sums = p.direct && !p.fixed && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
     p.at_ranges = p.at_threads = p.at_sums + round_up(sums * 4, LINE);
     plan_tasks(&p);
     return p;
@@ -183,6 +192,8 @@ static void copy_row(const plan *p, size_t row) {
     memset(to + p->k * to_size, 0, (p->kp - p->k) * to_size);
 }
 
+static unsigned char *fixed_at(const plan *p, size_t row) { return p->call->scratch + p->at_packed + row * p->fixed_row; }
+
 static void sum_groups(const plan *p, size_t row) {
     size_t group = (size_t)p->rhs->tiles.group, groups = p->kp / group;
     float *sums = (float *)(void *)(p->call->scratch + p->at_sums) + row * groups;
@@ -213,7 +224,8 @@ static void prepare_task(void *ctx, size_t task, size_t thread) {
     (void)thread;
     for (size_t r = batch * p->m + row; r < batch * p->m + end; r++) {
         if (p->copy) copy_row(p, r);
-        if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
+        if (p->fixed) p->isa->fixed_row((const uint16_t *)(const void *)x_at(p, 0, r), p->kp, (size_t)p->rhs->tiles.group, fixed_at(p, r));
+        else if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
     }
     if (p->pack) pack_rows(p, batch, row, end - row);
 }
@@ -239,9 +251,10 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
     }
     for (size_t i = 0; i < p->m; i += p->rows) {
         d.m = MICA_MIN(p->m - i, p->rows);
-        d.x = p->pack ? packed_at(p, batch, i, 0) : x_at(p, batch, i);
+        d.x = p->fixed ? fixed_at(p, i) : p->pack ? packed_at(p, batch, i, 0) : x_at(p, batch, i);
+        if (p->fixed) d.ldx = (ptrdiff_t)p->fixed_row;
         d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
-        if (tiles) (p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
+        if (tiles) (p->fixed ? p->isa->tiles_fixed : p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
         else (p->bf16 ? p->isa->dot_bf16 : p->isa->dot_f32)(w->dtype, &d);
         mica_cpu_store_rows(p->convert, p->gate, &p->call->out, p->n, batch * p->m + i, d.m, n0, n, y, p->outs);
     }

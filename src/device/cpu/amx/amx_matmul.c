@@ -216,5 +216,6 @@ void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
     };
     isa->tiles_bf16 = mica_cpu_amx_tiles_bf16;
+    isa->tiles_fixed = NULL;
 }
 #endif
