@@ -3,6 +3,7 @@
 #ifndef MICA_BACKEND_H
 #define MICA_BACKEND_H
 
+#include "mica/adapter.h"
 #include "mica/batch.h"
 #include "mica/chat.h"
 #include "mica/classify.h"
@@ -43,6 +44,11 @@ typedef struct mica_backend {
     bool (*batch_error)(const void *batch, int64_t row, mica_error *err);
     mica_metrics (*batch_metrics)(const void *batch, int64_t row);
     void (*batch_free)(void *batch);
+    /** As in adapter.h, all four or none; default: adapters cannot be switched, and requests that name one are refused. bytes: what all take together. */
+    bool (*adapter_load)(void *model, const char *name, const char *path, mica_error *err);
+    bool (*adapter_unload)(void *model, const char *name, mica_error *err);
+    size_t (*adapter_list)(void *model, mica_adapter_info *adapters, size_t room);
+    int64_t (*adapter_bytes)(void *model);
 } mica_backend;
 
 /** Adds a backend, or replaces the one of that name; the struct is copied, name and context are borrowed. */

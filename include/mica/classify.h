@@ -19,6 +19,7 @@ typedef struct mica_classify_options {
     const char *prompt;        // "{text}" stands for the text; default: the text itself is the prompt
     bool chat;                 // the prompt is a user's message, put through the chat template
     bool calibrate;            // each label's log-probability is reduced by the one it has after an empty text
+    const char *adapter;       // as in mica_generate_options
     bool logits;               // the next token's logits are wanted as well
     int32_t batch;             // texts computed together; default: as many as pay
     bool (*progress)(void *context, size_t done, size_t count); // after each batch; false stops: the rest gets MICA_ERR_CANCELLED

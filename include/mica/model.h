@@ -29,6 +29,7 @@ typedef struct mica_info {
     int64_t parameters;         // number of weights, tied ones once
     int64_t bytes_on_disk;      // of the weight files
     int64_t weight_bytes;       // memory that the loaded weights take
+    int64_t adapter_bytes;      // and that of adapters beside them, as of the last mica_model_info
     int64_t kv_bytes_per_token; // memory of one more position in the layers without a window
     int64_t kv_bytes_window;    // most memory that the layers with a window take for one sequence
     bool has_chat_template;
@@ -36,7 +37,7 @@ typedef struct mica_info {
 
 /** Reads what a model folder or .gguf file holds without loading its weights. */
 MICA_API bool mica_info_read(const char *path, mica_info *info, mica_error *err);
-/** Bytes of weights, of the cache of one sequence of `context` positions, and of working memory (which grows somewhat with the threads). */
+/** Bytes of weights and adapters, of the cache of one sequence of `context` positions, and of working memory (which grows somewhat with the threads). */
 MICA_API int64_t mica_info_memory(const mica_info *info, int32_t context);
 
 // ---- loading ------------------------------------------------------------------------------------------
@@ -50,7 +51,8 @@ typedef struct mica_load_options {
                            // memory; default 16: in the activations' own type
     const char *activations; // "exact" (default), or "int8": inputs of layers with packed weights are rounded to 8 bits, group by
                              // group; faster where prompts or batches are long, and less exact (mica_perplexity_of tells how much)
-    const char *adapter;   // folder of a LoRA adapter (mlx-lm, PEFT or go-mlx) that is added to the weights; default: none
+    const char *adapter;   // folder of a LoRA or DoRA adapter (mlx-lm, PEFT or go-mlx) that is added to the weights, unless a request names another
+                           // one (adapter.h); default: none
     int64_t memory_budget; // bytes that weights and KV caches may take together; default: no limit. A model that cannot fit, with one
                            // sequence of `context` if that is given, is refused before its weights are read. Under the
                            // budget kept prefixes go first; then a call whose prompt cannot fit fails at once, and one that finds no room
@@ -112,6 +114,7 @@ typedef struct mica_generate_options {
     bool ignore_eos;
     int32_t speculate;    // tokens guessed ahead at most (0 … 7), from what prompt and answer said before, and verified in one step; default 0: off.
                           // Tokens and log-probabilities are the same, bit for bit; texts that repeat themselves come faster
+    const char *adapter;  // name of a loaded adapter to answer with (adapter.h); "" = the model without any; default: what it was loaded with
     int32_t logprobs;     // candidates reported with each token; default 0, -1 = only the token's own
 } mica_generate_options;
 

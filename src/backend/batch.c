@@ -64,7 +64,7 @@ static bool is_open(const mica_batch *b, mica_error *err) {
 }
 
 int64_t mica_batch_add(mica_batch *b, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
-    if (!is_open(b, err)) return -1;
+    if (!is_open(b, err) || !mica_check_adapter(b->model, options ? options->adapter : NULL, err)) return -1;
     int64_t row = b->turns ? mica_turns_add(b->turns, prompt, options, err) : b->model->backend->batch_add(b->impl, prompt, options, err);
     if (row >= 0 && !is_open(b, NULL)) cancel(b, row); // closed meanwhile
     return row;

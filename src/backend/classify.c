@@ -17,6 +17,7 @@ static bool go_on(void *context, size_t done, size_t count) {
 
 static bool check(const mica_model *m, const mica_classify_options *o, mica_error *err) {
     if (!m->backend->classify) return mica_fail(err, MICA_ERR_UNSUPPORTED, "classify: backend \"%s\" cannot do this", m->backend->name);
+    if (!mica_check_adapter(m, o->adapter, err)) return false;
     if (o->batch < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "batch must not be negative, got %d", (int)o->batch);
     if (o->calibrate && !o->label_count) return mica_fail(err, MICA_ERR_ARGUMENT, "calibrate: there are no labels");
     for (size_t l = 0; l < o->label_count; l++)

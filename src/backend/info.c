@@ -109,5 +109,5 @@ int64_t mica_info_memory(const mica_info *info, int32_t context) { return mica_i
 
 int64_t mica_info_kept_memory(const mica_info *info, int32_t context) {
     int64_t most = info->sliding_window ? window_positions(info->sliding_window) : 1, sliding = info->kv_bytes_window / most;
-    return info->weight_bytes + info->kv_bytes_per_token * whole_pages(context) + sliding * MICA_MIN(whole_pages(context), most);
+    return info->weight_bytes + info->adapter_bytes + info->kv_bytes_per_token * whole_pages(context) + sliding * MICA_MIN(whole_pages(context), most);
 }

@@ -74,7 +74,15 @@ void mica_model_free(mica_model *m) {
     if (unused) destroy(m);
 }
 
-const mica_info *mica_model_info(const mica_model *m) { return &m->info; }
+const mica_info *mica_model_info(const mica_model *m) {
+    mica_model *own = (mica_model *)(uintptr_t)m;
+    pthread_mutex_lock(&own->lock);
+    int64_t bytes = m->backend->adapter_bytes && !m->closed ? m->backend->adapter_bytes(m->impl) : m->info.adapter_bytes;
+    if (bytes != m->info.adapter_bytes) own->info.adapter_bytes = bytes; // others may be reading what does not change
+    pthread_mutex_unlock(&own->lock);
+    return &m->info;
+}
+
 const char *mica_model_backend(const mica_model *m) { return m->backend->name; }
 const char *mica_model_cpu_level(const mica_model *m) { return m->lm && !m->closed ? mica_device_level(m->lm->device) : ""; }
 const mica_tokenizer *mica_model_tokenizer(const mica_model *m) { return m->lm && !m->closed ? m->lm->tokenizer : NULL; }
@@ -112,8 +120,14 @@ mica_stream *mica_stream_wrap(mica_model *m, void *impl) {
     return s;
 }
 
+bool mica_check_adapter(const mica_model *m, const char *adapter, mica_error *err) {
+    if (!adapter || m->backend->adapter_load) return true;
+    return mica_fail(err, MICA_ERR_UNSUPPORTED, "adapter \"%.60s\": backend \"%s\" cannot switch adapters; give it one when the model is loaded", adapter,
+                     m->backend->name);
+}
+
 mica_stream *mica_start(mica_model *m, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
-    if (!mica_model_retain(m, err)) return NULL;
+    if (!mica_check_adapter(m, options ? options->adapter : NULL, err) || !mica_model_retain(m, err)) return NULL;
     void *impl = m->backend->start(m->impl, prompt, options, err);
     mica_stream *s = impl ? mica_stream_wrap(m, impl) : NULL;
     if (s) return s;

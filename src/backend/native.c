@@ -5,6 +5,7 @@
 #include "backend/template_load.h"
 #include "backend/tokenizer_load.h"
 #include "base/file.h"
+#include "infer/adapters.h"
 #include "infer/batch.h"
 #include "infer/internal.h"
 #include "io/gguf.h"
@@ -20,10 +21,12 @@ static mica_lm *new_lm(const mica_load_options *options, mica_error *err) {
         return mica_fail(err, MICA_ERR_ARGUMENT, "kv_bits must be 8 or 16, got %d", (int)o.kv_bits), NULL;
     mica_lm *m = mica_calloc(1, sizeof *m);
     if (!m) return mica_fail_memory(err, sizeof *m, "a model"), NULL;
+    pthread_mutex_init(&m->adapters.lock, NULL);
     m->context = m->asked_context = o.context;
     m->kv_dtype = o.kv_bits == 8 ? MICA_I8 : MICA_DTYPE_COUNT; // the activations' own is known later
     m->device = mica_device_open(o.device, &(mica_device_options){.level = o.cpu_level, .threads = o.threads}, err);
     if (m->device) return m;
+    pthread_mutex_destroy(&m->adapters.lock);
     mica_free(m);
     return NULL;
 }
@@ -32,6 +35,8 @@ static void free_lm(mica_lm *m) {
     if (!m) return;
     mica_tokenizer_free(m->tokenizer);
     mica_template_free(m->chat_template);
+    mica_adapters_free(m);
+    pthread_mutex_destroy(&m->adapters.lock);
     mica_cache_free(&m->cache);
     mica_net_free(m->net);
     mica_device_close(m->device);
@@ -71,8 +76,10 @@ static mica_lm *finish(mica_lm *m, const mica_load_options *options, double star
     if (m->kv_dtype != MICA_I8) m->kv_dtype = m->net->dtype;
     mica_info_set_kv(m->net->config, m->kv_dtype, &m->info);
     if (!m->context) m->context = m->info.context_length;
+    bool ok = set_up_cache(m, options, err) && (!options || !options->adapter || mica_adapters_add(m, "", options->adapter, err));
+    m->info.adapter_bytes = mica_adapters_bytes(m);
     m->load_seconds = mica_now() - started;
-    if (set_up_cache(m, options, err)) return m;
+    if (ok) return m;
     free_lm(m);
     return NULL;
 }
@@ -88,15 +95,6 @@ static bool load_tokenizer(mica_lm *m, const mica_model_files *ck, mica_error *e
     return absent || (m->tokenizer = mica_tokenizer_load(path, err));
 }
 
-static mica_net *load_net(mica_model_files *ck, const char *adapter_path, mica_device *d, mica_error *err) {
-    mica_adapter adapter;
-    if (!adapter_path) return mica_net_load(ck, NULL, d, err);
-    if (!mica_adapter_open(&adapter, adapter_path, err)) return mica_checkpoint_free(ck), NULL;
-    mica_net *net = mica_net_load(ck, &(mica_net_options){.adapter = &adapter}, d, err);
-    mica_adapter_close(&adapter);
-    return net;
-}
-
 // The tokenizer comes first: what reading it maps is gone again before the weights take their memory.
 static mica_lm *load_lm(const char *path, const mica_load_options *options, mica_error *err) {
     double started = mica_now();
@@ -109,7 +107,7 @@ static mica_lm *load_lm(const char *path, const mica_load_options *options, mica
         mica_checkpoint_rest(ck);
         ok = fits_budget(m, options, path, err);
     }
-    if (ok) m->net = load_net(ck, options ? options->adapter : NULL, m->device, err);
+    if (ok) m->net = mica_net_load(ck, NULL, m->device, err);
     else mica_checkpoint_free(ck);
     if (ok && m->net) return finish(m, options, started, err);
     free_lm(m);
@@ -167,6 +165,11 @@ static bool classify(void *model, const char *const *texts, size_t count, const 
     return mica_native_classify(model, texts, count, options, classes, err);
 }
 
+static bool adapter_load(void *model, const char *name, const char *path, mica_error *err) { return mica_adapters_add(model, name, path, err); }
+static bool adapter_unload(void *model, const char *name, mica_error *err) { return mica_adapters_remove(model, name, err); }
+static size_t adapter_list(void *model, mica_adapter_info *out, size_t room) { return mica_adapters_list(model, out, room); }
+static int64_t adapter_bytes(void *model) { return mica_adapters_bytes(model); }
+
 static void *batch_new(void *model, const mica_batch_options *options, mica_error *err) { return mica_rows_new(model, options, err); }
 
 static int64_t batch_add(void *batch, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
@@ -187,6 +190,7 @@ const mica_backend mica_backend_cpu = {
     .name = "cpu", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,
     .error = error_of, .metrics = metrics, .end = end, .prompt_ids = prompt_ids, .classify = classify, .batch_new = batch_new, .batch_add = batch_add,
     .batch_next = batch_next, .batch_cancel = batch_cancel, .batch_error = batch_error, .batch_metrics = batch_metrics, .batch_free = batch_free,
+    .adapter_load = adapter_load, .adapter_unload = adapter_unload, .adapter_list = adapter_list, .adapter_bytes = adapter_bytes,
 };
 
 mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err) {

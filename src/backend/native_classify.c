@@ -2,12 +2,14 @@
 // Classification by native models: texts become prompts, labels the tokens that follow them; room infer scores both.
 #include "backend/model.h"
 #include "backend/labels.h"
+#include "infer/adapters.h"
 #include "infer/classify.h"
 #include <math.h>
 #include <string.h>
 
 typedef struct classifying {
     mica_lm *lm;
+    mica_loaded *adapter;
     const mica_classify_options *o;
     mica_scored *prompts; // [count], and one more for the empty text
     size_t count;
@@ -121,7 +123,7 @@ static bool report(void *context, size_t done) {
 static bool classify(classifying *c, const char *const *texts, mica_classes *out, double *base, mica_error *err) {
     mica_scored *p = c->prompts;
     bool calibrate = c->o->calibrate && c->o->label_count;
-    mica_scoring scoring = {.label_count = c->o->label_count};
+    mica_scoring scoring = {.label_count = c->o->label_count, .adapter = mica_loaded_set(c->adapter)};
     if (calibrate) {
         p[c->count].logprobs = base;
         if (!prepare(c, "", &p[c->count]) || !mica_score_prompts(c->lm, &p[c->count], 1, &scoring, err) || p[c->count].error.code) {
@@ -143,10 +145,12 @@ bool mica_native_classify(mica_lm *lm, const char *const *texts, size_t count, c
                           mica_error *err) {
     classifying c = {.lm = lm, .o = options, .count = count};
     if (!lm->tokenizer) return mica_fail(err, MICA_ERR_ARGUMENT, "the model has no tokenizer: texts cannot be read");
+    if (!mica_adapters_take(lm, options->adapter, &c.adapter, err)) return false;
     double *base = mica_calloc(options->label_count, sizeof *base);
     c.prompts = mica_calloc(count + 1, sizeof *c.prompts);
     bool ok = base && c.prompts ? classify(&c, texts, out, base, err) : mica_fail_memory(err, count * sizeof *c.prompts, "prompts");
     free_prompts(&c);
     mica_free(base);
+    mica_adapters_give(lm, c.adapter);
     return ok;
 }

@@ -39,6 +39,7 @@ static const mica_chat *copy_chat(copier *c, const mica_chat *from) {
 static void copy_options(copier *c, mica_generate_options *o) {
     o->logit_bias = copy(c, o->logit_bias, o->logit_bias_count * sizeof *o->logit_bias);
     o->order = copy_text(c, o->order);
+    o->adapter = copy_text(c, o->adapter);
     o->stop_ids = copy(c, o->stop_ids, o->stop_id_count * sizeof *o->stop_ids);
     const char **stop = o->stop_count ? mica_arena_alloc(c->arena, o->stop_count * sizeof *stop) : NULL;
     if (o->stop_count && !stop) c->ok = false;

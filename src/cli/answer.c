@@ -126,6 +126,7 @@ bool mica_cli_generate_options(const mica_cli_args *args, const char *command, m
         .stop_count = args->stop.count,
         .ignore_eos = args->ignore_eos,
         .speculate = args->speculate,
+        .adapter = args->use_adapter,
         .logprobs = args->logprobs,
     };
     if (args->logprobs && !args->json) return mica_cli_usage(command, "--logprobs is a part of --json: give both"), false;

@@ -124,7 +124,7 @@ static bool read_number(mica_cli_request *r, const number_member *m, const mica_
     return true;
 }
 
-static const char *const others[] = {"id", "prompt", "messages", "tools", "vars", "stop", "stop_ids"};
+static const char *const others[] = {"id", "prompt", "messages", "tools", "vars", "stop", "stop_ids", "adapter"};
 enum { OTHERS = sizeof others / sizeof *others };
 
 static bool unknown(mica_cli_request *r, const char *name) {
@@ -141,6 +141,7 @@ static bool read_member(mica_cli_request *r, const char *name, const mica_cli_va
     if (strcmp(name, "tools") == 0) return r->chat.tools = own_value(r, v), true;
     if (strcmp(name, "vars") == 0) return r->chat.variables = own_value(r, v), true;
     if (strcmp(name, "stop") == 0) return read_stop(r, v);
+    if (strcmp(name, "adapter") == 0) return (r->options.adapter = own_string(r, v, &(size_t){0})) || wrong(r, "\"adapter\" must be a string");
     if (strcmp(name, "stop_ids") == 0) {
         r->options.stop_id_count = 0;
         if (!mica_cli_json_is(v, '[') || !read_ids(r, name, v, &r->stop_ids, &r->options.stop_id_count))

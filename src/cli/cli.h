@@ -58,6 +58,8 @@ typedef struct mica_cli_args {
     int32_t top;
     // loading
     const char *activations, *adapter, *python;
+    mica_cli_strings adapters; // DIR or NAME=DIR
+    const char *use_adapter;
     int64_t memory_budget;
     // train
     const char *data;

@@ -1,31 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the commands share: loading, the prompt, metrics.
 #include "cli/cmd.h"
+#include "mica/adapter.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool mica_cli_approximate(const mica_cli_args *args) {
     return (args->activations && strcmp(args->activations, "exact") != 0) || args->kv_bits == 8;
 }
 
+// ---- adapters ----------------------------------------------------------------------------------------------
+// Where the name of "NAME=DIR" ends; NULL for a DIR, which may have an '=' in it too.
+static const char *name_end(const char *given) { return access(given, F_OK) == 0 ? NULL : strchr(given, '='); }
+
+// The one without a name; the last of several.
+static const char *own_adapter(const mica_cli_args *args) {
+    const char *own = NULL;
+    for (size_t i = 0; i < args->adapters.count; i++)
+        if (!name_end(args->adapters.items[i])) own = args->adapters.items[i];
+    return own;
+}
+
+static bool load_named(const mica_cli_args *args, mica_model *model) {
+    for (size_t i = 0; i < args->adapters.count; i++) {
+        const char *given = args->adapters.items[i], *end = name_end(given);
+        mica_error err = {0};
+        if (!end) continue;
+        char *name = mica_cli_realloc(NULL, (size_t)(end - given) + 1);
+        memcpy(name, given, (size_t)(end - given));
+        name[end - given] = 0;
+        bool ok = mica_adapter_load(model, name, end + 1, &err);
+        free(name);
+        if (!ok) return mica_cli_fail_error("--adapter", &err), false;
+    }
+    return true;
+}
+
+// ---- models ------------------------------------------------------------------------------------------------
 static mica_load_options exact_options(const mica_cli_args *args) {
-    return (mica_load_options){.backend = args->backend, .adapter = args->adapter, .python = args->python, .memory_budget = args->memory_budget,
+    return (mica_load_options){.backend = args->backend, .adapter = own_adapter(args), .python = args->python, .memory_budget = args->memory_budget,
                                .device = args->device, .threads = args->threads, .context = args->context};
 }
 
-static mica_model *load(const char *name, const mica_load_options *options) {
+static mica_model *load(const mica_cli_args *args, const char *name, const mica_load_options *options) {
     mica_error err = {0};
     char *path = mica_cli_model_path(name);
     if (!path) return NULL;
     mica_model *model = mica_model_load(path, options, &err);
     if (!model) mica_cli_fail_error(path, &err);
     free(path);
-    return model;
+    if (!model || load_named(args, model)) return model;
+    mica_model_free(model);
+    return NULL;
 }
 
 mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name) {
     mica_load_options options = exact_options(args);
-    return load(name, &options);
+    return load(args, name, &options);
 }
 
 static mica_model *load_keeping(const mica_cli_args *args, int64_t prefix_cache) {
@@ -33,7 +65,7 @@ static mica_model *load_keeping(const mica_cli_args *args, int64_t prefix_cache)
     mica_error err = {0};
     options.prefix_cache = prefix_cache;
     options.activations = args->activations, options.kv_bits = args->kv_bits;
-    if (!args->random) return load(args->words[0], &options);
+    if (!args->random) return load(args, args->words[0], &options);
     mica_model *model = mica_model_random(args->random, args->bits, &options, &err);
     if (!model) mica_cli_fail_error("--random", &err);
     return model;

@@ -3,6 +3,7 @@
 // a slash. A session keeps what was computed, so that each turn computes only what is new.
 #include "cli/answer.h"
 #include "cli/line.h"
+#include "mica/adapter.h"
 #include "mica/chat.h"
 #include "mica/session.h"
 #include <errno.h>
@@ -16,7 +17,7 @@ typedef struct chat {
     mica_session *session; // NULL with backends that have none
     mica_generate_options options;
     mica_cli_text history, tools; // JSON array of messages from a file; tools as given
-    char *system;                 // NULL: none
+    char *system, *adapter;       // NULL: none; as at the start
     char **turns;                 // user, assistant, user, …
     size_t count, capacity;
 } chat;
@@ -140,10 +141,22 @@ static bool load(chat *c, const char *path) {
     return mica_cli_fail_error(path, &err), false;
 }
 
+// The next answers come with another adapter; the conversation stays.
+static bool adapter(chat *c, const char *rest) {
+    mica_adapter_info list[64];
+    size_t n = mica_adapter_list(c->model, list, 64), i = 0;
+    while (i < n && i < 64 && strcmp(list[i].name, rest) != 0) i++;
+    if (*rest && (i == n || i == 64)) return mica_cli_fail("/adapter: there is no adapter \"%s\"", rest), false;
+    free(c->adapter);
+    c->options.adapter = c->adapter = copy(rest, strlen(rest));
+    return true;
+}
+
 static bool help(chat *c, const char *rest);
 static const struct { const char *name, *help; bool (*run)(chat *c, const char *rest); } commands[] = {
     {"/system", "/system TEXT  set the system message (nothing: none)", set_system},
     {"/reset", "/reset        forget the conversation", reset},
+    {"/adapter", "/adapter NAME answer with this adapter of --adapter NAME=DIR (nothing: with none)", adapter},
     {"/save", "/save FILE    write the conversation as JSON", save},
     {"/load", "/load FILE    go on with a conversation from a file", load},
     {"/help", "/help         this list", help},
@@ -231,7 +244,7 @@ static int run(const mica_cli_args *args) {
         status = ready ? chat_with(&c, one ? &message : NULL) : MICA_EXIT_FAILED;
     }
     drop_to(&c, 0);
-    free(c.turns), free(c.system), free(c.history.data), free(c.tools.data);
+    free(c.turns), free(c.system), free(c.adapter), free(c.history.data), free(c.tools.data);
     free(message.data), free(biases);
     return status;
 }
@@ -251,7 +264,7 @@ const mica_cli_command mica_cli_chat = {
     .synopsis = "MODEL [MESSAGE]",
     .summary = "talk with a model through its chat template",
     .description =
-        "With MESSAGE (\"-\": from stdin) prints one answer. Without, an interactive chat: /system, /reset, /save, /load, /help, /quit; Ctrl-C\n"
+        "With MESSAGE (\"-\": from stdin) prints one answer. Without, an interactive chat: /system, /reset, /adapter, /save, /load, /help, /quit; Ctrl-C\n"
         "stops an answer, not the chat. What messages say cannot forge control tokens, unless --allow-control is given.\n"
         "With --json: {\"rendered\",\"prompt_ids\",\"ids\",\"text\",\"finish_reason\",\"metrics\"}.",
     .example = "mica chat smollm2-135m \"How do plants make food?\"\nmica chat smollm2-135m --system \"You are a pirate.\" --temp 0.7",

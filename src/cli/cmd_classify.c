@@ -164,7 +164,7 @@ static int run(const mica_cli_args *args) {
     job *t = mica_cli_realloc(NULL, sizeof *t);
     memset(t, 0, sizeof *t);
     t->args = args;
-    t->options = (mica_classify_options){.labels = t->labels, .prompt = args->prompt, .chat = args->chat, .calibrate = args->calibrate,
+    t->options = (mica_classify_options){.labels = t->labels, .prompt = args->prompt, .chat = args->chat, .calibrate = args->calibrate, .adapter = args->use_adapter,
                                          .progress = on_step, .context = t};
     int status = MICA_EXIT_USAGE;
     if (read_labels(t)) status = (t->model = mica_cli_load(args)) ? run_job(t) : MICA_EXIT_FAILED;
@@ -180,6 +180,7 @@ static const mica_cli_option options[] = {
     {"calibrate", 0, MICA_CLI_FLAG, AT(calibrate), 0, 0, NULL, "divide each label's probability by the one it has after an empty text"},
     {"jsonl", 0, MICA_CLI_FLAG, AT(jsonl), 0, 0, NULL, "lines are {\"text\":…}, with an \"id\" if they like, or JSON strings"},
     {"csv", 0, MICA_CLI_INT, AT(csv), 1, 10000, "N", "the text is the N-th field of lines separated by commas"},
+    {"use-adapter", 0, MICA_CLI_STRING, AT(use_adapter), 0, 0, "NAME", "classify with the adapter of that NAME; \"\": without any"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, 1e9, "N", "most positions of a prompt (default: the model's own)"},
     {.name = NULL},
 };

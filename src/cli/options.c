@@ -48,6 +48,7 @@ const mica_cli_option mica_cli_generation_options[] = {
      "with --json: the log-probability of each token and of the K most likely ones"},
     {"ids", 0, MICA_CLI_INTS, AT(ids), 0, INT32_MAX, "1,2,3", "the prompt as token ids, used as they are"},
     {"context", 0, MICA_CLI_INT, AT(context), 1, MANY, "N", "most positions of prompt and answer (default: the model's own)"},
+    {"use-adapter", 0, MICA_CLI_STRING, AT(use_adapter), 0, 0, "NAME", "answer with the adapter of that NAME; \"\": without any"},
     {"stats", 0, MICA_CLI_FLAG, AT(stats), 0, 0, NULL, "print the metrics on stderr"},
     {.name = NULL},
 };
@@ -55,7 +56,8 @@ const mica_cli_option mica_cli_generation_options[] = {
 const mica_cli_option mica_cli_loading_options[] = {
     {"activations", 0, MICA_CLI_STRING, AT(activations), 0, 0, "KIND",
      "inputs of quantised layers: exact (default), or int8, which is faster and rounds them"},
-    {"adapter", 0, MICA_CLI_STRING, AT(adapter), 0, 0, "DIR", "add the LoRA adapter in DIR (mlx-lm, PEFT or go-mlx) to the weights"},
+    {"adapter", 0, MICA_CLI_LIST, AT(adapters), 0, 0, "[NAME=]DIR",
+     "add the LoRA adapter in DIR (mlx-lm, PEFT or go-mlx) to the weights, or with NAME only for what chooses it; may be repeated"},
     {"python", 0, MICA_CLI_STRING, AT(python), 0, 0, "PATH", "--backend mlx_lm: the interpreter (default $MICA_PYTHON, else that of the active environment)"},
     {"memory-budget", 0, MICA_CLI_LONG, AT(memory_budget), 1, 9e15, "BYTES", "most memory that weights and caches may take together (default: no limit)"},
     {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
@@ -333,4 +335,5 @@ void mica_cli_args_free(mica_cli_args *args) {
     free(args->train.sample_prompts.items);
     for (size_t i = 0; i < args->owned.count; i++) free((char *)(uintptr_t)args->owned.items[i]);
     free(args->owned.items);
+    free(args->adapters.items);
 }

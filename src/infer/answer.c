@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One answer as a pull iterator: prefill in chunks, then a step a token, or one for several that were guessed. No forward is computed beyond
 // the last token that is wanted.
+#include "infer/adapters.h"
 #include "infer/draft.h"
 #include "infer/past.h"
 #include "infer/row.h"
@@ -20,6 +21,7 @@ static bool set_up(mica_answer *s, mica_lm *m, const int32_t *ids, size_t count,
     if (!mica_row_init(&s->row, m, ids, count, o, NULL, err)) return false;
     int64_t most = mica_row_positions(&s->row);
     if (!mica_runner_init(&s->runner, m, most, err)) return false;
+    mica_sequence_adapt(&s->runner.sequence, mica_loaded_set(s->row.adapter));
     size_t room = (size_t)MICA_MIN(most, (int64_t)m->context + 1);
     if (!mica_draft_init(&s->draft, (size_t)s->row.options.speculate, room, err)) return false;
     for (size_t i = 0; i < count; i++) mica_draft_push(&s->draft, ids[i]);

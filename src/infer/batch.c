@@ -4,6 +4,7 @@
 // of rows that do not yet, MICA_CHUNK tokens in all. With `invariant` a forward is a piece of one prompt, cut as for a row alone, or a token of
 // each answering row, computed as if they were alone.
 #include "infer/batch.h"
+#include "infer/adapters.h"
 #include "infer/row.h"
 #include "model/prefix.h"
 #include <string.h>
@@ -60,7 +61,7 @@ struct mica_rows {
     turn *turns;           // [2 * most] of the last step
     size_t turn_count, next_turn;
     // The step: sequences and their tokens.
-    live **taking;             // [most]
+    live **taking, **answering; // [most]
     mica_sequence **sequences; // [most]
     int32_t *counts, *wanted;  // [most]
     int32_t *ids;              // [most + CHUNK]
@@ -72,7 +73,8 @@ static bool allocate(mica_rows *b, mica_error *err) {
     size_t n = b->most;
     b->active = mica_alloc(n * sizeof *b->active);
     b->turns = mica_alloc(2 * n * sizeof *b->turns);
-    b->taking = mica_alloc(n * sizeof *b->taking);
+    b->taking = mica_alloc(2 * n * sizeof *b->taking);
+    b->answering = b->taking ? b->taking + n : NULL;
     b->sequences = mica_alloc(n * sizeof *b->sequences);
     b->counts = mica_alloc(n * sizeof *b->counts);
     b->wanted = mica_alloc(n * sizeof *b->wanted);
@@ -227,6 +229,11 @@ static bool set_aside(mica_rows *b, live *l, mica_error *err) {
     return mica_cache_reserve(&b->lm->cache, promised + l->set_aside, err);
 }
 
+static void begin_sequence(mica_rows *b, live *l) {
+    mica_sequence_init(&l->sequence, &b->lm->cache);
+    mica_sequence_adapt(&l->sequence, mica_loaded_set(l->row.adapter));
+}
+
 static void admit(mica_rows *b) {
     if (b->active_count && b->active[b->active_count - 1]->parked) return;
     while (b->active_count < b->most && b->first_waiting < b->count) {
@@ -239,7 +246,7 @@ static void admit(mica_rows *b) {
                 b->first_waiting++;
                 return;
             }
-            mica_sequence_init(&l->sequence, &b->lm->cache);
+            begin_sequence(b, l);
             b->active[b->active_count++] = l;
         }
         b->first_waiting++;
@@ -271,12 +278,22 @@ static void take(mica_rows *b, live *l, size_t n) {
     if (n == rest(l)) b->wanted[p->n_rows++] = (int32_t)p->n - 1;
 }
 
+static void take_answer(mica_rows *b, live *l) {
+    if (l->sequence.length < b->lm->context) take(b, l, 1);
+    else mica_row_end(&l->row, MICA_FINISH_LENGTH), add_turn(b, l, NULL);
+}
+
+// Rows with one adapter follow one another: they are computed together.
 static void take_answers(mica_rows *b) {
-    for (size_t i = 0; i < b->active_count; i++) {
-        live *l = b->active[i];
-        if (l->parked || !answering(b, l)) continue;
-        if (l->sequence.length < b->lm->context) take(b, l, 1);
-        else mica_row_end(&l->row, MICA_FINISH_LENGTH), add_turn(b, l, NULL);
+    size_t count = 0;
+    live **list = b->answering;
+    for (size_t i = 0; i < b->active_count; i++)
+        if (!b->active[i]->parked && answering(b, b->active[i])) list[count++] = b->active[i];
+    for (size_t i = 0; i < count; i++) {
+        if (!list[i]) continue;
+        const mica_loaded *adapter = list[i]->row.adapter;
+        for (size_t k = i; k < count; k++)
+            if (list[k] && list[k]->row.adapter == adapter) take_answer(b, list[k]), list[k] = NULL;
     }
 }
 
@@ -286,7 +303,7 @@ static bool waits(const mica_rows *b, size_t index) {
     for (size_t i = 0; b->lm->cache.prefixes.most && i < index; i++) {
         const live *older = b->active[i];
         size_t n = MICA_MIN(l->row.prompt_count, older->row.prompt_count), same = 0, done = (size_t)older->sequence.length;
-        if (older->parked || done >= older->row.prompt_count) continue;
+        if (older->parked || done >= older->row.prompt_count || older->row.adapter != l->row.adapter) continue;
         while (same < n && l->row.prompt[same] == older->row.prompt[same]) same++;
         if (same >= MICA_MANY && same / MICA_PAGE > done / MICA_PAGE) return true;
     }
@@ -384,7 +401,7 @@ static void make_room(mica_rows *b, const mica_error *err) {
         return;
     }
     mica_sequence_free(&l->sequence);
-    mica_sequence_init(&l->sequence, &b->lm->cache);
+    begin_sequence(b, l);
     l->parked = true;
 }
 

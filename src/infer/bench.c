@@ -54,7 +54,10 @@ static bool set_up(bench *b, mica_lm *m, const mica_bench_case *c, int32_t batch
     b->rows = mica_calloc(n, sizeof *b->rows);
     if (!b->scope) return false;
     if (!b->sequences || !b->list || !b->ids || !b->counts || !b->rows) return mica_fail_memory(err, n, "a benchmark");
-    for (size_t i = 0; i < n; i++) mica_sequence_init(b->list[i] = &b->sequences[i], &b->cache);
+    for (size_t i = 0; i < n; i++) {
+        mica_sequence_init(b->list[i] = &b->sequences[i], &b->cache);
+        mica_sequence_adapt(b->list[i], m->adapters.own);
+    }
     return mica_cache_reserve(&b->cache, (int64_t)batch * (c->depth + c->tokens + MICA_PAGE + 1), err);
 }
 

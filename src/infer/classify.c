@@ -300,6 +300,7 @@ bool mica_score_prompts(mica_lm *m, mica_scored *prompts, size_t count, mica_sco
     r.row_room = mica_logits_chunk(r.vocab);
     r.most = MICA_MIN(scoring->most ? scoring->most : (size_t)MICA_CHUNK, r.row_room);
     mica_sequence_init(&r.root, &m->cache);
+    mica_sequence_adapt(&r.root, scoring->adapter);
     bool ok = allocate(&r, err);
     if (ok) {
         check_prompts(&r, prompts, count);

@@ -17,6 +17,7 @@ typedef struct mica_scored {
 } mica_scored;
 
 typedef struct mica_scoring {
+    const mica_lora_set *adapter; // to compute with; NULL: none
     size_t label_count;
     size_t most;  // prompts computed together; 0: as many as fit a step
     bool (*progress)(void *context, size_t done); // the first so many are done; false: the rest gets MICA_ERR_CANCELLED

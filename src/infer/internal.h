@@ -5,8 +5,11 @@
 
 #include "mica/model.h"
 #include "mica/tokenizer.h"
+#include "model/lora_set.h"
 #include "model/net.h"
 #include <pthread.h>
+
+typedef struct mica_loaded mica_loaded; // an adapter under a name (adapters.h)
 
 /** A model that this library computes itself. */
 typedef struct mica_lm {
@@ -18,6 +21,12 @@ typedef struct mica_lm {
     mica_dtype kv_dtype;       // of cache pages
     int32_t context, asked_context; // most positions of a sequence; those that the caller asked for, 0 = the model's own
     mica_cache cache;          // of all its sequences
+    struct {
+        pthread_mutex_t lock;  // of the list
+        mica_loaded *first;
+        const mica_lora_set *own; // of what asks for none by name: the one that the model was loaded with, or NULL
+        uint64_t numbers;      // given so far
+    } adapters;
     double load_seconds;
 } mica_lm;
 
@@ -44,7 +53,7 @@ typedef struct mica_runner {
     mica_scope *scope;
 } mica_runner;
 
-/** No bookkeeping grows up to `positions`. */
+/** No bookkeeping grows up to `positions`. It computes with the model's own adapter, unless mica_sequence_adapt says otherwise. */
 bool mica_runner_init(mica_runner *r, mica_lm *lm, int64_t positions, mica_error *err);
 void mica_runner_free(mica_runner *r);
 /** The sequence is to become the prompt ids[n], borrowed until it is computed; r->sequence.length tells how many of them are there already. */
@@ -62,7 +71,7 @@ void mica_runner_keep(mica_runner *r, size_t n);
 /** How many ids one verification may have: rows alone, the context and the rotary frequencies may end sooner than `most`. */
 size_t mica_runner_reach(const mica_runner *r, size_t most);
 /** Ids must lie in the vocabulary and fit the context. */
-bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_error *err);
+bool mica_check_ids(mica_lm *m, const int32_t *ids, size_t count, mica_error *err);
 /** Tokens of a step whose logits are all wanted: these stay within a few tens of megabytes. */
 size_t mica_logits_chunk(size_t vocab);
 void mica_memory_metrics(const mica_lm *lm, mica_metrics *k);

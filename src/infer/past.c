@@ -107,10 +107,14 @@ static bool same_rope(const mica_past *p, int64_t n) {
 bool mica_past_lend(mica_past *p, mica_sequence *q, const int32_t *ids, size_t n, size_t more, mica_error *err) {
     size_t room = n + MICA_MIN(more, (size_t)p->lm->context);
     if (!mica_grow(&p->ids.data, &p->ids.capacity, room, sizeof *p->ids.data)) return mica_fail_memory(err, room * sizeof *ids, "token ids");
-    if (!cut(p, same_rope(p, (int64_t)n) ? common_tokens(p, ids, n) : 0, err)) return false;
-    if (p->sequence.length < (int64_t)mica_prefix_find(&p->lm->cache, ids, n) && !cut(p, 0, err)) return false; // other calls computed more
+    bool same = p->sequence.adapter_number == q->adapter_number && same_rope(p, (int64_t)n);
+    if (!cut(p, same ? common_tokens(p, ids, n) : 0, err)) return false;
+    if (p->sequence.length < (int64_t)mica_prefix_find(q, ids, n) && !cut(p, 0, err)) return false; // other calls computed more
+    const mica_lora_set *adapter = q->adapter;
     mica_sequence_free(q);
     *q = p->sequence;
+    mica_sequence_adapt(q, adapter);
+    p->adapter = adapter ? adapter->identity : 0;
     mica_sequence_init(&p->sequence, &p->lm->cache);
     memcpy(p->ids.data, ids, n * sizeof *ids);
     p->ids.len = n;
@@ -126,7 +130,7 @@ bool mica_past_mark(mica_past *p, const mica_sequence *q, mica_error *err) {
         memmove(p->marks, p->marks + 1, --p->mark_count * sizeof *p->marks);
     }
     if (!mica_sequence_fork(q, &p->marks[p->mark_count], err)) return false;
-    p->mark_count++;
+    p->marks[p->mark_count++].adapter = NULL; // only its number is kept
     return true;
 }
 
@@ -137,7 +141,7 @@ void mica_past_push(mica_past *p, int32_t id) {
 void mica_past_return(mica_past *p, mica_sequence *q) {
     if (!p->away) return;
     p->away = false;
-    q->prompt = NULL, q->spare = NULL, q->spare_count = NULL;
+    q->prompt = NULL, q->spare = NULL, q->spare_count = NULL, q->adapter = NULL;
     p->sequence = *q;
     mica_sequence_init(q, &p->lm->cache);
     p->ids.len = MICA_MIN(p->ids.len, (size_t)p->sequence.length);
@@ -147,6 +151,7 @@ void mica_past_return(mica_past *p, mica_sequence *q) {
 static bool copy_all(const mica_past *p, mica_past *to, mica_error *err) {
     mica_sequence empty;
     mica_sequence_init(&empty, &p->lm->cache);
+    to->adapter = p->adapter;
     if (!mica_sequence_fork(&p->sequence, &to->sequence, err)) {
         to->sequence = empty;
         return false;

@@ -12,6 +12,7 @@ enum { MICA_PAST_MARKS = 4 };
 struct mica_past {
     mica_lm *lm;
     mica_sequence sequence;   // lent to the call while one is under way
+    uint64_t adapter;         // identity of the adapter it was computed with; 0: none
     mica_ids ids;             // its tokens; while lent, those of the call's text so far
     mica_sequence marks[MICA_PAST_MARKS]; // by length
     size_t mark_count;
@@ -27,7 +28,7 @@ void mica_past_free(mica_past *p);
 bool mica_past_acquire(mica_past *p, mica_error *err);
 void mica_past_release(mica_past *p);
 // ---- for whoever has acquired it ------------------------------------------------------------------------------
-/** *q (empty) is to become ids[n], to which at most `more` follow: it takes over the longest beginning that is there. */
+/** *q (empty, of the call's adapter) is to become ids[n], to which at most `more` follow: it takes over the longest beginning that is there. */
 bool mica_past_lend(mica_past *p, mica_sequence *q, const int32_t *ids, size_t n, size_t more, mica_error *err);
 /** The prompt is computed. */
 bool mica_past_mark(mica_past *p, const mica_sequence *q, mica_error *err);

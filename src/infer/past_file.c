@@ -3,6 +3,7 @@
 // checksum of all of it. Numbers are little-endian. Everything is checked before anything is used: a file that does not fit this model and its
 // own header to the byte is refused.
 #include "base/file.h"
+#include "infer/adapters.h"
 #include "infer/past.h"
 #include "model/identity.h"
 #include "model/pages.h"
@@ -51,7 +52,9 @@ static bool fill_header(const mica_past *p, header *h, mica_error *err) {
         h->first[g] = (uint64_t)mica_pages_seen(pool, q->length);
         h->count[g] = (uint64_t)mica_pages_for(q->length);
     }
-    return mica_net_identity(p->lm->net, &h->identity, err);
+    if (!mica_net_identity(p->lm->net, &h->identity, err)) return false;
+    h->identity = mica_identity_with(h->identity, q->length ? p->adapter : 0);
+    return true;
 }
 
 // Positions of the page past the text are whatever was there before: they become zero.
@@ -122,14 +125,28 @@ static bool sane(const mica_cache *c, const header *h) {
     return true;
 }
 
-static bool check(const mica_lm *lm, const header *h, size_t size, const char *what, mica_error *err) {
-    uint64_t identity;
-    size_t body;
+static bool check_form(const header *h, size_t size, const char *what, mica_error *err) {
     if (size < sizeof *h || memcmp(h->magic, MAGIC, sizeof MAGIC)) return mica_fail(err, MICA_ERR_FORMAT, "%s: not a session file", what);
     if (h->version != VERSION || h->header_size != sizeof *h)
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: session file of version %u; this program reads version %d", what, (unsigned)h->version, VERSION);
-    if (!mica_net_identity(lm->net, &identity, err)) return false;
-    if (h->identity != identity) return mica_fail(err, MICA_ERR_ARGUMENT, "%s: a session of another model", what);
+    return true;
+}
+
+// Which adapter the text was computed with: *number and *adapter, 0 without one.
+static bool check_identity(mica_lm *lm, const header *h, const char *what, uint64_t *number, uint64_t *adapter, mica_error *err) {
+    uint64_t net;
+    *number = *adapter = 0;
+    if (!mica_net_identity(lm->net, &net, err)) return false;
+    if (h->identity == net) return true;
+    mica_loaded *l = mica_adapters_find(lm, net, h->identity);
+    if (!l) return mica_fail(err, MICA_ERR_ARGUMENT, "%s: a session of another model, or with an adapter that is not loaded", what);
+    *number = l->set->number, *adapter = l->set->identity;
+    mica_adapters_give(lm, l);
+    return true;
+}
+
+static bool check(const mica_lm *lm, const header *h, size_t size, const char *what, mica_error *err) {
+    size_t body;
     if (!fits_cache(&lm->cache, h))
         return mica_fail(err, MICA_ERR_ARGUMENT, "%s: a session with another type of keys and values (kv_bits) than this model was loaded with", what);
     if (h->length > lm->context)
@@ -189,13 +206,14 @@ static bool read_pages(mica_past *p, const header *h, const unsigned char *at, m
 
 mica_past *mica_past_parse(mica_lm *lm, const unsigned char *bytes, size_t size, const char *what, mica_error *err) {
     header h = {0};
-    uint64_t seal;
+    uint64_t seal, number, adapter;
     memcpy(&h, bytes, MICA_MIN(size, sizeof h));
-    if (!check(lm, &h, size, what, err)) return NULL;
+    if (!check_form(&h, size, what, err) || !check_identity(lm, &h, what, &number, &adapter, err) || !check(lm, &h, size, what, err)) return NULL;
     memcpy(&seal, bytes + size - sizeof seal, sizeof seal);
     if (seal != seal_for(&h, bytes)) return mica_fail(err, MICA_ERR_FORMAT, "%s: the session file is damaged: its checksum is wrong", what), NULL;
     mica_past *p = mica_past_new(lm, err);
     if (!p) return NULL;
+    p->sequence.adapter_number = number, p->adapter = adapter;
     if (read_ids(p, &h, bytes + sizeof h, what, err) && read_pages(p, &h, bytes + sizeof h + (size_t)h.length * sizeof(int32_t), err)) return p;
     mica_past_free(p);
     return NULL;

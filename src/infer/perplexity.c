@@ -95,7 +95,7 @@ static bool run_window(totals *t, const int32_t *ids, size_t n, mica_error *err)
     return ok;
 }
 
-static bool check(const mica_lm *m, const mica_lm *reference, const int32_t *ids, size_t count, int32_t window, mica_error *err) {
+static bool check(mica_lm *m, const mica_lm *reference, const int32_t *ids, size_t count, int32_t window, mica_error *err) {
     if (count < 2) return mica_fail(err, MICA_ERR_ARGUMENT, "the text has %zu tokens: there is nothing to predict", count);
     if (window < 2 || window > m->context || (reference && window > reference->context))
         return mica_fail(err, MICA_ERR_ARGUMENT, "the window must be from 2 to the context of %d, got %d",

@@ -2,6 +2,7 @@
 // One answer, whoever computes it. Text passes through the detokeniser (whole characters only) and the stop matcher (possible stop texts held
 // back).
 #include "infer/row.h"
+#include "infer/adapters.h"
 #include <math.h>
 #include <string.h>
 
@@ -31,7 +32,7 @@ static bool set_up(mica_row *s, const int32_t *ids, size_t count, const mica_gen
                    const mica_sampler_scratch *shared, mica_error *err) {
     mica_lm *m = s->lm;
     size_t vocab = (size_t)m->info.vocab_size;
-    if (!mica_check_ids(m, ids, count, err) || !mica_sampler_init(&s->sampler, o, vocab, shared, err) ||
+    if (!mica_adapters_take(m, o->adapter, &s->adapter, err) || !mica_check_ids(m, ids, count, err) || !mica_sampler_init(&s->sampler, o, vocab, shared, err) ||
         !mica_stop_init(&s->stop, o->stop, o->stop_count, err) || !copy_ids(ids, count, &s->prompt, err) || !collect_ends(s, o, err))
         return false;
     s->prompt_count = count;
@@ -64,6 +65,7 @@ void mica_row_free(mica_row *s) {
     mica_free(s->ends);
     mica_buf_free(&s->text);
     mica_free(s->top);
+    if (s->lm) mica_adapters_give(s->lm, s->adapter);
     memset(s, 0, sizeof *s);
 }
 

@@ -11,6 +11,7 @@
 
 typedef struct mica_row {
     mica_lm *lm;
+    mica_loaded *adapter;          // taken for the row; NULL: none
     mica_sampler sampler;
     mica_stop stop;
     mica_detokenizer *detokenizer;

@@ -4,7 +4,7 @@
 #include "model/prefix.h"
 #include "model/rope.h"
 
-bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_error *err) {
+bool mica_check_ids(mica_lm *m, const int32_t *ids, size_t count, mica_error *err) {
     if (!count) return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt is empty: there is no token to start from");
     if (count > (size_t)m->context)
         return mica_fail(err, MICA_ERR_ARGUMENT, "the prompt has %zu tokens, the context %d", count, (int)m->context);
@@ -18,6 +18,7 @@ bool mica_check_ids(const mica_lm *m, const int32_t *ids, size_t count, mica_err
 bool mica_runner_init(mica_runner *r, mica_lm *m, int64_t positions, mica_error *err) {
     *r = (mica_runner){.lm = m};
     mica_sequence_init(&r->sequence, &m->cache);
+    mica_sequence_adapt(&r->sequence, m->adapters.own);
     r->scope = mica_scope_new(m->device, err);
     if (r->scope && mica_cache_reserve(&m->cache, MICA_MIN(positions, (int64_t)m->context), err)) return true;
     mica_runner_free(r);

@@ -2,10 +2,16 @@
 // Sequences: tables of pages. Page numbers are host data; the pages themselves are one device array per group, which the graph writes
 // (kv_append) and reads (paged_attention) through tables of page numbers.
 #include "model/cache.h"
+#include "model/lora_set.h"
 #include "model/pages.h"
 #include "model/prefix.h"
 
 void mica_sequence_init(mica_sequence *q, mica_cache *c) { *q = (mica_sequence){.cache = c}; }
+
+void mica_sequence_adapt(mica_sequence *q, const mica_lora_set *adapter) {
+    q->adapter = adapter;
+    q->adapter_number = adapter ? adapter->number : 0;
+}
 
 static void drop_pages(mica_sequence *q) {
     for (int g = 0; g < MICA_GROUPS; g++)

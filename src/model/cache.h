@@ -67,6 +67,8 @@ typedef struct mica_sequence {
     int64_t exact;               // leading positions that are, bit for bit, those of any prompt that begins so
     struct mica_sequence *spare; // [*spare_count] that are freed before the sequence goes without a page, or NULL
     size_t *spare_count;
+    const struct mica_lora_set *adapter; // that its tokens are computed with (lora_set.h), while some are; NULL: none
+    uint64_t adapter_number;     // of what is computed: the adapter's number, which stays when it is gone; 0: none
     bool many;                   // what mica_sequence_advance is told of next was computed with rows_many
 } mica_sequence;
 
@@ -76,12 +78,17 @@ void mica_cache_free(mica_cache *c);
 /** Bytes of the pages in use. */
 int64_t mica_cache_bytes(mica_cache *c);
 /** Whether a sequence of `length` positions can fit the budget at all. */
-bool mica_cache_fits(const mica_cache *c, int64_t length, mica_error *err);
+bool mica_cache_fits(mica_cache *c, int64_t length, mica_error *err);
+/** Takes bytes for something else off what the budget leaves; kept prefixes make room for it. The error names `what`. */
+bool mica_cache_set_aside(mica_cache *c, int64_t bytes, const char *what, mica_error *err);
+void mica_cache_give_back(mica_cache *c, int64_t bytes);
 /** Makes room to keep count of one sequence of `length` positions beyond what is in use: taking its pages allocates nothing then. */
 bool mica_cache_reserve(mica_cache *c, int64_t length, mica_error *err);
 
 void mica_sequence_init(mica_sequence *q, mica_cache *c);
 void mica_sequence_free(mica_sequence *q);
+/** An empty sequence is to be computed with an adapter of this network, which outlives its use here; NULL: without. */
+void mica_sequence_adapt(mica_sequence *q, const struct mica_lora_set *adapter);
 /** Makes room for `tokens` more positions; shared pages that will be written are copied. On failure the sequence is still consistent. */
 bool mica_sequence_reserve(mica_sequence *q, int64_t tokens, mica_error *err);
 /** An empty sequence gets pages, their contents undefined, as if `length` positions had been computed. On failure it is still to be freed. */

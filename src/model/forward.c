@@ -4,6 +4,7 @@
 #include "engine/scope.h"
 #include "mica/fast.h"
 #include "mica/ops.h"
+#include "model/adapted.h"
 #include "model/net.h"
 #include "model/rope.h"
 #include <math.h>
@@ -97,10 +98,11 @@ static double embed_scale(const mica_net *net) {
     return (double)scale;
 }
 
-mica_array *mica_net_embed(const mica_net *net, mica_scope *s, mica_array *ids) {
-    mica_array *h = mica_embed(s, &net->embed, ids, net->dtype);
+static mica_array *scaled(const mica_net *net, mica_scope *s, mica_array *h) {
     return net->arch->scale_embed ? mica_mul_scalar(s, h, embed_scale(net)) : h;
 }
+
+mica_array *mica_net_embed(const mica_net *net, mica_scope *s, mica_array *ids) { return scaled(net, s, mica_embed(s, &net->embed, ids, net->dtype)); }
 
 // The rows that the last layer needs after its attention; NULL: all. Where no logits are wanted, one stands for the evaluation.
 static mica_array *last_rows(mica_scope *s, const mica_packed *b) {
@@ -110,11 +112,14 @@ static mica_array *last_rows(mica_scope *s, const mica_packed *b) {
     return mica_from_data(s, b->rows, MICA_SHAPE((int64_t)b->n_rows), MICA_I32);
 }
 
-mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h) {
-    mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
-    logits = net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head, h, logits);
+static mica_array *capped(const mica_net *net, mica_scope *s, mica_array *logits) {
     double cap = net->config->final_softcap;
     return cap != 0 ? mica_mul_scalar(s, mica_tanh(s, mica_mul_scalar(s, logits, 1 / cap)), cap) : logits;
+}
+
+mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h) {
+    mica_array *logits = mica_linear_logits(s, net->tied ? &net->embed : &net->head, h); // [n_rows, V]
+    return capped(net, s, net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head, h, logits));
 }
 
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *b, mica_error *err) {
@@ -128,12 +133,14 @@ mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, co
         f.table[g] = page_table(s, b, g);
         f.rope[g] = rope_table(&f, b, g ? &c->rope_sliding : &c->rope, pos);
     }
-    mica_array *h = mica_net_embed(net, s, mica_from_data(s, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32)); // [N, D]
+    if (!mica_find_spans(&f, b)) return mica_scope_error(s, err), NULL;
+    mica_array *ids = mica_from_data(s, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32);
+    mica_array *h = scaled(net, s, mica_adapted_embed(&f, ids, mica_embed(s, &net->embed, ids, net->dtype))); // [N, D]
     for (f.layer = 0; f.layer < c->num_layers; f.layer++) {
         if (f.layer == c->num_layers - 1) f.rows = last_rows(s, b);
         h = net->arch->block(&f, &net->layers[f.layer], h);
     }
-    if (b->n_rows) h = mica_net_logits(net, s, mica_norm(&f, h, net->norm));
+    if (b->n_rows) h = capped(net, s, mica_adapted_logits(&f, mica_norm(&f, h, net->norm)));
     mica_scope_error(s, err);
     return h;
 }

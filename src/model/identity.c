@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The identity of a network: a hash of the numbers of its config, of sizes, of some rows of the first and the last layer (a fine-tuned model
-// differs there too) and of its adapters.
+// The identity of a network: a hash of the numbers of its config, of sizes and of some rows of the first and the last layer (a fine-tuned model
+// differs there too).
 #include "model/identity.h"
 #include "io/checkpoint.h"
 #include <stdio.h>
@@ -56,30 +56,10 @@ static bool add_checkpoint(uint64_t *h, const mica_model_files *ck, const mica_c
     return add_layer(h, ck, 0, err) && add_layer(h, ck, c->num_layers - 1, err);
 }
 
-static uint64_t add_array(uint64_t h, const mica_array *a) {
-    const void *data = a ? mica_data(a) : NULL;
-    return data ? mica_hash(data, mica_nbytes(a), h) : mica_hash_mix(h, a != NULL);
-}
-
-static uint64_t add_lora(uint64_t h, const mica_linear *l) {
-    if (!l->lora.a) return h;
-    return add_number(add_array(add_array(add_array(h, l->lora.a), l->lora.b), l->lora.magnitude), (double)l->lora.scale);
-}
-
-static uint64_t add_adapters(uint64_t h, const mica_net *net) {
-    h = add_lora(add_lora(h, &net->embed), &net->head);
-    for (int64_t i = 0; i < net->config->num_layers; i++) {
-        const mica_layer *l = &net->layers[i];
-        const mica_linear *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t k = 0; k < MICA_COUNT(all); k++) h = add_lora(h, all[k]);
-    }
-    return h;
-}
-
 bool mica_net_identity(const mica_net *net, uint64_t *identity, mica_error *err) {
     uint64_t h = add_config(0x6d696361u, net->config);
     if (net->checkpoint && !add_checkpoint(&h, net->checkpoint, net->config, err)) return false;
     if (!net->checkpoint) h = mica_hash_mix(h, (uint64_t)net->weight_bytes); // random weights of a shape are always the same
-    *identity = add_adapters(h, net);
+    *identity = h;
     return true;
 }

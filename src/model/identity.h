@@ -5,6 +5,6 @@
 
 #include "model/net.h"
 
-/** Of config, sizes and samples of the weights, adapters included. Reads a few rows of the checkpoint; false, with an error, if that fails. */
+/** Of config, sizes and samples of the weights; adapters have their own (lora_set.h). Reads a few rows of the checkpoint; false, with an error, if that fails. */
 bool mica_net_identity(const mica_net *net, uint64_t *identity, mica_error *err);
 #endif

@@ -2,6 +2,7 @@
 // The parts that blocks of all architectures are built from. Weight names are Hugging Face's.
 #include "mica/fast.h"
 #include "mica/ops.h"
+#include "model/adapted.h"
 #include "model/net.h"
 
 // Projections of one input, joined into one product where their weights allow it.
@@ -49,15 +50,34 @@ mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w) {
     return mica_rms_norm(f->scope, x, w, (float)f->net->config->rms_norm_eps);
 }
 
+// x [N, in] -> [N, out], with what the rows' adapters have for the module.
+static mica_array *apply(mica_forward *f, const mica_linear *l, int module, mica_array *x) {
+    mica_array *y;
+    if (!mica_is_adapted(f, module, 1)) return mica_linear_apply(f->scope, l, x);
+    mica_adapted_linear(f, l, module, 1, &l->out, x, &y);
+    return y;
+}
+
 // x [N, H*Dh] -> [N, H, Dh]
 static mica_array *heads(mica_forward *f, mica_array *x, int64_t n_heads) {
     return mica_reshape(f->scope, x, MICA_SHAPE(-1, n_heads, f->net->config->head_dim));
 }
 
+static void project_adapted(mica_forward *f, const mica_layer *l, mica_array *x, mica_array **q, mica_array **k, mica_array **v) {
+    int64_t H = f->net->config->num_heads, Hkv = f->net->config->num_kv_heads, Dh = f->net->config->head_dim;
+    const int64_t outs[] = {H * Dh, Hkv * Dh, Hkv * Dh};
+    const mica_linear *each[] = {&l->q, &l->k, &l->v};
+    mica_array *y[3];
+    if (l->qkv.w) mica_adapted_linear(f, &l->qkv, MICA_LORA_Q, 3, outs, x, y);
+    else for (int i = 0; i < 3; i++) y[i] = apply(f, each[i], MICA_LORA_Q + i, x);
+    *q = heads(f, y[0], H), *k = heads(f, y[1], Hkv), *v = heads(f, y[2], Hkv);
+}
+
 static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_array **q, mica_array **k, mica_array **v) {
     mica_scope *s = f->scope;
     int64_t H = f->net->config->num_heads, Hkv = f->net->config->num_kv_heads;
-    if (l->qkv.w) {
+    if (mica_is_adapted(f, MICA_LORA_Q, 3)) project_adapted(f, l, x, q, k, v);
+    else if (l->qkv.w) {
         mica_array *all = heads(f, mica_linear_apply(s, &l->qkv, x), H + 2 * Hkv);
         *q = mica_slice_axis(s, all, 1, 0, H);
         *k = mica_slice_axis(s, all, 1, H, H + Hkv);
@@ -108,10 +128,10 @@ mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array
     }
     mica_array *y = (f->training ? plain_attention : cached_attention)(f, l, q, k, v);
     y = mica_reshape(f->scope, y, MICA_SHAPE(-1, f->net->config->num_heads * f->net->config->head_dim));
-    return mica_linear_apply(f->scope, &l->o, mica_wanted_rows(f, y));
+    return apply(f, &l->o, MICA_LORA_O, mica_wanted_rows(f, y));
 }
 
-static mica_array *activate(mica_forward *f, mica_array *gate, mica_array *up) {
+mica_array *mica_activate(mica_forward *f, mica_array *gate, mica_array *up) {
     mica_scope *s = f->scope;
     switch (f->net->config->hidden_act) {
     case MICA_ACT_SILU: return mica_swiglu(s, gate, up);
@@ -122,9 +142,10 @@ static mica_array *activate(mica_forward *f, mica_array *gate, mica_array *up) {
     return NULL;
 }
 
-mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x) {
-    if (l->gate_up.w)
-        return mica_linear_apply(f->scope, &l->down, mica_linear_apply_gated(f->scope, &l->gate_up, x, gate_of(f->net->config)));
-    mica_array *gate = mica_linear_apply(f->scope, &l->gate, x), *up = mica_linear_apply(f->scope, &l->up, x); // [N, F]
-    return mica_linear_apply(f->scope, &l->down, activate(f, gate, up));
+static mica_array *gated(mica_forward *f, const mica_layer *l, mica_array *x) {
+    if (!l->gate_up.w) return mica_activate(f, apply(f, &l->gate, MICA_LORA_GATE, x), apply(f, &l->up, MICA_LORA_UP, x)); // [N, F]
+    if (mica_is_adapted(f, MICA_LORA_GATE, 2)) return mica_adapted_gated(f, &l->gate_up, x);
+    return mica_linear_apply_gated(f->scope, &l->gate_up, x, gate_of(f->net->config));
 }
+
+mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x) { return apply(f, &l->down, MICA_LORA_DOWN, gated(f, l, x)); }

@@ -73,6 +73,12 @@ bool mica_lora_load(mica_loader *ld, const char *module, mica_weight *w, mica_li
            (!p->magnitude || load_magnitude(ld, p, w, l));
 }
 
+bool mica_lora_all_used(const mica_adapter *a, mica_error *err) {
+    for (size_t i = 0; a && i < a->count; i++)
+        if (!a->parts[i].used) return mica_fail(err, MICA_ERR_FORMAT, "adapter: the model has no layer %s", a->parts[i].module);
+    return true;
+}
+
 void mica_lora_free(mica_lora *lora) {
     mica_array_free(lora->a);
     mica_array_free(lora->b);
@@ -103,13 +109,22 @@ mica_array *mica_lora_lengths(mica_scope *s, const mica_linear *l) {
     return mica_sqrt(s, mica_sum(s, mica_square(s, w), (int[]){1}, 1, false));
 }
 
+static mica_array *times_factor(mica_scope *s, mica_array *y, mica_array *factor) {
+    return y && factor ? mica_mul(s, y, mica_astype(s, factor, mica_array_dtype(y))) : y;
+}
+
+mica_array *mica_lora_apply(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
+    if (!x || !y) return NULL;
+    y = add_scaled(s, lora, times(s, times(s, x, lora->a), lora->b), y);
+    return lora->raw ? y : times_factor(s, y, lora->magnitude);
+}
+
 mica_array *mica_lora_add(mica_scope *s, const mica_linear *l, mica_array *x, mica_array *y) {
     const mica_lora *lora = &l->lora;
     if (!lora->a || !x || !y) return y;
-    y = add_scaled(s, lora, times(s, times(s, x, lora->a), lora->b), y);
-    mica_array *factor = lora->magnitude;
-    if (lora->raw) factor = mica_div(s, factor, mica_stop_gradient(s, mica_lora_lengths(s, l))); // their gradient does not count (Liu et al. 2024, 2402.09353)
-    if (factor) y = mica_mul(s, y, mica_astype(s, factor, mica_array_dtype(y)));
+    y = mica_lora_apply(s, lora, x, y);
+    if (lora->raw) // the lengths' gradient does not count (Liu et al. 2024, 2402.09353)
+        y = times_factor(s, y, mica_div(s, lora->magnitude, mica_stop_gradient(s, mica_lora_lengths(s, l))));
     return lora->bias ? mica_add(s, y, mica_astype(s, lora->bias, mica_array_dtype(y))) : y;
 }
 

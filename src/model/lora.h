@@ -22,6 +22,11 @@ bool mica_lora_load(struct mica_loader *loader, const char *module, struct mica_
 void mica_lora_free(mica_lora *lora);
 /** y [..., out], the layer's own result for x [..., in], with its adapter's. y itself if there is none. */
 mica_array *mica_lora_add(mica_scope *s, const struct mica_linear *l, mica_array *x, mica_array *y);
+/** y [..., out], a layer's product with x, as the adapter changes it: y + scale·(x·a)·b, for DoRA times the magnitude (which is not raw). The layer's own
+ * bias comes after that. */
+mica_array *mica_lora_apply(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y);
+/** Whether every part of the adapter has found its module; the error names one that has not. */
+bool mica_lora_all_used(const mica_adapter *adapter, mica_error *err);
 /** DoRA: the lengths of the rows of weight + scale·(a·b)ᵀ, f32 [out]; of the weight itself without an adapter. */
 mica_array *mica_lora_lengths(mica_scope *s, const struct mica_linear *l);
 /** The same for rows y [N, D] of an embedding, and for the embedding used as the head: y [N, V] for x [N, D]. */

@@ -45,12 +45,6 @@ static bool load_all(mica_net *net, mica_loader *ld) {
     return true;
 }
 
-static bool all_used(const mica_adapter *a, mica_error *err) {
-    for (size_t i = 0; a && i < a->count; i++)
-        if (!a->parts[i].used) return mica_fail(err, MICA_ERR_FORMAT, "adapter: the model has no layer %s", a->parts[i].module);
-    return true;
-}
-
 bool mica_net_fill(mica_net *net, mica_source source, const mica_net_options *options, mica_error *err) {
     mica_net_options o = options ? *options : (mica_net_options){0};
     const mica_config *c = net->config;
@@ -59,8 +53,8 @@ bool mica_net_fill(mica_net *net, mica_source source, const mica_net_options *op
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: attn_logit_softcapping is not supported", c->source);
     if (!choose_dtype(net, &source, err) || !count_groups(net, err)) return false;
     if (o.f32) net->dtype = MICA_F32;
-    mica_loader ld = {.source = source, .adapter = o.adapter, .separate = o.separate, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
-    bool ok = ld.scope && load_all(net, &ld) && all_used(o.adapter, err) && mica_load_finish(&ld);
+    mica_loader ld = {.source = source, .adapter = o.adapter, .separate = o.separate || o.adapter, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
+    bool ok = ld.scope && load_all(net, &ld) && mica_lora_all_used(o.adapter, err) && mica_load_finish(&ld);
     net->weight_bytes = ld.bytes;
     net->mapped_bytes = ld.mapped;
     mica_loader_free(&ld);

@@ -18,6 +18,7 @@ typedef struct mica_layer {
 } mica_layer;
 
 typedef struct mica_net mica_net;
+typedef struct mica_span mica_span; // rows with one adapter (adapted.h)
 
 /** What a forward's nodes need; lives while the graph is recorded. */
 typedef struct mica_forward {
@@ -29,6 +30,8 @@ typedef struct mica_forward {
     mica_array *table[MICA_GROUPS]; // i32 [B, pages]
     mica_array **q, **k;            // of mica_packed
     mica_array *rows;               // i32 [R], rows wanted: set in the last layer where they are fewer than N, else NULL
+    const mica_span *spans, *wanted; // adapters of the tokens, and of those whose logits are wanted; none: nobody has one
+    size_t span_count, wanted_count;
     int layer;
     bool training;                  // no cache: attention over the tokens at hand
     mica_array *lengths;            // training: i32 [S], tokens of each segment
@@ -59,7 +62,7 @@ struct mica_net {
 };
 
 typedef struct mica_net_options {
-    const mica_adapter *adapter; // added to the weights; it may be closed afterwards
+    const mica_adapter *adapter; // to be trained further, with `separate`; it may be closed afterwards (to compute with adapters: lora_set.h)
     bool separate;               // no weights are joined: each module is there by itself, to be trained
     bool f32;                    // activations and dense weights in f32, whatever the model's own type
 } mica_net_options;
@@ -90,6 +93,8 @@ mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w);
 mica_array *mica_wanted_rows(mica_forward *f, mica_array *x);
 /** x [N, D] -> [N, D], or only the wanted rows: projections, Q/K norms if loaded, rotation, cache, attention, output projection. */
 mica_array *mica_self_attention(mica_forward *f, const mica_layer *l, mica_array *x);
+/** act(gate) * up */
+mica_array *mica_activate(mica_forward *f, mica_array *gate, mica_array *up);
 /** down(act(gate x) * up x) */
 mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x);
 #endif

@@ -98,12 +98,31 @@ static int64_t most_pages(const mica_page_pool *p, int64_t length) {
     return !p->layers ? 0 : p->window ? MICA_MIN(all, window) : all;
 }
 
-bool mica_cache_fits(const mica_cache *c, int64_t length, mica_error *err) {
+bool mica_cache_fits(mica_cache *c, int64_t length, mica_error *err) {
     int64_t need = 0;
     for (int g = 0; g < MICA_GROUPS; g++) need += most_pages(&c->pool[g], length) * (int64_t)c->pool[g].page_bytes;
-    if (!c->budget || need <= c->budget) return true;
+    pthread_mutex_lock(&c->lock);
+    int64_t budget = c->budget;
+    pthread_mutex_unlock(&c->lock);
+    if (!budget || need <= budget) return true;
     return mica_fail(err, MICA_ERR_NO_MEMORY, "out of memory: keys and values of %lld tokens take %lld bytes, the memory budget leaves %lld",
-                     (long long)length, (long long)need, (long long)c->budget);
+                     (long long)length, (long long)need, (long long)budget);
+}
+
+bool mica_cache_set_aside(mica_cache *c, int64_t bytes, const char *what, mica_error *err) {
+    pthread_mutex_lock(&c->lock);
+    while (c->budget && bytes_used(c) + bytes >= c->budget && mica_prefix_evict(c)) {}
+    int64_t left = c->budget - bytes_used(c);
+    bool ok = !c->budget || bytes < left;
+    if (ok && c->budget) c->budget -= bytes;
+    pthread_mutex_unlock(&c->lock);
+    return ok || mica_fail(err, MICA_ERR_NO_MEMORY, "out of memory: %s takes %lld bytes, the memory budget leaves %lld", what, (long long)bytes, (long long)left);
+}
+
+void mica_cache_give_back(mica_cache *c, int64_t bytes) {
+    pthread_mutex_lock(&c->lock);
+    if (c->budget) c->budget += bytes;
+    pthread_mutex_unlock(&c->lock);
 }
 
 // ---- bookkeeping ----------------------------------------------------------------------------------------------

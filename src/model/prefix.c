@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tree of kept prefixes as a hash table from (parent, tokens) to node, and a list in order of use. Whoever uses a node uses all above it,
+// The tree of kept prefixes as a hash table from (parent, kind, tokens) to node, and a list in order of use. Whoever uses a node uses all above it,
 // which then count as used a little later: so the least recently used node has no children.
 #include "model/prefix.h"
 #include "model/pages.h"
@@ -9,7 +9,7 @@
 struct mica_prefix {
     mica_prefix *parent, *chain;  // chain: next of its bucket
     mica_prefix *newer, *older;
-    uint64_t hash, rope;          // rope: which frequencies its keys have
+    uint64_t hash, rope, adapter; // rope: which frequencies its keys have; adapter: the number of the one it was computed with
     int32_t pages[MICA_GROUPS];   // -1: none (the group has no layers, or the page was gone)
     int32_t ids[MICA_PAGE];
 };
@@ -25,16 +25,27 @@ static uint64_t rope_mark(const mica_cache *c, int64_t length) {
 bool mica_prefix_same_rope(const mica_cache *c, int64_t from, int64_t to) { return rope_mark(c, from) == rope_mark(c, to); }
 
 // ---- the table --------------------------------------------------------------------------------------------------
-static uint64_t hash_of(const mica_prefix *parent, uint64_t rope, const int32_t *ids) {
-    return mica_hash(ids, MICA_PAGE * sizeof *ids, mica_hash_mix(parent ? parent->hash : 0, rope));
+/** What two pages must share besides their tokens. */
+typedef struct kind {
+    uint64_t rope, adapter;
+} kind;
+
+static kind kind_of(const mica_sequence *q, int64_t length) { return (kind){rope_mark(q->cache, length), q->adapter_number}; }
+
+static uint64_t hash_of(const mica_prefix *parent, kind k, const int32_t *ids) {
+    return mica_hash(ids, MICA_PAGE * sizeof *ids, mica_hash_mix(mica_hash_mix(parent ? parent->hash : 0, k.rope), k.adapter));
 }
 
 static mica_prefix **bucket_of(const mica_prefix_pool *p, uint64_t hash) { return &p->buckets[hash & (p->bucket_count - 1)]; }
 
-static mica_prefix *find(const mica_prefix_pool *p, const mica_prefix *parent, uint64_t rope, const int32_t *ids) {
-    uint64_t hash = hash_of(parent, rope, ids);
+static bool is(const mica_prefix *n, uint64_t hash, const mica_prefix *parent, kind k, const int32_t *ids) {
+    return n->hash == hash && n->parent == parent && n->rope == k.rope && n->adapter == k.adapter && !memcmp(n->ids, ids, sizeof n->ids);
+}
+
+static mica_prefix *find(const mica_prefix_pool *p, const mica_prefix *parent, kind k, const int32_t *ids) {
+    uint64_t hash = hash_of(parent, k, ids);
     mica_prefix *n = p->bucket_count ? *bucket_of(p, hash) : NULL;
-    while (n && !(n->hash == hash && n->parent == parent && n->rope == rope && !memcmp(n->ids, ids, sizeof n->ids))) n = n->chain;
+    while (n && !is(n, hash, parent, k, ids)) n = n->chain;
     return n;
 }
 
@@ -75,10 +86,8 @@ static int64_t node_bytes(const mica_cache *c, const mica_prefix *n) {
     return bytes;
 }
 
-bool mica_prefix_evict(mica_cache *c) {
+static void drop(mica_cache *c, mica_prefix *n) {
     mica_prefix_pool *p = &c->prefixes;
-    mica_prefix *n = p->oldest;
-    if (!n) return false;
     p->bytes -= node_bytes(c, n);
     for (int g = 0; g < MICA_GROUPS; g++) mica_page_drop(c, &c->pool[g], n->pages[g]);
     mica_prefix **link = bucket_of(p, n->hash);
@@ -87,7 +96,22 @@ bool mica_prefix_evict(mica_cache *c) {
     unlink_use(p, n);
     p->count--;
     mica_free(n);
-    return true;
+}
+
+bool mica_prefix_evict(mica_cache *c) {
+    mica_prefix *n = c->prefixes.oldest;
+    if (n) drop(c, n);
+    return n != NULL;
+}
+
+// Children are older than their parent, so they go first.
+void mica_prefix_forget(mica_cache *c, uint64_t adapter) {
+    pthread_mutex_lock(&c->lock);
+    for (mica_prefix *n = c->prefixes.oldest, *newer; n; n = newer) {
+        newer = n->newer;
+        if (n->adapter == adapter) drop(c, n);
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 void mica_prefix_clear(mica_cache *c) {
@@ -96,12 +120,12 @@ void mica_prefix_clear(mica_cache *c) {
     c->prefixes.buckets = NULL, c->prefixes.bucket_count = 0;
 }
 
-static mica_prefix *add(mica_cache *c, mica_prefix *parent, uint64_t rope, const int32_t *ids) {
+static mica_prefix *add(mica_cache *c, mica_prefix *parent, kind k, const int32_t *ids) {
     mica_prefix_pool *p = &c->prefixes;
     if (p->count >= p->bucket_count && !grow_table(p)) return NULL;
     mica_prefix *n = mica_alloc(sizeof *n);
     if (!n) return NULL;
-    *n = (mica_prefix){.parent = parent, .hash = hash_of(parent, rope, ids), .rope = rope, .pages = {-1, -1}};
+    *n = (mica_prefix){.parent = parent, .hash = hash_of(parent, k, ids), .rope = k.rope, .adapter = k.adapter, .pages = {-1, -1}};
     memcpy(n->ids, ids, sizeof n->ids);
     mica_prefix **bucket = bucket_of(p, n->hash);
     n->chain = *bucket, *bucket = n;
@@ -133,12 +157,12 @@ void mica_prefix_keep(mica_sequence *q, int64_t tokens) {
     if (!q->many || q->exact != q->length) return;
     q->exact = end;
     if (!p->most) return;
-    uint64_t rope = rope_mark(c, q->rope_length);
+    kind k = kind_of(q, q->rope_length);
     mica_prefix *n = NULL;
     for (size_t i = 0; i < (size_t)(end / MICA_PAGE); i++) {
         const int32_t *ids = q->prompt + i * MICA_PAGE;
-        mica_prefix *next = find(p, n, rope, ids);
-        if (!next && !(next = add(c, n, rope, ids))) break; // out of memory: it need not be kept
+        mica_prefix *next = find(p, n, k, ids);
+        if (!next && !(next = add(c, n, k, ids))) break; // out of memory: it need not be kept
         n = next;
         share(q, n, i);
     }
@@ -154,12 +178,13 @@ static size_t most_taken(size_t n) {
 }
 
 // The deepest node at which a sequence can go on: every page that the next token sees must be there. *depth: its pages.
-static mica_prefix *deepest(const mica_cache *c, const int32_t *ids, size_t n, size_t *depth) {
-    uint64_t rope = rope_mark(c, (int64_t)n);
+static mica_prefix *deepest(const mica_sequence *q, const int32_t *ids, size_t n, size_t *depth) {
+    const mica_cache *c = q->cache;
+    kind k = kind_of(q, (int64_t)n);
     size_t most = most_taken(n), holes = 0; // holes: pages up to the last one without its window's part
     mica_prefix *best = NULL, *at = NULL;
     *depth = 0;
-    for (size_t i = 0; i < most && (at = find(&c->prefixes, at, rope, ids + i * MICA_PAGE)); i++) {
+    for (size_t i = 0; i < most && (at = find(&c->prefixes, at, k, ids + i * MICA_PAGE)); i++) {
         if (c->pool[1].layers && at->pages[1] < 0) holes = i + 1;
         if (holes <= (size_t)mica_pages_seen(&c->pool[1], (int64_t)(i + 1) * MICA_PAGE)) best = at, *depth = i + 1;
     }
@@ -192,17 +217,17 @@ bool mica_prefix_begin(mica_sequence *q, const int32_t *ids, size_t n, mica_erro
     q->prompt = ids, q->prompt_count = n;
     q->rope_length = (int64_t)n;
     pthread_mutex_lock(&q->cache->lock);
-    mica_prefix *found = q->length ? NULL : deepest(q->cache, ids, n, &depth);
+    mica_prefix *found = q->length ? NULL : deepest(q, ids, n, &depth);
     bool ok = !found || take(q, found, depth, err);
     pthread_mutex_unlock(&q->cache->lock);
     return ok;
 }
 
-size_t mica_prefix_find(mica_cache *c, const int32_t *ids, size_t n) {
+size_t mica_prefix_find(const mica_sequence *q, const int32_t *ids, size_t n) {
     size_t depth;
-    pthread_mutex_lock(&c->lock);
-    deepest(c, ids, n, &depth);
-    pthread_mutex_unlock(&c->lock);
+    pthread_mutex_lock(&q->cache->lock);
+    deepest(q, ids, n, &depth);
+    pthread_mutex_unlock(&q->cache->lock);
     return depth * MICA_PAGE;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pool of kept prefixes: pages of prompts computed before, found again by their tokens, so that calls with a common beginning share them.
+// The pool of kept prefixes: pages of prompts computed before, found again by their tokens, so that calls with a common beginning (and one adapter)
+// share them.
 // It is a tree: a node is one page of tokens after all those of its parent. Pages in it are full and never written again.
 //
 // Nothing depends on what is kept: a call gets, bit for bit, the keys and values that it would compute itself. For that, prompts are computed
@@ -14,8 +15,10 @@
 /** The sequence (of length 0) is to become ids[n]: it starts with the longest prefix that is kept, q->length tells how long. ids must live until
  * the sequence has come to length n; what is computed till then is kept in turn. */
 bool mica_prefix_begin(mica_sequence *q, const int32_t *ids, size_t n, mica_error *err);
-/** How many tokens of ids[n] it would start with. */
-size_t mica_prefix_find(mica_cache *c, const int32_t *ids, size_t n);
+/** How many tokens of ids[n] such a sequence would start with. */
+size_t mica_prefix_find(const mica_sequence *q, const int32_t *ids, size_t n);
+/** Nothing computed with the adapter of this number is needed any more. */
+void mica_prefix_forget(mica_cache *c, uint64_t adapter);
 /** Tokens that the next run over a prompt of n is to have. Sets q->many: the run is to be computed with mica_packed.rows_many. (Whoever computes
  * it otherwise sets q->many to whether the sequence has more than 8 tokens in a forward of MICA_MANY or more: the same.) */
 size_t mica_prefix_run(mica_sequence *q, size_t n);

@@ -231,21 +231,12 @@ static bool note_joined(mica_loader *ld, const mica_module *modules, mica_weight
     return true;
 }
 
-static bool is_adapted(const mica_loader *ld, const mica_module *modules, size_t count) {
-    char name[128];
-    for (size_t i = 0; i < count; i++) {
-        full_name(ld, modules[i].name, name, sizeof name);
-        if (mica_adapter_find(ld->adapter, name)) return true;
-    }
-    return false;
-}
-
 bool mica_load_joined(mica_loader *ld, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *l, bool *joined) {
     mica_weight w[MOST_JOINED] = {0};
     *l = (mica_linear){.in = in};
     *joined = false;
     bool ok = count > 0 && count <= MOST_JOINED;
-    if (ld->separate || is_adapted(ld, modules, count)) return true;
+    if (ld->separate) return true;
     for (size_t i = 0; ok && i < count; i++) {
         ok = view(ld, modules[i].name, modules[i].out, in, &w[i]);
         l->out += modules[i].out;
@@ -291,13 +282,17 @@ mica_array *mica_linear_weight(mica_scope *s, const mica_linear *l) {
     return mica_take_packed(s, l->w, mica_arange(s, 0, (double)l->out, 1, MICA_I32), &l->packed, MICA_F32);
 }
 
-mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x) {
-    mica_array *y = NULL;
+mica_array *mica_linear_product(mica_scope *s, const mica_linear *l, mica_array *x) {
     switch (l->kind) {
-    case MICA_LINEAR_DENSE: y = mica_matmul(s, x, mica_transpose(s, l->w, NULL)); break;
-    case MICA_LINEAR_TRIPLE: y = mica_quantized_matmul(s, x, l->w, l->scales, l->biases, true, l->spec); break;
-    case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, mica_array_dtype(x)); break;
+    case MICA_LINEAR_DENSE: return mica_matmul(s, x, mica_transpose(s, l->w, NULL));
+    case MICA_LINEAR_TRIPLE: return mica_quantized_matmul(s, x, l->w, l->scales, l->biases, true, l->spec);
+    case MICA_LINEAR_PACKED: break;
     }
+    return mica_linear_packed(s, x, l->w, &l->packed, mica_array_dtype(x));
+}
+
+mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x) {
+    mica_array *y = mica_linear_product(s, l, x);
     if (l->bias) y = mica_add(s, y, l->bias);
     return mica_lora_add(s, l, x, y);
 }
@@ -306,13 +301,17 @@ mica_array *mica_linear_apply_gated(mica_scope *s, const mica_linear *l, mica_ar
     return mica_linear_gated(s, x, l->w, &l->packed, gate);
 }
 
-mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *x) {
-    mica_array *y = NULL;
+mica_array *mica_linear_product_wide(mica_scope *s, const mica_linear *l, mica_array *x) {
     switch (l->kind) {
-    case MICA_LINEAR_DENSE: y = mica_matmul_wide(s, x, mica_transpose(s, l->w, NULL)); break;
-    case MICA_LINEAR_TRIPLE: y = mica_quantized_matmul_wide(s, x, l->w, l->scales, l->biases, l->spec); break;
-    case MICA_LINEAR_PACKED: y = mica_linear_packed(s, x, l->w, &l->packed, MICA_F32); break;
+    case MICA_LINEAR_DENSE: return mica_matmul_wide(s, x, mica_transpose(s, l->w, NULL));
+    case MICA_LINEAR_TRIPLE: return mica_quantized_matmul_wide(s, x, l->w, l->scales, l->biases, l->spec);
+    case MICA_LINEAR_PACKED: break;
     }
+    return mica_linear_packed(s, x, l->w, &l->packed, MICA_F32);
+}
+
+mica_array *mica_linear_logits(mica_scope *s, const mica_linear *l, mica_array *x) {
+    mica_array *y = mica_linear_product_wide(s, l, x);
     return l->bias ? mica_add(s, y, mica_astype(s, l->bias, MICA_F32)) : y;
 }
 

@@ -43,7 +43,7 @@ typedef struct mica_unpacked {
 // arena, with all threads.
 typedef struct mica_loader {
     mica_source source;
-    const mica_adapter *adapter; // or NULL
+    const mica_adapter *adapter; // or NULL: parts of it that modules take as they are loaded
     bool separate;       // nothing is joined
     mica_scope *scope;
     mica_dtype dtype;    // of activations: dense weights are brought to it
@@ -64,7 +64,7 @@ typedef struct mica_module {
  * mica_load_finish. */
 bool mica_load_linear(mica_loader *loader, const char *module, int64_t out, int64_t in, mica_linear *l);
 /** Several modules of one input as one linear layer whose outputs follow one another or, gated, two modules, gates and ups, in alternate
- * blocks (mica_gate). Only packed weights of one kind without adapters can be joined: if
+ * blocks (mica_gate). Only packed weights of one kind can be joined, and none where the loader has `separate`: if
  * these are others, *joined is false, nothing is loaded, and they are to be loaded one by one. */
 bool mica_load_joined(mica_loader *loader, const mica_module *modules, size_t count, int64_t in, bool gated, mica_linear *l, bool *joined);
 /** Packs what is noted. */
@@ -78,6 +78,9 @@ void mica_linear_free(mica_linear *l);
 mica_array *mica_linear_weight(mica_scope *s, const mica_linear *l);
 /** x [..., in] -> [..., out]. */
 mica_array *mica_linear_apply(mica_scope *s, const mica_linear *l, mica_array *x);
+/** The same without bias and adapter; and with sums in f32, not rounded to x's type. */
+mica_array *mica_linear_product(mica_scope *s, const mica_linear *l, mica_array *x);
+mica_array *mica_linear_product_wide(mica_scope *s, const mica_linear *l, mica_array *x);
 /** act(gate) * up [..., out / 2] of layers joined as gated. */
 mica_array *mica_linear_apply_gated(mica_scope *s, const mica_linear *l, mica_array *x, mica_gate gate);
 /** x [M, D] -> [M, V] in f32, the sums not rounded to x's type. */
