@@ -73,7 +73,7 @@ static inline void make_adapter(const char *model, const char *folder, const ada
             add_module(&t, ck, spec, module);
         }
     mica_checkpoint_free(ck);
-    mica_adapter_write_options o = {.scale = spec->scale ? spec->scale : 2, .tied = true};
+    mica_adapter_write_options o = {.scale = spec->scale != 0 ? spec->scale : 2, .tied = true};
     if (!mica_adapter_write(folder, t.items, t.count, &o, &err)) fail_msg("%s", err.msg);
     for (size_t i = 0; i < t.count; i++) free((void *)(uintptr_t)t.items[i].data);
 }

@@ -38,7 +38,7 @@ BEGIN {
     owns("io", "convert safetensors io")
     owns("text", "tokenizer template")
     owns("train", "optimizer train")
-    owns("infer", "attention model chat classify batch session backend discover")
+    owns("infer", "attention model adapter chat classify batch session backend discover")
 }
 FNR == 1 {
     split(FILENAME, path, "/")
