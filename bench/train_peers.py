@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mica train` beside PyTorch + peft: the same shapes and batches, interleaved, on the same machine.
 
-    bench/train_peers.py run train.json [--out FILE.csv] [--only case,…] [--models …] [--runs 3] [--minutes 30]
+    bench/train_peers.py run train.json [--out FILE.csv] [--only case,…] [--models …] [--engines mica] [--runs 3] [--minutes 30]
     bench/train_peers.py report FILE.csv         again writes FILE.md from FILE.csv
 
 Every case of every model in turn, one process per engine, and all of it again for each run; a step's time is the median of a
@@ -140,7 +140,7 @@ class Bench(peers.Bench):
             for model, case in todo:
                 say("%s %s, run %d, %.0f s" % (model, case, run, time.time() - started))
                 for engine in ["mica"] + (["peft"] if CASES[case][2] is not None and "python" in self.config else []):
-                    if (model, case, engine) not in broken and not self.once(model, case, engine, run):
+                    if engine in self.args.engines and (model, case, engine) not in broken and not self.once(model, case, engine, run):
                         broken.add((model, case, engine))
                 self.save()
         self.save()
@@ -215,6 +215,7 @@ def main():
     run.add_argument("--out", help="default: bench/results/train-MACHINE.csv")
     run.add_argument("--only", type=names, help="cases: " + ", ".join(CASES))
     run.add_argument("--models", type=names)
+    run.add_argument("--engines", type=names, default=["mica", "peft"])
     run.add_argument("--runs", type=int, default=3)
     run.add_argument("--minutes", type=float, default=30, help="no further run is begun that would end later")
     run.add_argument("--threads", type=int)
