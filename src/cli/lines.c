@@ -42,7 +42,7 @@ mica_cli_got mica_cli_lines_next(mica_cli_lines *l, bool wait, char **line, size
     size_t looked = 0; // bytes known to hold no end of a line
     for (;;) {
         size_t left = l->size - l->at;
-        char *start = l->buffer + l->at, *end = left > looked ? memchr(start + looked, '\n', left - looked) : NULL;
+        char *start = left ? l->buffer + l->at : NULL, *end = left > looked ? memchr(start + looked, '\n', left - looked) : NULL;
         if (!end && l->ended && left) end = start + left; // the last line needs none
         if (end) {
             *line = start, *size = (size_t)(end - start);
