@@ -194,6 +194,7 @@ typedef struct mica_perplexity_options {
 typedef struct mica_perplexity {
     size_t predicted;  // tokens: all but the first of each window
     double perplexity; // exp of the mean of -log p
+    double standard_error; // of that, as if the tokens were independent; NAN for a single one
     // Against the reference (NAN without one):
     double reference_perplexity;
     double kl_mean, kl_max; // Kullback-Leibler divergence of the model's distribution from the reference's, in nats

@@ -88,6 +88,28 @@ typedef struct mica_train_summary {
 MICA_API bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary,
                          mica_error *err);
 
+// ---- measuring ----------------------------------------------------------------------------------------------
+typedef struct mica_evaluate_options {
+    const char *adapter;           // added to the weights; default: none
+    const char *mask_prompt, *too_long; // as in mica_train_options
+    int32_t max_seq;               // default 2048
+    bool skip_bad, f32;
+    int32_t threads;
+    bool (*progress)(void *context, int64_t done, int64_t examples); // after each example; false stops, with MICA_ERR_CANCELLED
+    void *context;
+} mica_evaluate_options;
+
+typedef struct mica_evaluation {
+    double loss, loss_error;             // mean -log p of the scored tokens; its standard error, from how examples differ (NAN for a single one)
+    double perplexity, perplexity_error; // exp of that
+    int64_t examples, scored, tokens;    // measured; tokens scored, and all of them
+    double seconds;                      // without loading
+    int64_t bad_lines, long_examples, unscored_examples; // as in mica_train_summary
+} mica_evaluation;
+
+/** Measures a model on one file of training data, as the validation of a training run does. */
+MICA_API bool mica_evaluate(const char *model, const char *file, const mica_evaluate_options *options, mica_evaluation *out, mica_error *err);
+
 #ifdef __cplusplus
 }
 #endif

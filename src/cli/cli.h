@@ -67,6 +67,8 @@ typedef struct mica_cli_args {
     // chat
     const char *system, *messages, *tools, *vars;
     bool allow_control;
+    // eval
+    const char *text_field, *label_field;
     // perplexity
     const char *reference;
     int32_t window;
@@ -126,7 +128,7 @@ typedef struct mica_cli_command {
 extern const mica_cli_option mica_cli_common_options[], mica_cli_generation_options[], mica_cli_loading_options[];
 extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perplexity, mica_cli_tokenize, mica_cli_convert, mica_cli_info,
     mica_cli_bench, mica_cli_batch, mica_cli_classify, mica_cli_discover, mica_cli_chat, mica_cli_train, mica_cli_template, mica_cli_fuse,
-    mica_cli_report;
+    mica_cli_report, mica_cli_eval;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
 const mica_cli_command *mica_cli_find(const char *name);

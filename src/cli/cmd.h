@@ -16,6 +16,10 @@ mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name);
 bool mica_cli_approximate(const mica_cli_args *args);
 /** The text given as an argument, or stdin if there is none or it is "-"; false after a complaint. */
 bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text *text);
+/** How well the model (and a reference, or NULL) predicts a text, in windows of --window; false after a complaint. */
+bool mica_cli_measure_text(const mica_cli_args *args, mica_model *model, mica_model *reference, const mica_cli_text *text, mica_perplexity *result);
+/** "a,b,c" cut apart: *names holds the pieces and is to be freed. How many; 0 after a complaint. */
+size_t mica_cli_labels(const char *command, const char *list, size_t most, const char **labels, char **names);
 /** Members of the object "metrics". */
 void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m);
 /** Metrics for people, on stderr. */

@@ -121,18 +121,24 @@ static void summarise(job *t) {
 }
 
 // ---- the command -----------------------------------------------------------------------------------------------
-static bool read_labels(job *t) {
-    if (!t->args->labels) return true;
-    t->names = strdup(t->args->labels);
-    for (char *s = t->names; s; ) {
+size_t mica_cli_labels(const char *command, const char *list, size_t most, const char **labels, char **names) {
+    size_t count = 0;
+    *names = strcpy(mica_cli_realloc(NULL, strlen(list) + 1), list);
+    for (char *s = *names; s;) {
         char *end = strchr(s, ',');
         if (end) *end++ = 0;
-        if (!*s) return mica_cli_usage("classify", "--labels: a label is empty"), false;
-        if (t->options.label_count == MOST_LABELS) return mica_cli_usage("classify", "--labels: more than %d", (int)MOST_LABELS), false;
-        t->labels[t->options.label_count++] = s;
+        if (!*s) return mica_cli_usage(command, "--labels: a label is empty"), 0;
+        if (count == most) return mica_cli_usage(command, "--labels: more than %zu", most), 0;
+        labels[count++] = s;
         s = end;
     }
-    return true;
+    return count;
+}
+
+static bool read_labels(job *t) {
+    if (!t->args->labels) return true;
+    t->options.label_count = mica_cli_labels("classify", t->args->labels, MOST_LABELS, t->labels, &t->names);
+    return t->options.label_count > 0;
 }
 
 static int run_job(job *t) {

@@ -10,6 +10,7 @@ static void print_json(const mica_perplexity *p, bool compared) {
     mica_cli_json_open(&j, NULL, '{');
     mica_cli_json_int(&j, "predicted", (int64_t)p->predicted);
     mica_cli_json_double(&j, "perplexity", p->perplexity);
+    mica_cli_json_double(&j, "standard_error", p->standard_error);
     if (compared) {
         mica_cli_json_double(&j, "reference_perplexity", p->reference_perplexity);
         mica_cli_json_double(&j, "kl_mean", p->kl_mean);
@@ -23,24 +24,29 @@ static void print_json(const mica_perplexity *p, bool compared) {
 }
 
 static void print_lines(const mica_perplexity *p, bool compared) {
-    printf("predicted    %zu tokens\nperplexity   %.4f\n", p->predicted, p->perplexity);
+    printf("predicted    %zu tokens\nperplexity   %.4f ± %.4f\n", p->predicted, p->perplexity, p->standard_error);
     if (!compared) return;
     printf("reference    %.4f (%+.3f %%)\n", p->reference_perplexity, 100 * (p->perplexity / p->reference_perplexity - 1));
     printf("divergence   %.6f nats on average, %.4f at most\nsame top     %.2f %% of tokens\n", p->kl_mean, p->kl_max, 100 * p->same_top);
     printf("logits       change by %.6f on average, %.4f at most\n", p->change_mean, p->change_max);
 }
 
-static int measure(const mica_cli_args *args, mica_model *model, mica_model *reference, const mica_cli_text *text) {
+bool mica_cli_measure_text(const mica_cli_args *args, mica_model *model, mica_model *reference, const mica_cli_text *text, mica_perplexity *result) {
     const mica_perplexity_options options = {.reference = reference, .window = args->window};
     const mica_tokenizer *tokenizer = mica_model_tokenizer(model);
     mica_error err = {0};
     mica_ids ids = {0};
-    mica_perplexity result;
-    if (!tokenizer) return mica_cli_fail("perplexity: %s has no tokenizer", args->words[0]);
+    if (!tokenizer) return mica_cli_fail("perplexity: %s has no tokenizer", args->words[0]), false;
     bool ok = mica_tokenizer_encode(tokenizer, text->data, text->size, NULL, &ids, &err) &&
-              mica_perplexity_of(model, ids.data, ids.len, &options, &result, &err);
+              mica_perplexity_of(model, ids.data, ids.len, &options, result, &err);
     mica_ids_free(&ids);
-    if (!ok) return mica_cli_fail_error("perplexity", &err);
+    if (!ok) mica_cli_fail_error("perplexity", &err);
+    return ok;
+}
+
+static int measure(const mica_cli_args *args, mica_model *model, mica_model *reference, const mica_cli_text *text) {
+    mica_perplexity result;
+    if (!mica_cli_measure_text(args, model, reference, text, &result)) return MICA_EXIT_FAILED;
     if (args->json) print_json(&result, reference != NULL);
     else print_lines(&result, reference != NULL);
     return MICA_EXIT_DONE;
@@ -87,7 +93,7 @@ const mica_cli_command mica_cli_perplexity = {
         "nothing. With --reference, or with options that approximate (--activations int8, --kv-bits 8), compares with the reference model:\n"
         "its perplexity, the mean Kullback-Leibler divergence from its distributions, and the share of positions where both\n"
         "hold the same token for the likeliest, and the mean and greatest change of a logit. Two models are in memory then.\n"
-        "With --json: {\"predicted\",\"perplexity\"} and {\"reference_perplexity\",\"kl_mean\",\"kl_max\",\"same_top\",\"logit_change_mean\",\n"
+        "With --json: {\"predicted\",\"perplexity\",\"standard_error\"} and {\"reference_perplexity\",\"kl_mean\",\"kl_max\",\"same_top\",\"logit_change_mean\",\n"
         "\"logit_change_max\"} in it.",
     .example = "mica perplexity smollm2-135m book.txt --activations int8 --kv-bits 8",
     .min_words = 1,

@@ -185,3 +185,21 @@ bool mica_cli_json_number_of(const mica_cli_value *v, double *number) {
     *number = mica_cli_json_is(v, '0') ? strtod(v->text, NULL) : (double)NAN;
     return isfinite(*number);
 }
+
+bool mica_cli_json_member(const mica_cli_value *object, const char *name, mica_cli_value *value) {
+    mica_cli_text key = {0};
+    mica_cli_value v;
+    bool found = false;
+    for (const char *at = NULL; mica_cli_json_is(object, '{') && mica_cli_json_next(object, &at, &key, &v);)
+        if (strcmp(key.data, name) == 0) *value = v, found = true;
+    free(key.data);
+    return found;
+}
+
+char *mica_cli_json_string_member(const mica_cli_value *object, const char *name) {
+    mica_cli_text text = {0};
+    mica_cli_value v;
+    if (mica_cli_json_member(object, name, &v) && mica_cli_json_string_of(&v, &text)) return text.data;
+    free(text.data);
+    return NULL;
+}

@@ -18,5 +18,9 @@ bool mica_cli_json_next(const mica_cli_value *list, const char **at, mica_cli_te
 bool mica_cli_json_is(const mica_cli_value *value, char kind);
 /** A string, unescaped; false if it is none. */
 bool mica_cli_json_string_of(const mica_cli_value *value, mica_cli_text *text);
+/** The (last) member of this name; false if there is none, or if it is no object. */
+bool mica_cli_json_member(const mica_cli_value *object, const char *name, mica_cli_value *value);
+/** The same for a string, unescaped and allocated; NULL if there is none. */
+char *mica_cli_json_string_member(const mica_cli_value *object, const char *name);
 bool mica_cli_json_number_of(const mica_cli_value *value, double *number);
 #endif

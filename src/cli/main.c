@@ -9,7 +9,7 @@
 const mica_cli_command *const mica_cli_commands[] = {
     &mica_cli_generate, &mica_cli_chat,     &mica_cli_batch,   &mica_cli_classify,   &mica_cli_score,    &mica_cli_perplexity, &mica_cli_tokenize,
     &mica_cli_template, &mica_cli_train,    &mica_cli_convert, &mica_cli_fuse,       &mica_cli_info,     &mica_cli_discover,   &mica_cli_bench,
-    &mica_cli_report,
+    &mica_cli_report,   &mica_cli_eval,
     NULL,
 };
 

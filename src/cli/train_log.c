@@ -76,18 +76,14 @@ static bool put_header(mica_cli_train_log *log, const mica_cli_args *args, const
 /** Does this line belong to what the resumed run goes on from? */
 static bool stays(const char *line, const mica_train_event *e) {
     mica_cli_value object, v;
-    mica_cli_text key = {0}, event = {0};
     const char *why;
     double step = -1;
-    bool ok = mica_cli_json_read(line, &object, &why) && mica_cli_json_is(&object, '{');
-    for (const char *at = NULL; ok && mica_cli_json_next(&object, &at, &key, &v);) {
-        if (strcmp(key.data, "event") == 0) mica_cli_json_string_of(&v, &event);
-        if (strcmp(key.data, "step") == 0) mica_cli_json_number_of(&v, &step);
-    }
-    const char *name = event.data ? event.data : "";
+    bool ok = mica_cli_json_read(line, &object, &why) && mica_cli_json_member(&object, "step", &v) && mica_cli_json_number_of(&v, &step);
+    char *event = ok ? mica_cli_json_string_member(&object, "event") : NULL;
+    const char *name = event ? event : "";
     bool again = strcmp(name, "sample") == 0 || strcmp(name, "checkpoint") == 0; // a run resumed at its end makes these anew
     ok = ok && step >= 0 && step <= (double)e->step && strcmp(name, "done") != 0 && !(again && e->step == e->steps && step >= (double)e->step);
-    free(key.data), free(event.data);
+    free(event);
     return ok;
 }
 

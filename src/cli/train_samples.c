@@ -16,26 +16,6 @@ static char *copy(const char *text, size_t n) {
     return s;
 }
 
-/** A member of an object; false if there is none. */
-static bool member(const mica_cli_value *object, const char *name, mica_cli_value *out) {
-    mica_cli_text key = {0};
-    mica_cli_value v;
-    bool found = false;
-    for (const char *at = NULL; mica_cli_json_next(object, &at, &key, &v);)
-        if (strcmp(key.data, name) == 0) *out = v, found = true;
-    free(key.data);
-    return found;
-}
-
-/** A string member; NULL if there is none. */
-static char *string_member(const mica_cli_value *object, const char *name) {
-    mica_cli_text text = {0};
-    mica_cli_value v;
-    if (member(object, name, &v) && mica_cli_json_string_of(&v, &text)) return text.data;
-    free(text.data);
-    return NULL;
-}
-
 /** {"role":"user","content":…} */
 static char *user_message(const mica_cli_value *content) {
     static const char start[] = "{\"role\":\"user\",\"content\":";
@@ -48,14 +28,14 @@ static char *user_message(const mica_cli_value *content) {
 
 static bool from_pair(const mica_cli_value *object, mica_cli_sample *s) {
     mica_cli_value prompt;
-    if (!member(object, "prompt", &prompt) || !(s->prompt = string_member(object, "prompt"))) return false;
-    s->expected = string_member(object, "completion");
+    if (!mica_cli_json_member(object, "prompt", &prompt) || !(s->prompt = mica_cli_json_string_member(object, "prompt"))) return false;
+    s->expected = mica_cli_json_string_member(object, "completion");
     s->last = user_message(&prompt);
     return true;
 }
 
 static bool is_answer(const mica_cli_value *message) {
-    char *role = string_member(message, "role");
+    char *role = mica_cli_json_string_member(message, "role");
     bool answer = role && strcmp(role, "assistant") == 0;
     free(role);
     return answer;
@@ -67,8 +47,8 @@ static bool from_messages(const mica_cli_value *list, mica_cli_sample *s) {
     mica_cli_value v, before = {NULL, 0}, last = {NULL, 0};
     for (const char *at = NULL; mica_cli_json_next(list, &at, &key, &v);) before = last, last = v;
     free(key.data);
-    if (last.text && mica_cli_json_is(&last, '{') && is_answer(&last)) s->expected = string_member(&last, "content"), last = before;
-    if (!last.text || !mica_cli_json_is(&last, '{') || !(s->prompt = string_member(&last, "content"))) return false;
+    if (last.text && mica_cli_json_is(&last, '{') && is_answer(&last)) s->expected = mica_cli_json_string_member(&last, "content"), last = before;
+    if (!last.text || !mica_cli_json_is(&last, '{') || !(s->prompt = mica_cli_json_string_member(&last, "content"))) return false;
     s->last = copy(last.text, last.size);
     size_t n = (size_t)(last.text - list->text); // "[…," before it
     while (n && strchr(", \t\r\n", list->text[n - 1])) n--;
@@ -79,7 +59,7 @@ static bool from_messages(const mica_cli_value *list, mica_cli_sample *s) {
 }
 
 static bool from_text(const mica_cli_value *object, mica_cli_sample *s) {
-    char *text = string_member(object, "text");
+    char *text = mica_cli_json_string_member(object, "text");
     if (!text) return false;
     size_t n = strlen(text), cut = n > BEGINNING ? BEGINNING : n / 3;
     while (cut < n && !strchr(" \n\t", text[cut])) cut++;
@@ -100,7 +80,7 @@ static bool from_line(const char *line, mica_cli_sample *s) {
     const char *why;
     *s = (mica_cli_sample){0};
     if (!mica_cli_json_read(line, &object, &why) || !mica_cli_json_is(&object, '{')) return false;
-    bool ok = member(&object, "messages", &list) && mica_cli_json_is(&list, '[') ? from_messages(&list, s) : from_pair(&object, s) || from_text(&object, s);
+    bool ok = mica_cli_json_member(&object, "messages", &list) && mica_cli_json_is(&list, '[') ? from_messages(&list, s) : from_pair(&object, s) || from_text(&object, s);
     if (!s->expected) s->expected = copy("", 0);
     if (!ok || !*s->prompt) free_sample(s), ok = false;
     return ok;

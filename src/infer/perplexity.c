@@ -10,6 +10,7 @@ typedef struct side { // a model that runs over the text
     mica_runner runner;
     const float *logits; // of the chunk at hand
     double log_sum;      // of -log p over all predicted tokens
+    double square_sum;   // of its square
 } side;
 
 typedef struct totals {
@@ -60,7 +61,8 @@ static bool add_row(totals *t, size_t row, int32_t next, mica_error *err) {
         logits[i] = t->sides[i].logits + row * vocab;
         total[i] = mica_logsumexp_f32(logits[i], vocab);
         if (isnan(total[i])) return mica_fail(err, MICA_ERR_FORMAT, "the model's logits are not finite: its weights hold NaN or infinite values");
-        t->sides[i].log_sum -= (double)logits[i][next] - total[i];
+        double loss = total[i] - (double)logits[i][next];
+        t->sides[i].log_sum += loss, t->sides[i].square_sum += loss * loss;
     }
     t->predicted++;
     if (t->count < 2) return true;
@@ -108,10 +110,17 @@ static bool check(mica_lm *m, const mica_lm *reference, const int32_t *ids, size
     return true;
 }
 
+// Of exp(mean): the mean's own times the derivative.
+static double standard_error(const side *s, double n) {
+    double mean = s->log_sum / n, variance = (s->square_sum - n * mean * mean) / (n - 1);
+    return n > 1 ? exp(mean) * sqrt(fmax(variance, 0) / n) : (double)NAN;
+}
+
 static void report(const totals *t, mica_perplexity *out) {
     double n = (double)t->predicted;
     *out = (mica_perplexity){.predicted = t->predicted, .perplexity = exp(t->sides[0].log_sum / n), .reference_perplexity = (double)NAN,
                              .kl_mean = (double)NAN, .kl_max = (double)NAN, .same_top = (double)NAN, .change_mean = (double)NAN, .change_max = (double)NAN};
+    out->standard_error = standard_error(&t->sides[0], n);
     if (t->count < 2) return;
     out->reference_perplexity = exp(t->sides[1].log_sum / n);
     out->kl_mean = t->kl / n, out->kl_max = t->kl_max;

@@ -72,22 +72,6 @@ static bool check(const mica_train_options *o, mica_error *err) {
            at_least_one("grad_accumulation", o->grad_accumulation, err) && at_least_one("rank", o->rank, err);
 }
 
-// The place of a name among three, which are the values of an option in order.
-static bool one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err) {
-    for (*value = 0; *value < 3; ++*value)
-        if (strcmp(name, names[*value]) == 0) return true;
-    return mica_fail(err, MICA_ERR_ARGUMENT, "%s: there is no \"%.40s\"; there are %s, %s and %s", option, name, names[0], names[1], names[2]);
-}
-
-static bool data_options(const mica_train_options *o, mica_dataset_options *out, mica_error *err) {
-    static const char *const masks[] = {"none", "last", "assistant"}, *const lengths[] = {"truncate", "split", "skip"};
-    int mask, too_long;
-    if (!one_of("mask_prompt", o->mask_prompt, masks, &mask, err) || !one_of("too_long", o->too_long, lengths, &too_long, err)) return false;
-    *out = (mica_dataset_options){.max_length = (size_t)MICA_MAX(o->max_seq, 2), .skip_bad = o->skip_bad, .mask = (mica_dataset_mask)mask,
-                                  .too_long = (mica_dataset_long)too_long};
-    return true;
-}
-
 // ---- model ------------------------------------------------------------------------------------------------
 static bool full(const run *r) { return strcmp(r->o.kind, "full") == 0; }
 
@@ -135,21 +119,11 @@ static bool set_up_trainer(run *r, mica_error *err) {
 }
 
 // ---- data -------------------------------------------------------------------------------------------------
-static bool load_text(run *r, mica_error *err) {
-    mica_error none = {0};
-    r->tokenizer = mica_tokenizer_load(r->model, err);
-    if (!r->tokenizer) return false;
-    r->chat = mica_template_load(r->model, NULL, &none);
-    if (r->chat || none.code == MICA_ERR_UNSUPPORTED) return true;
-    if (err) *err = none;
-    return false;
-}
-
 static bool open_data(run *r, const char *folder, const char *name, bool needed, mica_dataset **out, mica_error *err) {
     mica_dataset_options o;
     char *path = mica_path_join(folder, name);
     if (!path) return mica_fail_memory(err, strlen(folder), "a path");
-    bool there = mica_is_file(path), ok = data_options(&r->o, &o, err);
+    bool there = mica_is_file(path), ok = mica_train_data_options(r->o.mask_prompt, r->o.too_long, r->o.max_seq, r->o.skip_bad, &o, err);
     if (ok && !there && needed) ok = mica_fail(err, MICA_ERR_IO, "%s: no such file", path);
     if (ok && there) ok = (*out = mica_dataset_open(path, r->tokenizer, r->chat, &o, err)) != NULL;
     mica_free(path);
@@ -349,7 +323,7 @@ static bool loop(run *r, mica_error *err) {
 }
 
 static bool train(run *r, const char *data, mica_error *err) {
-    if (!check(&r->o, err) || !load_text(r, err) || !set_up_data(r, data, err) || !load_net(r, err) || !set_up_trainer(r, err))
+    if (!check(&r->o, err) || !mica_train_load_text(r->model, &r->tokenizer, &r->chat, err) || !set_up_data(r, data, err) || !load_net(r, err) || !set_up_trainer(r, err))
         return false;
     identify(r);
     if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err))) return false;

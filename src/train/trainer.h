@@ -5,6 +5,7 @@
 
 #include "mica/train.h"
 #include "model/training.h"
+#include "train/data.h"
 
 typedef struct mica_trainer {
     mica_net *net;            // borrowed
@@ -32,6 +33,11 @@ bool mica_trainer_add(mica_trainer *t, const mica_text_batch *batch, mica_error 
 bool mica_trainer_update(mica_trainer *t, mica_update *done, mica_error *err);
 /** Loss of a batch, without gradients: sum and number of scored tokens are added. */
 bool mica_trainer_measure(mica_trainer *t, const mica_text_batch *batch, double *loss, double *weight, mica_error *err);
+
+/** The model's tokenizer and its template, NULL if it has none. */
+bool mica_train_load_text(const char *model, mica_tokenizer **tokenizer, mica_template **chat, mica_error *err);
+/** How data are read, by the names of mica_train_options; NULL and 0: its defaults. */
+bool mica_train_data_options(const char *mask_prompt, const char *too_long, int32_t max_seq, bool skip_bad, mica_dataset_options *out, mica_error *err);
 
 /** What else a checkpoint holds: the place in the data, and the run's own numbers. */
 typedef struct mica_train_state {
