@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packed examples: a batch of many lengths has the loss and the gradients that its examples have one by one, whatever lies beside them.
+// Packed examples: a batch of many lengths has the loss and the gradients that its examples have one by one, whatever lies beside them; and
+// to the bit those that any number of threads computes.
+// labels: threads
 #include "base/base.h"
 #include "mica/ops.h"
 #include "train/trainer.h"
@@ -14,7 +16,7 @@
 #define GOLDEN MICA_SOURCE_DIR "/tests/golden/"
 enum { MOST = 16, VOCAB = 288 };
 
-static mica_device *device;
+static mica_device *device; // of what is started next
 
 typedef struct texts { // examples of some lengths, one after another
     int32_t *ids, *targets, lengths[MOST];
@@ -75,13 +77,18 @@ static void finish(mica_trainer *t) {
     mica_net_free(net);
 }
 
+static float *floats(mica_array *a, size_t n) {
+    float *v = malloc(n * sizeof *v);
+    assert_true(v && mica_read_f32(a, v, n, NULL));
+    return v;
+}
+
 /** ‖difference‖ / ‖gradient‖ over all parameters. */
 static double gradients_differ(const mica_trainer *a, const mica_trainer *b) {
     double difference = 0, norm = 0;
     for (size_t i = 0; i < a->params.count; i++) {
         size_t n = (size_t)mica_size(a->grads[i]);
-        float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
-        assert_true(mica_read_f32(a->grads[i], x, n, NULL) && mica_read_f32(b->grads[i], y, n, NULL));
+        float *x = floats(a->grads[i], n), *y = floats(b->grads[i], n);
         for (size_t k = 0; k < n; k++) {
             difference += ((double)x[k] - (double)y[k]) * ((double)x[k] - (double)y[k]);
             norm += (double)x[k] * (double)x[k];
@@ -120,6 +127,35 @@ static void short_ones(void **state) {
     free_texts(&x);
 }
 
+static void same_bits(const char *model, bool full, const texts *x) {
+    static const int32_t threads[] = {1, 2, 5};
+    mica_device *devices[3], *before = device;
+    mica_trainer t[3];
+    for (size_t i = 0; i < 3; i++) {
+        assert_non_null(device = devices[i] = mica_device_open("cpu", &(mica_device_options){.threads = threads[i]}, NULL));
+        t[i] = start(model, full);
+        gather(&t[i], x, x->segments);
+        assert_true(t[i].loss == t[0].loss);
+        for (size_t k = 0; k < t[i].params.count; k++) {
+            size_t n = (size_t)mica_size(t[0].grads[k]);
+            float *a = floats(t[0].grads[k], n), *b = floats(t[i].grads[k], n);
+            if (memcmp(a, b, n * sizeof *a)) fail_msg("%s: with %d threads the gradient of %s has other bits", model, threads[i], t[i].params.items[k].name);
+            free(a), free(b);
+        }
+    }
+    for (size_t i = 0; i < 3; i++) finish(&t[i]), mica_device_close(devices[i]);
+    device = before;
+}
+
+static void any_number_of_threads(void **state) {
+    (void)state;
+    texts x = make_texts(3, 5, 20, 300);
+    same_bits(GOLDEN "models/llama-f32", true, &x);
+    same_bits(GOLDEN "models/gemma3-text-bf16", false, &x);
+    same_bits(GOLDEN "quant/llama-4bit-g64", false, &x);
+    free_texts(&x);
+}
+
 static int set_up(void **state) {
     (void)state;
     return !(device = mica_device_open("cpu", &(mica_device_options){.threads = 2}, NULL));
@@ -132,6 +168,6 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(mixed_lengths), cmocka_unit_test(short_ones)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(mixed_lengths), cmocka_unit_test(short_ones), cmocka_unit_test(any_number_of_threads)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

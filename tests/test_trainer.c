@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The trainer: trajectories against PyTorch (tests/oracle/make_trajectories.py), accumulation, checkpoints saved and restored to the bit,
 // losses that are not finite.
+// labels: threads
 #include "base/base.h"
 #include "base/file.h"
 #include "io/adapter.h"
