@@ -2,20 +2,21 @@
 // segment_attention_grad: from q, k, v, lengths (segments.h) and the gradient g [N,H,Dh] of the result the gradients of q, k and v side by side,
 // [N,H+2Hkv,Dh]. Probabilities are computed again, a block of queries of one head at a time with all the keys that it sees: memory is linear in
 // the length of a segment. Three passes: keys and values are packed; each task sums what its blocks of queries add to dk and dv of a segment and
-// KV head, where there are few of these in one of several parts; parts are added up in order.
+// KV head, long ones in several parts; parts are added up in order.
 #include "device/cpu/rows_kernels.h"
 #include "device/cpu/segments.h"
 #include <string.h>
 
 enum {
-    TASKS = 16,            // wanted: parts are made to get as many
+    TASKS = 16,            // parts are made to get as many of about equal work
     PARTS_BYTES = 64 << 20 // at most for the sums of all parts
 };
 
 typedef struct gradient {
     mica_segments s;
-    size_t parts, rows, span; // rows: of all segments, each an even number; span: most keys that a block sees
+    size_t parts, rows, span; // most parts; rows of all segments, each an even number; most keys that a block sees
     size_t item;              // bytes of a packed element
+    double work;              // of all segments
     unsigned char *k, *v, *k_rows; // packed [Hkv, rows, Dp]
     float *sums;                   // [parts, Hkv, 2, rows, Dp]: dk, dv
     unsigned char *threads;
@@ -61,17 +62,23 @@ static gradient gradient_of(const mica_call *c) {
     gradient k = {.s = mica_segments_of(c, MICA_CPU_KEYS)};
     k.item = k.s.isa->pack_size[k.s.dtype];
     k.rows = (k.s.N + k.s.S + 1) & ~(size_t)1;
-    size_t strips = MICA_MAX(k.s.S * k.s.Hkv, (size_t)1), bytes = MICA_MAX(2 * k.s.Hkv * k.rows * k.s.Dp * sizeof(float), (size_t)1);
-    k.parts = MICA_MAX(MICA_MIN(TASKS / strips, PARTS_BYTES / bytes), (size_t)1);
+    size_t bytes = MICA_MAX(2 * k.s.Hkv * k.rows * k.s.Dp * sizeof(float), (size_t)1);
+    k.parts = MICA_MAX(MICA_MIN(TASKS / MICA_MAX(k.s.Hkv, (size_t)1), PARTS_BYTES / bytes), (size_t)1);
     k.span = k.s.longest + MICA_CPU_KEYS;
     if (k.s.window) k.span = MICA_MIN(k.span, k.s.window + 2 * MICA_CPU_KEYS);
     k.span = (k.span + 1) & ~(size_t)1;
     return k;
 }
 
-// Parts that have something to do.
+static double work_of(const gradient *k, const mica_segment *s) {
+    return (double)s->length * (double)(k->s.window ? MICA_MIN(s->length, k->s.window) : s->length);
+}
+
+// Parts of a segment and KV head; each has a block of queries at least.
 static size_t parts_of(const gradient *k, const mica_segment *s) {
-    return MICA_MIN(k->parts, k->s.G * ((s->length + MICA_CPU_KEYS - 1) / MICA_CPU_KEYS));
+    size_t blocks = k->s.G * ((s->length + MICA_CPU_KEYS - 1) / MICA_CPU_KEYS);
+    size_t wanted = s->length ? (size_t)(work_of(k, s) / k->work * (double)(TASKS / k->s.Hkv) + 0.5) : 0;
+    return MICA_MIN(MICA_MIN(MICA_MAX(wanted, (size_t)1), k->parts), blocks);
 }
 
 static float *sums_of(const gradient *k, size_t part, size_t kv, size_t which, const mica_segment *s) {
@@ -178,6 +185,7 @@ void mica_cpu_segment_attention_grad(const mica_call *c) {
     place_all(&k, c->scratch);
     size_t blocks = mica_segments_read(&k.s, c->scratch), used = k.s.segments[k.s.S].start, row = (k.s.H + 2 * k.s.Hkv) * k.s.Dh * k.s.size;
     memset(c->out.data + used * row, 0, (k.s.N - used) * row);
+    for (size_t i = 0; i < k.s.S; i++) k.work += work_of(&k, &k.s.segments[i]);
     mica_pool_run(mica_cpu_pool(c), blocks, pack_keys, &k);
     mica_pool_run(mica_cpu_pool(c), k.s.S * k.s.Hkv * k.parts, add_part, &k);
     mica_pool_run(mica_cpu_pool(c), blocks, add_up, &k);
