@@ -336,6 +336,43 @@ static void gradient_inside_a_checkpoint(void **state) {
     EXPECT(g, 3 * exp(0.25), 6 * exp(1));
 }
 
+// ---- attention ----
+// Without a mask the gradient is one op; with one that hides nothing, a graph.
+static void compare_attention(mica_dtype t, int64_t H, int64_t T, const mica_sdpa_options *o) {
+    enum { B = 2, HKV = 2, DH = 24 };
+    mica_array *x[3], *g[2][3], *mask = mica_astype(s, mica_full(s, 2, (int64_t[]){T, T}, 1, MICA_I32), MICA_BOOL);
+    for (int i = 0; i < 3; i++) {
+        mica_array *like = mica_full(s, 4, (int64_t[]){B, i ? HKV : H, T, DH}, 0, MICA_F64);
+        x[i] = mica_astype(s, random_like(s, like, 7 + (uint64_t)i), t);
+    }
+    size_t ops = 0;
+    for (int i = 0; i < 2; i++) {
+        mica_array *y = mica_sdpa(s, x[0], x[1], x[2], i ? mask : NULL, o);
+        mica_array *loss = total(mica_mul(s, mica_astype(s, y, MICA_F32), mica_astype(s, random_like(s, y, 3), MICA_F32)));
+        if (!mica_grad(s, loss, x, 3, g[i])) check_scope(s, "attention");
+    }
+    for (uint32_t i = 0; i < mica_scope_count(s); i++) ops += mica_scope_node(s, i)->op == MICA_OP_segment_attention_grad;
+    assert_int_equal(ops, 1);
+    for (int i = 0; i < 3; i++) {
+        double *got = read_new(g[0][i], "one op"), *want = read_new(g[1][i], "a graph");
+        for (int64_t k = 0; k < mica_size(x[i]); k++)
+            if (!(fabs(got[k] - want[k]) <= (t == MICA_F32 ? 1e-5 : 2e-2) * (1 + fabs(want[k]))))
+                fail_msg("gradient of input %d at %d: %g, not %g", i, (int)k, got[k], want[k]);
+        free(got), free(want);
+    }
+    mica_scope_reset(s);
+}
+
+static void attention_by_one_op(void **state) {
+    (void)state;
+    const mica_sdpa_options options[] = {{.scale = 0.3f}, {.causal = true}, {.causal = true, .window = 7}};
+    for (int t = 0; t < 2; t++)
+        for (int i = 0; i < 3; i++) {
+            compare_attention(t ? MICA_BF16 : MICA_F32, 6, 70, &options[i]);
+            compare_attention(t ? MICA_BF16 : MICA_F32, 2, 1, &options[i]);
+        }
+}
+
 static int set_up(void **state) {
     (void)state;
     mica_device *d = mica_device_open("cpu", &(mica_device_options){.threads = 2}, NULL);
@@ -362,7 +399,7 @@ int main(void) {
         TEST(paths_add_up), TEST(several_outputs), TEST(wanted_twice), TEST(the_flow_is_cut), TEST(kept_arrays_are_parameters),
         TEST(after_evaluation), TEST(ties_and_corners), TEST(unseeing_rows), TEST(half_precision), TEST(value_and_grad),
         TEST(checkpoint_changes_nothing), TEST(checkpoints_save_memory), TEST(odd_outputs_of_a_checkpoint), TEST(derivatives_of_a_checkpoint),
-        TEST(gradient_inside_a_checkpoint),
+        TEST(gradient_inside_a_checkpoint), TEST(attention_by_one_op),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

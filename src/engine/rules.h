@@ -46,6 +46,9 @@ mica_array *mica_widen(mica_scope *s, mica_array *a);
 mica_array *mica_narrow(mica_scope *s, mica_array *a, const mica_array *like);
 /** exp(a - lse) with lse one dimension short; rows of -inf give 0, not NaN. */
 mica_array *mica_exp_minus_lse(mica_scope *s, mica_array *a, mica_array *lse);
+/** Whether a node of sdpa is attention by segments of its batch, without a mask, and the gradients of q, k and v then (vjp_segments.c). */
+bool mica_sdpa_is_segments(const mica_array *node);
+bool mica_vjp_sdpa_segments(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads);
 /** g, whose trailing dimensions were reduced away, repeated to the shape of a. */
 mica_array *mica_spread(mica_scope *s, mica_array *g, const mica_array *a);
 /** Dimensions as one run of [rows, last]. */

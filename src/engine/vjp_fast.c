@@ -98,6 +98,7 @@ static bool set_attention(mica_scope *s, const mica_array *node, mica_array *g, 
 // products with P sum over the query heads that share a key head, since those are rows of one matrix.
 bool mica_vjp_sdpa(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
     attention t;
+    if (mica_sdpa_is_segments(node)) return mica_vjp_sdpa_segments(s, node, g, grads);
     if (!set_attention(s, node, g, &t)) return false;
     double scale = (double)node->params.sdpa.scale;
     mica_array *P = group_rows(s, &t, probabilities(s, &t, node), t.Tk);

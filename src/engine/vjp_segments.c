@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gradient rules of attention by segments. The first is one op; the second, wanted for second derivatives only, is the gradient of the same
-// function written as a graph of small ops, all pairs of rows at once.
+// Gradient rules of attention by segments. That of the op itself is one op, which serves sdpa too where there is no mask: each row of the batch is
+// a segment. The rule of that op, wanted for second derivatives only, is the gradient of the same function written as a graph of small ops, all
+// pairs of rows at once.
 #include "engine/rules.h"
 #include "mica/transforms.h"
 
@@ -15,6 +16,37 @@ bool mica_vjp_segment_attention(mica_scope *s, mica_array *node, mica_array *g, 
     mica_array *all = mica_segment_attention_grad(s, in[0], in[1], in[2], in[3], g, &node->params);
     split_heads(s, all, in[0]->shape[1], in[1]->shape[1], grads);
     return all != NULL;
+}
+
+// ---- sdpa ----
+bool mica_sdpa_is_segments(const mica_array *node) {
+    const mica_array *q = node->in[0], *k = node->in[1];
+    return !node->in[3] && q->dtype != MICA_F64 && q->shape[2] == k->shape[2] && q->shape[0] * q->shape[2] <= INT32_MAX;
+}
+
+// a [B,H,T,Dh] -> [B*T,H,Dh], and back.
+static mica_array *to_rows(mica_scope *s, mica_array *a) {
+    const int64_t *n = a->shape;
+    return mica_reshape(s, mica_swap_axes(s, a, 1, 2), MICA_SHAPE(n[0] * n[2], n[1], n[3]));
+}
+static mica_array *from_rows(mica_scope *s, mica_array *a, const mica_array *like) {
+    const int64_t *n = like->shape;
+    a = a ? mica_reshape(s, a, MICA_SHAPE(n[0], n[2], n[1], n[3])) : NULL;
+    return a ? mica_swap_axes(s, a, 1, 2) : NULL;
+}
+
+bool mica_vjp_sdpa_segments(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    mica_array *const *in = node->in;
+    int64_t B = in[0]->shape[0], T = in[0]->shape[2];
+    mica_params p = {0};
+    p.segments.scale = node->params.sdpa.scale, p.segments.causal = node->params.sdpa.causal, p.segments.window = node->params.sdpa.window;
+    p.segments.longest = (int32_t)T;
+    mica_array *lengths = mica_full(s, 1, &B, (double)T, MICA_I32), *parts[3];
+    mica_array *all = mica_segment_attention_grad(s, to_rows(s, in[0]), to_rows(s, in[1]), to_rows(s, in[2]), lengths, to_rows(s, g), &p);
+    split_heads(s, all, in[0]->shape[1], in[1]->shape[1], parts);
+    for (int i = 0; i < 3; i++)
+        if (!(grads[i] = from_rows(s, parts[i], in[i]))) return false;
+    return true;
 }
 
 // ---- second derivatives ----
