@@ -16,15 +16,39 @@ static mica_plan *find_plan(mica_device_state *st, const mica_collection *c) {
     return NULL;
 }
 
+static void drop_plan(mica_device_state *st, size_t i) {
+    if (st->plans[i]) st->plan_bytes -= mica_plan_bytes(st->plans[i]);
+    mica_plan_free(st->plans[i]);
+    st->plans[i] = NULL;
+}
+
+// An empty place, else the least recently used.
+static size_t plan_place(const mica_device_state *st) {
+    size_t place = 0;
+    for (size_t i = 0; i < MICA_MOST_PLANS && st->plans[place]; i++)
+        if (!st->plans[i] || st->plan_used[i] < st->plan_used[place]) place = i;
+    return place;
+}
+
+// Plans of training are large, and every length of batch has its own: those not used for longest go.
+static void limit_plans(mica_device_state *st, size_t more) {
+    while (st->plan_bytes && st->plan_bytes + more > MICA_MOST_PLAN_BYTES) {
+        size_t oldest = SIZE_MAX;
+        for (size_t i = 0; i < MICA_MOST_PLANS; i++)
+            if (st->plans[i] && (oldest == SIZE_MAX || st->plan_used[i] < st->plan_used[oldest])) oldest = i;
+        drop_plan(st, oldest);
+    }
+}
+
 static mica_plan *add_plan(mica_device *d, const mica_collection *c, mica_error *err) {
     mica_device_state *st = d->state;
     mica_plan *p = mica_plan_build(d, c, err);
     if (!p) return NULL;
-    size_t victim = 0; // an empty place, else the least recently used
-    for (size_t i = 0; i < MICA_MOST_PLANS && st->plans[victim]; i++)
-        if (!st->plans[i] || st->plan_used[i] < st->plan_used[victim]) victim = i;
-    mica_plan_free(st->plans[victim]);
+    limit_plans(st, mica_plan_bytes(p));
+    size_t victim = plan_place(st);
+    drop_plan(st, victim);
     st->plans[victim] = p;
+    st->plan_bytes += mica_plan_bytes(p);
     st->plan_hash[victim] = c->hash;
     st->plan_used[victim] = ++st->plan_clock;
     st->plans_built++;
@@ -34,7 +58,7 @@ static mica_plan *add_plan(mica_device *d, const mica_collection *c, mica_error 
 static bool fit_workspace(mica_device *d, size_t size, mica_error *err) {
     mica_device_state *st = d->state;
     if (st->workspace && st->workspace->size >= size) return true;
-    mica_buffer_release(st->workspace);
+    mica_buffer_discard(st->workspace);
     st->workspace = mica_buffer_new(d, size);
     return st->workspace || mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory: %zu bytes of workspace", size);
 }
@@ -102,21 +126,38 @@ static bool run_plan(mica_scope *s, mica_collection *c, mica_error *err) {
     return hand_over(s, p, c) || mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory");
 }
 
-bool mica_eval(mica_scope *s, mica_array *const *arrays, size_t count, mica_error *err) {
+// What is to be computed, collected. *todo false: nothing is.
+static bool collect(mica_scope *s, mica_array *const *arrays, size_t count, bool *todo, mica_error *err) {
+    *todo = false;
     if (mica_scope_error(s, err)) return false;
-    bool todo = false;
     for (size_t i = 0; i < count; i++) {
         if (!arrays[i]) return mica_fail(err, MICA_ERR_ARGUMENT, "eval: array %zu is NULL", i);
         if (!arrays[i]->scope) continue; // kept: evaluated already
         if (arrays[i]->scope != s) return mica_fail(err, MICA_ERR_ARGUMENT, "eval: array %zu belongs to another scope", i);
-        todo |= !arrays[i]->base->buffer;
+        *todo |= !arrays[i]->base->buffer;
     }
+    if (!*todo || mica_collect(s, arrays, count, &s->collection)) return true;
+    mica_scope_error(s, err);
+    s->failed = false; // an evaluation that could not start leaves the graph usable
+    return false;
+}
+
+bool mica_eval_size(mica_scope *s, mica_array *const *arrays, size_t count, mica_plan_size *size, mica_error *err) {
+    bool todo;
+    *size = (mica_plan_size){0};
+    if (!collect(s, arrays, count, &todo, err)) return false;
+    mica_plan *p = todo ? mica_plan_build(s->device, &s->collection, err) : NULL;
+    if (!p) return !todo;
+    size->workspace = p->workspace, size->plan = mica_plan_bytes(p);
+    for (size_t i = 0; i < p->result_count; i++) size->results += mica_plan_item_bytes(&p->items[p->result_items[i]]);
+    mica_plan_free(p);
+    return true;
+}
+
+bool mica_eval(mica_scope *s, mica_array *const *arrays, size_t count, mica_error *err) {
+    bool todo;
+    if (!collect(s, arrays, count, &todo, err)) return false;
     if (!todo) return true;
-    if (!mica_collect(s, arrays, count, &s->collection)) {
-        mica_scope_error(s, err);
-        s->failed = false; // an evaluation that could not start leaves the graph usable
-        return false;
-    }
     pthread_mutex_lock(&s->device->state->run_lock);
     bool ok = run_plan(s, &s->collection, err);
     pthread_mutex_unlock(&s->device->state->run_lock);

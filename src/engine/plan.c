@@ -269,6 +269,11 @@ mica_plan *mica_plan_build(mica_device *d, const mica_collection *c, mica_error 
     return NULL;
 }
 
+size_t mica_plan_bytes(const mica_plan *p) {
+    return sizeof *p + p->count * (sizeof *p->items + sizeof *p->steps) + p->input_count * (sizeof *p->inputs + sizeof *p->places) +
+           (p->leaf_count + p->result_count) * sizeof *p->leaf_items;
+}
+
 bool mica_plan_matches(const mica_plan *p, const mica_collection *c) {
     return p->count == c->count && p->input_count == c->input_count && !memcmp(p->items, c->items, c->count * sizeof *c->items) &&
            (!c->input_count || !memcmp(p->inputs, c->inputs, c->input_count * sizeof *c->inputs));

@@ -73,4 +73,13 @@ void mica_plan_call(mica_device *d, const mica_plan *p, const mica_plan_item *it
 size_t mica_plan_item_bytes(const mica_plan_item *item);
 bool mica_plan_matches(const mica_plan *p, const mica_collection *c);
 void mica_plan_free(mica_plan *p);
+
+/** Bytes that an evaluation takes, beside its leaves. */
+typedef struct mica_plan_size {
+    size_t workspace, results, plan; // plan: the plan itself, which is kept for the next evaluation of such a graph
+} mica_plan_size;
+/** What mica_eval of these arrays would take: nothing is run. */
+bool mica_eval_size(mica_scope *s, mica_array *const *arrays, size_t count, mica_plan_size *size, mica_error *err);
+/** Heap bytes of a plan. */
+size_t mica_plan_bytes(const mica_plan *p);
 #endif

@@ -180,6 +180,16 @@ void mica_buffer_release(mica_buffer *b) {
     pthread_mutex_unlock(&st->memory_lock);
 }
 
+void mica_buffer_discard(mica_buffer *b) {
+    if (!b) return;
+    mica_device *d = b->device;
+    pthread_mutex_lock(&d->state->memory_lock);
+    mica_device_count(d, 0, b->size);
+    pthread_mutex_unlock(&d->state->memory_lock);
+    d->memory_free(d, b->data, b->size);
+    mica_free(b);
+}
+
 // ---- memory controls ---------------------------------------------------------------------------------------------
 static mica_memory memory_of(mica_device *d) {
     mica_device_state *st = d->state;

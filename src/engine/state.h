@@ -6,7 +6,7 @@
 #include "engine/node.h"
 #include <pthread.h>
 
-enum { MICA_SIZE_CLASSES = 256, MICA_MOST_PLANS = 64 };
+enum { MICA_SIZE_CLASSES = 256, MICA_MOST_PLANS = 64, MICA_MOST_PLAN_BYTES = 32 << 20 };
 typedef struct mica_plan mica_plan;
 
 typedef struct mica_op_clock {
@@ -25,6 +25,7 @@ typedef struct mica_device_state {
     mica_plan *plans[MICA_MOST_PLANS];
     uint64_t plan_hash[MICA_MOST_PLANS], plan_used[MICA_MOST_PLANS], plan_clock;
     uint64_t plans_built, plans_reused;
+    size_t plan_bytes; // of all plans
     mica_buffer *workspace;
     mica_op_clock *clocks; // [MICA_OP_COUNT] while somebody measures, else NULL
 } mica_device_state;
@@ -43,6 +44,8 @@ void mica_device_give(mica_device *d, size_t size);
 void mica_device_count(mica_device *d, size_t more, size_t less);
 mica_buffer *mica_buffer_retain(mica_buffer *b);
 void mica_buffer_release(mica_buffer *b);
+/** Releases the only reference to memory of mica_buffer_new, which is not kept for reuse. */
+void mica_buffer_discard(mica_buffer *b);
 /** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */
 bool mica_device_attach(mica_device *d, mica_error *err);
 mica_device *mica_device_retain(mica_device *d);
