@@ -155,7 +155,7 @@ static void all_weights(void **state) {
     (void)state;
     heard h = {0};
     mica_train_options o = options(&h);
-    o.kind = "full", o.targets = NULL, o.target_count = 0, o.schedule.rate = 1e-3, o.grad_accumulation = 2, o.grad_checkpoint = true;
+    o.kind = "full", o.targets = NULL, o.target_count = 0, o.schedule.rate = 1e-3, o.grad_accumulation = 2, o.grad_checkpoint = "on";
     mica_train_summary sum = run("full", o);
     assert_true(sum.trained > sum.parameters / 2);
     assert_true(h.loss[ITERS] < h.loss[1]);
@@ -186,6 +186,38 @@ static void in_pefts_form(void **state) {
     assert_non_null(strstr(err.msg, "torch"));
 }
 
+// As many blocks are computed again as the budget asks for, no more; the results are the same.
+static void kept_within_memory(void **state) {
+    (void)state;
+    heard h = {0};
+    mica_error err = {0};
+    mica_train_options o = options(&h);
+    o.grad_checkpoint = "on", o.batch_size = 60, o.iters = 2;
+    mica_train_summary on = run("memory", o), all, few;
+    assert_true(on.trained_blocks > 1 && on.recomputed_blocks == on.trained_blocks);
+    o.grad_checkpoint = NULL;
+    all = run("more", o);
+    assert_same_file("memory/adapters.safetensors", "more/adapters.safetensors");
+    assert_int_equal(all.recomputed_blocks, 0);
+    print_message("  predicted %lld bytes, with checkpointing %lld\n", (long long)all.predicted_memory_bytes, (long long)on.predicted_memory_bytes);
+    assert_true(on.predicted_memory_bytes < all.predicted_memory_bytes);
+    o.memory_budget = (all.predicted_memory_bytes + on.predicted_memory_bytes) / 2;
+    few = run("memory", o);
+    assert_same_file("memory/adapters.safetensors", "more/adapters.safetensors");
+    assert_true(few.recomputed_blocks > 0 && few.predicted_memory_bytes <= o.memory_budget);
+    o.memory_budget = 2 * all.predicted_memory_bytes;
+    assert_int_equal(run("memory", o).recomputed_blocks, 0);
+    o.memory_budget = 0, o.grad_checkpoint = "auto"; // what the machine has is enough
+    assert_int_equal(run("memory", o).recomputed_blocks, 0);
+    o.memory_budget = on.predicted_memory_bytes / 2;
+    assert_false(mica_train(MODEL, in_folder("data"), in_folder("bad"), &o, NULL, &err));
+    assert_int_equal(err.code, MICA_ERR_NO_MEMORY);
+    assert_non_null(strstr(err.msg, "the memory budget is"));
+    o.grad_checkpoint = "off", o.memory_budget = all.predicted_memory_bytes / 2;
+    assert_false(mica_train(MODEL, in_folder("data"), in_folder("bad"), &o, NULL, &err));
+    assert_non_null(strstr(err.msg, "checkpointing of gradients takes less"));
+}
+
 static void bad_input(void **state) {
     (void)state;
     mica_error err = {0};
@@ -204,6 +236,14 @@ static void bad_input(void **state) {
     REFUSED("some");
     o = options(&h), o.too_long = "fold";
     REFUSED("fold");
+    o = options(&h), o.grad_checkpoint = "maybe";
+    REFUSED("maybe");
+    o = options(&h), o.dtype = "f8";
+    REFUSED("f8");
+    o = options(&h), o.dropout = 1;
+    REFUSED("dropout");
+    o = options(&h), o.memory_budget = -1;
+    REFUSED("memory_budget");
     o = options(&h), o.iters = -1;
     REFUSED("iters");
     o = options(&h), o.resume = true;
@@ -234,7 +274,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
-    static const char *const names[] = {"data", "whole", "stopped", "killed", "full", "bad", "x", "peft"};
+    static const char *const names[] = {"data", "whole", "stopped", "killed", "full", "memory", "more", "bad", "x", "peft"};
     for (size_t i = 0; i < MICA_COUNT(names); i++) mica_remove_flat_dir(in_folder(names[i]));
     return rmdir(folder);
 }
@@ -242,7 +282,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run), cmocka_unit_test(stopped_and_resumed), cmocka_unit_test(killed_and_resumed), cmocka_unit_test(all_weights),
-        cmocka_unit_test(in_pefts_form), cmocka_unit_test(bad_input),
+        cmocka_unit_test(in_pefts_form), cmocka_unit_test(kept_within_memory), cmocka_unit_test(bad_input),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

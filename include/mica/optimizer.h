@@ -30,6 +30,13 @@ MICA_API void mica_optimizer_free(mica_optimizer *optimizer);
  * kept. The scope is reset. On failure parameter and state are as before. */
 MICA_API bool mica_optimizer_update(mica_optimizer *optimizer, mica_scope *scope, size_t index, mica_array **parameter, mica_array *gradient,
                                     double learning_rate, mica_error *err);
+/** What such an update takes, in bytes: working memory, new values, and the state that is kept for the parameter. Nothing is computed; the scope
+ * is reset. */
+typedef struct mica_optimizer_need {
+    size_t workspace, results, states;
+} mica_optimizer_need;
+MICA_API bool mica_optimizer_size(mica_optimizer *optimizer, mica_scope *scope, size_t index, mica_array *parameter, mica_optimizer_need *need,
+                                  mica_error *err);
 /** All parameters have been updated: counts a step. */
 MICA_API void mica_optimizer_advance(mica_optimizer *optimizer);
 MICA_API int64_t mica_optimizer_step(const mica_optimizer *optimizer);

@@ -32,7 +32,8 @@ typedef struct mica_train_event {
     int64_t peak_memory_bytes;
     const char *path;             // CHECKPOINT: the folder
     int64_t parameters, trained;  // START: of the model; those that change
-    int64_t predicted_memory_bytes; // START: what the run will take; 0: not known
+    int64_t predicted_memory_bytes; // START: what the run will take at most, with the largest batch that it is going to meet
+    int32_t trained_blocks, recomputed_blocks; // START: blocks that a gradient goes through; those of them that are computed again
 } mica_train_event;
 
 typedef struct mica_train_options {
@@ -52,7 +53,10 @@ typedef struct mica_train_options {
     const char *too_long;         // what becomes of longer ones: "truncate" (default), "split" into pieces, "skip"
     int32_t batch_tokens;         // instead of batch_size: as many examples as fit into so many tokens, packed without padding; at least max_seq
     const char *mask_prompt;      // "none" (default): all tokens are scored; "last": the completion or last answer; "assistant": all answers
-    bool grad_checkpoint;         // less memory, more time
+    const char *grad_checkpoint;  // "off" (default), "on": inner values of blocks are computed again instead of being kept: less memory, more time, the same
+                                  // results; "auto" (default with a budget): in as few blocks as the memory budget asks for
+    int64_t memory_budget;        // most bytes: a run that is predicted to take more is refused; default: no limit, for "auto" what the machine has available
+    double dropout;               // of what goes into adapters, while training: from 0 (default) to below 1
     bool no_shuffle;              // examples in file order
     bool skip_bad;                // lines that cannot be used are left out
     mica_optimizer_options optimizer; // default "adam", as mlx-lm (with bias correction)
@@ -60,7 +64,9 @@ typedef struct mica_train_options {
     double clip;                  // most global norm of the gradients; default 0: no limit
     int32_t report_every, val_every, val_batches, save_every; // default 10, 200, 25, 100; -1: never (val_batches: all)
     uint64_t seed;
-    bool f32;                     // compute in f32 whatever the model's type
+    const char *dtype;            // "model" (default): compute in the model's type, adapters and optimiser state in f32; "f32": everything in f32;
+                                  // "bf16": adapters and optimiser state in bf16, too, by stochastic rounding. Weights that are trained
+                                  // themselves ("full") have the model's type, rounded stochastically where that is bf16
     int32_t threads;
     bool resume;                  // go on from the checkpoint in the adapter's folder
     const char *adapter_format;   // "mlx-lm" (default) or "peft"
@@ -78,7 +84,8 @@ typedef struct mica_train_summary {
     int64_t bad_lines, long_examples, unscored_examples; // of the training data, as far as it was read: left out, cut or split or left out, left out
     double loss, validation_loss; // last ones; NAN if there was none
     double seconds;
-    int64_t peak_memory_bytes;
+    int64_t predicted_memory_bytes, peak_memory_bytes;
+    int32_t trained_blocks, recomputed_blocks; // blocks that a gradient goes through; those of them that are computed again
     bool stopped;                 // by the report callback
 } mica_train_summary;
 

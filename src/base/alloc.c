@@ -134,6 +134,26 @@ size_t mica_reserve_most(void) {
     return limited ? MICA_MIN(memory, (size_t)limit.rlim_cur / 8) : memory;
 }
 
+// The number behind `key` in a small text file, times scale; SIZE_MAX if there is none ("max").
+static size_t number_in(const char *path, const char *key, size_t scale) {
+    char text[4096];
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0, value = SIZE_MAX;
+    if (f) fclose(f);
+    text[n] = 0;
+    const char *at = strstr(text, key);
+    unsigned long long v;
+    if (at && sscanf(at + strlen(key), "%llu", &v) == 1) value = (size_t)v * scale;
+    return value;
+}
+
+size_t mica_memory_available(void) {
+    size_t system = number_in("/proc/meminfo", "MemAvailable:", 1024);
+    size_t most = number_in("/sys/fs/cgroup/memory.max", "", 1), used = number_in("/sys/fs/cgroup/memory.current", "", 1);
+    bool limited = most != SIZE_MAX && used != SIZE_MAX;
+    return limited ? MICA_MIN(system, most > used ? most - used : 0) : system;
+}
+
 char *mica_strndup(const char *s, size_t n) {
     char *p = mica_alloc(n + 1);
     if (!p) return NULL;

@@ -42,6 +42,8 @@ bool mica_commit_pages(void *p, size_t size);
 void mica_decommit_pages(void *p, size_t size);
 /** Bytes of address space that are worth reserving: no more than the machine has memory, and little of what a limit allows. */
 size_t mica_reserve_most(void);
+/** Bytes that this process can still take without swapping, as far as system and control group say; SIZE_MAX: not known. */
+size_t mica_memory_available(void);
 char *mica_strdup(const char *s);
 char *mica_strndup(const char *s, size_t n);
 /** printf into a new string; NULL when out of memory. */

@@ -26,10 +26,10 @@ typedef struct mica_cli_ints { // of a comma-separated list
 } mica_cli_ints;
 
 typedef struct mica_cli_train_args {
-    const char *kind, *targets, *mask_prompt, *too_long, *schedule, *optimizer, *init_adapter, *adapter_format;
+    const char *kind, *targets, *grad_checkpoint, *mask_prompt, *too_long, *schedule, *optimizer, *init_adapter, *adapter_format;
     int32_t rank, layers, iters, epochs, batch_size, batch_tokens, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
-    double scale, alpha, lr, lr_end, lr_decay, weight_decay, momentum, clip;
-    bool rslora, grad_checkpoint, no_shuffle, skip_bad, resume, no_bias_correction;
+    double scale, alpha, dropout, lr, lr_end, lr_decay, weight_decay, momentum, clip;
+    bool rslora, no_shuffle, skip_bad, resume, no_bias_correction;
     // what is seen of it
     const char *log, *report;
     mica_cli_strings sample_prompts;
@@ -101,6 +101,8 @@ typedef enum mica_cli_kind {
     MICA_CLI_LIST,   // mica_cli_strings: the option may be repeated
     MICA_CLI_INTS,   // mica_cli_ints
     MICA_CLI_MAYBE,  // const char *: a string that may be left out, before another option or at the end; then ""
+    MICA_CLI_CHOICE, // const char *: one of the words in `value` ("on|off|auto"), or nothing, which stands for "on"
+    MICA_CLI_SIZE,   // int64_t: bytes, as in 4000000, 512M, 4G, 1.5GiB
 } mica_cli_kind;
 
 typedef struct mica_cli_option {

@@ -84,12 +84,11 @@ static size_t split_targets(char *text, const char **out, size_t room) {
 
 static mica_train_options options_of(const mica_cli_args *args) {
     const mica_cli_train_args *t = &args->train;
-    bool f32 = args->dtype && strcmp(args->dtype, "f32") == 0;
     mica_train_options o = {
         .kind = t->kind, .rank = t->rank, .scale = t->scale, .alpha = t->alpha, .rslora = t->rslora, .layers = t->layers, .iters = t->iters, .epochs = t->epochs,
         .batch_size = t->batch_size, .grad_accumulation = t->grad_accum, .max_seq = t->max_seq, .too_long = t->too_long, .batch_tokens = t->batch_tokens, .mask_prompt = t->mask_prompt,
-        .grad_checkpoint = t->grad_checkpoint, .no_shuffle = t->no_shuffle, .skip_bad = t->skip_bad, .clip = t->clip, .report_every = t->report_every,
-        .val_every = t->val_every, .val_batches = t->val_batches, .save_every = t->save_every, .seed = (uint64_t)args->seed, .f32 = f32,
+        .grad_checkpoint = t->grad_checkpoint, .memory_budget = args->memory_budget, .dropout = t->dropout, .no_shuffle = t->no_shuffle, .skip_bad = t->skip_bad, .clip = t->clip, .report_every = t->report_every,
+        .val_every = t->val_every, .val_batches = t->val_batches, .save_every = t->save_every, .seed = (uint64_t)args->seed, .dtype = args->dtype,
         .threads = args->threads, .resume = t->resume, .init_adapter = t->init_adapter, .adapter_format = t->adapter_format,
         .optimizer = {.name = t->optimizer, .weight_decay = t->weight_decay, .momentum = t->momentum, .no_bias_correction = t->no_bias_correction},
         .schedule = {.name = t->schedule, .rate = t->lr, .end = t->lr_end, .decay = t->lr_decay, .steps = t->lr_steps, .warmup = t->warmup}};
@@ -108,7 +107,7 @@ static mica_cli_args settled(const mica_cli_args *args, const mica_train_options
     t->too_long = o->too_long, t->mask_prompt = o->mask_prompt, t->report_every = o->report_every, t->val_every = o->val_every;
     t->val_batches = o->val_batches, t->save_every = o->save_every, t->adapter_format = full ? NULL : o->adapter_format;
     t->optimizer = o->optimizer.name, t->lr = o->schedule.rate, t->schedule = o->schedule.name ? o->schedule.name : "constant";
-    if (!s.dtype) s.dtype = "model";
+    t->grad_checkpoint = o->grad_checkpoint, s.dtype = o->dtype;
     return s;
 }
 
@@ -123,8 +122,6 @@ static char *log_path(const mica_cli_args *args) {
 static int check(const mica_cli_args *args) {
     if (!args->data) return mica_cli_usage("train", "--data DIR is needed: a folder with train.jsonl");
     if (!args->adapter) return mica_cli_usage("train", "--adapter OUT is needed: the folder to write");
-    if (args->dtype && strcmp(args->dtype, "f32") != 0 && strcmp(args->dtype, "model") != 0)
-        return mica_cli_usage("train", "--dtype takes f32 or model, not \"%s\"", args->dtype);
     if (args->train.iters && args->train.epochs) return mica_cli_usage("train", "--iters and --epochs exclude each other");
     if (args->train.scale > 0 && args->train.alpha > 0) return mica_cli_usage("train", "--scale and --alpha exclude each other");
     return args->train.report && !mica_cli_report_possible() ? MICA_EXIT_FAILED : MICA_EXIT_DONE;
@@ -177,8 +174,12 @@ static const mica_cli_option options[] = {
     {"momentum", 0, MICA_CLI_NUMBER, AT(train.momentum), 0, 1, "X", "sgd (default 0), muon (default 0.95)"},
     {"no-bias-correction", 0, MICA_CLI_FLAG, AT(train.no_bias_correction), 0, 0, NULL, "adam, adamw: without it, as mlx-lm"},
     {"clip", 0, MICA_CLI_NUMBER, AT(train.clip), 0, 1e9, "X", "most global norm of the gradients (default: no limit)"},
-    {"grad-checkpoint", 0, MICA_CLI_FLAG, AT(train.grad_checkpoint), 0, 0, NULL, "less memory, more time; the same results"},
-    {"dtype", 0, MICA_CLI_STRING, AT(dtype), 0, 0, "TYPE", "compute in f32, or as the model does (default: model)"},
+    {"grad-checkpoint", 0, MICA_CLI_CHOICE, AT(train.grad_checkpoint), 0, 0, "on|off|auto",
+     "less memory, more time, the same results; auto: as little of it as the memory budget asks for (default: off; auto with --memory-budget)"},
+    {"memory-budget", 0, MICA_CLI_SIZE, AT(memory_budget), 1, 9e15, "SIZE", "most memory, as in 4G; a run that cannot fit is refused (default: no limit)"},
+    {"dropout", 0, MICA_CLI_NUMBER, AT(train.dropout), 0, 0.999, "P", "of what goes into the adapters, while training (default 0)"},
+    {"dtype", 0, MICA_CLI_STRING, AT(dtype), 0, 0, "TYPE",
+     "model (default): compute as the model does, adapters and optimiser in f32; f32: everything; bf16: adapters and optimiser, too"},
     {"report-every", 0, MICA_CLI_INT, AT(train.report_every), -1, MANY, "N", "a line every N steps (default 10)"},
     {"val-every", 0, MICA_CLI_INT, AT(train.val_every), -1, MANY, "N", "validate every N steps; -1: never (default 200)"},
     {"val-batches", 0, MICA_CLI_INT, AT(train.val_batches), -1, MANY, "N", "batches of a validation; -1: all (default 25)"},

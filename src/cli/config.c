@@ -29,7 +29,7 @@ static bool wrong_value(reader *r, const mica_cli_option *o, const mica_cli_valu
     return mica_cli_usage(r->command->name, "%s: \"%s\" takes %s, not %.*s", r->path, r->key.data, wanted, shown, v->text), false;
 }
 
-static bool is_text(const mica_cli_option *o) { return o->kind == MICA_CLI_STRING || o->kind == MICA_CLI_LIST || o->kind == MICA_CLI_MAYBE; }
+static bool is_text(const mica_cli_option *o) { return o->kind == MICA_CLI_STRING || o->kind == MICA_CLI_LIST || o->kind == MICA_CLI_MAYBE || o->kind == MICA_CLI_CHOICE; }
 
 /** A string, number or truth value. */
 static bool take_simple(reader *r, const mica_cli_option *o, const mica_cli_value *v) {
@@ -44,7 +44,8 @@ static bool take_simple(reader *r, const mica_cli_option *o, const mica_cli_valu
         return true;
     }
     if (o->kind == MICA_CLI_MAYBE && truth) return mica_cli_option_store(o, yes ? "" : NULL, r->args);
-    if (string != is_text(o)) return wrong_value(r, o, v);
+    if (o->kind == MICA_CLI_CHOICE && truth) return mica_cli_option_store(o, yes ? "on" : "off", r->args);
+    if (o->kind != MICA_CLI_SIZE && string != is_text(o)) return wrong_value(r, o, v);
     return mica_cli_option_store(o, string ? own(r->args, r->text.data) : r->text.data, r->args) || wrong_value(r, o, v);
 }
 

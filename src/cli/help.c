@@ -24,7 +24,8 @@ void mica_cli_help(FILE *out) {
 static void spell(const mica_cli_option *o, char *out, size_t size) {
     char letter[8] = "    ";
     if (o->letter) snprintf(letter, sizeof letter, "-%c, ", o->letter);
-    snprintf(out, size, "%s--%s%s%s", letter, o->name, o->value ? " " : "", o->value ? o->value : "");
+    bool maybe = o->kind == MICA_CLI_CHOICE;
+    snprintf(out, size, "%s--%s%s%s%s%s", letter, o->name, o->value ? " " : "", maybe ? "[" : "", o->value ? o->value : "", maybe ? "]" : "");
 }
 
 static void help_option(const mica_cli_option *o, void *to) {

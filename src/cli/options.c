@@ -59,7 +59,7 @@ const mica_cli_option mica_cli_loading_options[] = {
     {"adapter", 0, MICA_CLI_LIST, AT(adapters), 0, 0, "[NAME=]DIR",
      "add the LoRA adapter in DIR (mlx-lm, PEFT or go-mlx) to the weights, or with NAME only for what chooses it; may be repeated"},
     {"python", 0, MICA_CLI_STRING, AT(python), 0, 0, "PATH", "--backend mlx_lm: the interpreter (default $MICA_PYTHON, else that of the active environment)"},
-    {"memory-budget", 0, MICA_CLI_LONG, AT(memory_budget), 1, 9e15, "BYTES", "most memory that weights and caches may take together (default: no limit)"},
+    {"memory-budget", 0, MICA_CLI_SIZE, AT(memory_budget), 1, 9e15, "SIZE", "most memory that weights and caches may take together (default: no limit)"},
     {"kv-bits", 0, MICA_CLI_INT, AT(kv_bits), 8, 16, "B", "cache keys and values in 8 bits (default 16: as computed)"},
     {.name = NULL},
 };
@@ -155,6 +155,28 @@ static bool read_number(const char *text, double *v) {
     return end != text && !*end && isfinite(*v);
 }
 
+// Bytes; K, M, G and T are powers of 1024, with or without B or iB behind.
+static bool read_size(const char *text, double *v) {
+    static const char units[] = "KMGT";
+    char *end;
+    *v = strtod(text, &end);
+    if (end == text || !isfinite(*v) || *v < 0 || !text[strspn(text, " \t\n")]) return false;
+    const char *unit = *end ? strchr(units, *end >= 'a' && *end <= 'z' ? *end - 32 : *end) : NULL;
+    for (; unit && unit >= units; unit--) *v *= 1024;
+    if (unit) end++;
+    return !*end || strcmp(end, "B") == 0 || (unit && strcmp(end, "iB") == 0);
+}
+
+/** Is the text one of the words in "on|off|auto"? */
+static bool among(const char *text, const char *words) {
+    size_t n = strlen(text);
+    for (const char *w = words;; w++) {
+        size_t length = strcspn(w, "|");
+        if (length == n && memcmp(w, text, n) == 0) return true;
+        if (!*(w += length)) return false;
+    }
+}
+
 bool mica_cli_read_ints(const char *text, int64_t low, int64_t high, mica_cli_ints *ints) {
     size_t capacity = 0;
     free(ints->items);
@@ -177,6 +199,10 @@ bool mica_cli_read_ints(const char *text, int64_t low, int64_t high, mica_cli_in
 
 /** "a whole number from 1 to 10": what an option takes. */
 static void describe(const mica_cli_option *o, char *out, size_t size) {
+    if (o->kind == MICA_CLI_CHOICE || o->kind == MICA_CLI_SIZE) {
+        snprintf(out, size, "%s%s", o->kind == MICA_CLI_SIZE ? "bytes, as in 512M or 4G" : "one of ", o->kind == MICA_CLI_SIZE ? "" : o->value);
+        return;
+    }
     const char *text = o->kind == MICA_CLI_FLAG ? "true or false" : o->kind == MICA_CLI_LIST ? "texts" : "a text";
     if (o->kind == MICA_CLI_FLAG || o->kind == MICA_CLI_LIST || o->kind == MICA_CLI_STRING || o->kind == MICA_CLI_MAYBE) {
         snprintf(out, size, "%s", text);
@@ -200,6 +226,10 @@ static bool store(const mica_cli_option *o, const char *text, mica_cli_args *arg
     case MICA_CLI_FLAG: return *(bool *)at = true;
     case MICA_CLI_STRING:
     case MICA_CLI_MAYBE: return *(const char **)at = text, true;
+    case MICA_CLI_CHOICE: return *(const char **)at = text, among(text, o->value);
+    case MICA_CLI_SIZE:
+        if (!read_size(text, &number) || number < o->low || number > o->high) return false;
+        return *(int64_t *)at = (int64_t)number, true;
     case MICA_CLI_LIST: return append_string(at, text), true;
     case MICA_CLI_INTS:
         if (at == &args->ids) args->ids_given = true;
@@ -235,9 +265,16 @@ static void begin_list(parser *p, const mica_cli_option *o) {
         }
 }
 
+// The next word, if it is one of the option's, else "on".
+static const char *value_or_on(parser *p, const mica_cli_option *o) {
+    if (p->at < p->argc && among(p->argv[p->at], o->value)) return p->argv[p->at++];
+    return "on";
+}
+
 static bool take_value(parser *p, const mica_cli_option *o, const char *shown, const char *value) {
     if (o->kind == MICA_CLI_LIST) begin_list(p, o);
     if (o->kind == MICA_CLI_MAYBE && !value && (p->at == p->argc || p->argv[p->at][0] == '-')) value = "";
+    if (o->kind == MICA_CLI_CHOICE && !value) value = value_or_on(p, o);
     if (o->kind != MICA_CLI_FLAG && !value) {
         if (p->at == p->argc) return mica_cli_usage(p->command->name, "%s needs a value: %s %s", shown, shown, o->value), false;
         value = p->argv[p->at++];

@@ -38,9 +38,11 @@ static void put_option(const mica_cli_option *o, void *to) {
     switch (o->kind) {
     case MICA_CLI_FLAG: if (*(const bool *)at) mica_cli_json_bool(w->j, o->name, true); break;
     case MICA_CLI_INT: if (*(const int32_t *)at) mica_cli_json_int(w->j, o->name, *(const int32_t *)at); break;
+    case MICA_CLI_SIZE:
     case MICA_CLI_LONG: if (*(const int64_t *)at) mica_cli_json_int(w->j, o->name, *(const int64_t *)at); break;
     case MICA_CLI_NUMBER: if (*(const double *)at < 0 || *(const double *)at > 0) mica_cli_json_double(w->j, o->name, *(const double *)at); break;
     case MICA_CLI_STRING:
+    case MICA_CLI_CHOICE:
     case MICA_CLI_MAYBE: if (*(const char *const *)at) mica_cli_json_string(w->j, o->name, *(const char *const *)at); break;
     case MICA_CLI_LIST: put_strings(w->j, o->name, at); break;
     case MICA_CLI_INTS: break; // training has none

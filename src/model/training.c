@@ -73,12 +73,28 @@ static mica_array *checkpointed(mica_forward *f, const mica_parameters *p, mica_
     return mica_checkpoint(s, run_region, r, in, n + 1, &out, 1) ? out : NULL;
 }
 
+static bool enters_blocks(const mica_net *net, const mica_parameter *p) {
+    return p->place == &net->embed.w || p->place == &net->embed.lora.a || p->place == &net->embed.lora.b;
+}
+
+int32_t mica_trained_blocks(const mica_net *net, const mica_parameters *p) {
+    int32_t all = (int32_t)net->config->num_layers, first = all;
+    for (size_t i = 0; i < p->count; i++) {
+        if (p->items[i].layer >= 0) first = MICA_MIN(first, (int32_t)p->items[i].layer);
+        else if (enters_blocks(net, &p->items[i])) first = 0;
+    }
+    return all - first;
+}
+
 static mica_array *hidden(mica_forward *f, const mica_text_batch *b, const mica_parameters *p) {
     mica_scope *s = f->scope;
     mica_array *ids = mica_from_data(s, b->ids, MICA_SHAPE((int64_t)b->n), MICA_I32);
     mica_array *h = mica_net_embed(f->net, s, ids);
-    for (f->layer = 0; f->layer < f->net->config->num_layers; f->layer++)
-        h = b->checkpoint ? checkpointed(f, p, h) : f->net->arch->block(f, &f->net->layers[f->layer], h);
+    int32_t first = (int32_t)f->net->config->num_layers - mica_trained_blocks(f->net, p);
+    for (f->layer = 0; f->layer < f->net->config->num_layers; f->layer++) {
+        bool again = f->layer >= first && f->layer - first < b->recompute;
+        h = again ? checkpointed(f, p, h) : f->net->arch->block(f, &f->net->layers[f->layer], h);
+    }
     return mica_norm(f, h, f->net->norm); // [n, D]
 }
 

@@ -45,13 +45,16 @@ typedef struct mica_text_batch {
     const float *weights;   // [n] how much each target counts; 0: not scored
     const int32_t *lengths; // [segments], together n
     size_t n, segments;
-    bool checkpoint;        // inner values of blocks are computed again for the gradient instead of being kept
+    int32_t recompute;      // of so many blocks inner values are computed again for the gradient instead of being kept: of the first ones
+                            // that are in its way, whose turn comes when most other memory is free again. mica_trained_blocks or more: all
 } mica_text_batch;
 
 typedef struct mica_losses {
     mica_array *loss;  // f32 scalar: the weighted sum of -log p of the targets
     mica_array *proxy; // scalar of another value and the same gradient by the parameters: what to differentiate
 } mica_losses;
+/** How many blocks a gradient by these parameters goes through: the last ones. */
+int32_t mica_trained_blocks(const mica_net *net, const mica_parameters *p);
 /** Records the loss of a batch. Logits are never there for more than some rows at once, and their gradient is computed with them. */
 bool mica_net_loss(mica_net *net, mica_scope *s, const mica_text_batch *batch, const mica_parameters *p, mica_losses *out);
 #endif

@@ -85,4 +85,17 @@ bool mica_dataset_next(mica_dataset_order *o, mica_text_batch *out, mica_error *
 mica_dataset_position mica_dataset_order_position(const mica_dataset_order *o);
 /** ARGUMENT if there is no such place. */
 bool mica_dataset_order_seek(mica_dataset_order *o, mica_dataset_position position, mica_error *err);
+
+/** A look ahead at batches. */
+typedef struct mica_dataset_survey {
+    mica_text_batch largest; // that with most tokens: lengths and weights as they are, ids and targets all zero; n is 0 if there are no batches
+    size_t shapes;           // numbers of tokens that batches had, at most 64
+    int32_t *zeros, *lengths;
+    float *weights;
+} mica_dataset_survey;
+/** Looks at up to `batches` batches from a position on: at all of them, or in a long file at the first and at those that seem largest. Nothing of
+ * it counts in the report. Errors as of mica_dataset_next. */
+bool mica_dataset_survey_run(mica_dataset *d, const mica_dataset_order_options *options, mica_dataset_position from, uint64_t batches, mica_dataset_survey *out,
+                             mica_error *err);
+void mica_dataset_survey_free(mica_dataset_survey *s);
 #endif

@@ -49,6 +49,9 @@ typedef struct mica_line {
     bool *assistant;            // [count]
 } mica_line;
 
+// ---- data_order.c: the example at a place of an order
+size_t mica_dataset_order_example(mica_dataset_order *o, const mica_dataset_position *p);
+
 // ---- data_read.c: the file
 bool mica_dataset_index(mica_dataset *d, mica_error *err);
 /** Fills d->line with the line that starts there. */

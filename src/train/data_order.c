@@ -32,7 +32,7 @@ static void shuffle(mica_dataset_order *o, uint64_t epoch) {
     o->shuffled = epoch + 1;
 }
 
-static size_t example_at(mica_dataset_order *o, const mica_dataset_position *p) {
+size_t mica_dataset_order_example(mica_dataset_order *o, const mica_dataset_position *p) {
     if (!o->order) return (size_t)p->index;
     if (o->shuffled != p->epoch + 1) shuffle(o, p->epoch);
     return o->order[p->index];
@@ -127,7 +127,7 @@ static void step_over(const mica_dataset_order *o, mica_dataset_position *p) {
 /** Adds pieces of the example at *p, and moves *p behind them. *full: the batch ends here. */
 static bool add_example(mica_dataset_order *o, mica_dataset_position *p, mica_text_batch *b, bool *full, mica_error *err) {
     mica_dataset_example e;
-    if (!mica_dataset_example_get(o->d, example_at(o, p), &e, err)) return false;
+    if (!mica_dataset_example_get(o->d, mica_dataset_order_example(o, p), &e, err)) return false;
     for (size_t count = piece_count(o, &e); p->piece < count; p->piece++) {
         piece at = cut(o, &e, p->piece);
         if (at.to - at.from < 2) continue; // nothing scored

@@ -3,8 +3,6 @@
 // step to step (rate, corrections) enters as data, so that every step runs the same plan. An optimiser is a row of the table at the end.
 // Sources: Adam (Kingma & Ba 2014, arXiv 1412.6980), AdamW (Loshchilov & Hutter 2017, 1711.05101), Adafactor (Shazeer & Stern 2018, 1804.04235),
 // Muon (Jordan 2024).
-#include "base/base.h"
-#include "engine/node.h"
 #include "engine/scope.h"
 #include "mica/ops.h"
 #include "mica/optimizer.h"
@@ -239,19 +237,43 @@ static bool take_over(mica_scope *s, slot *to, mica_array *const *state, mica_ar
     return ok;
 }
 
-bool mica_optimizer_update(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double rate, mica_error *err) {
-    if (index >= o->count) return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: there are %zu parameters, asked for number %zu", o->count, index);
-    int ndim = mica_ndim(*parameter);
-    if (!gradient || mica_ndim(gradient) != ndim || memcmp(mica_shape(gradient), mica_shape(*parameter), (size_t)ndim * sizeof(int64_t)))
-        return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: the gradient of parameter %zu has another shape than it", index);
-    mica_dtype type = mica_array_dtype(*parameter);
-    update u = {.s = s, .o = &o->options, .rate = rate, .step = (double)(o->step + 1), .p = mica_astype(s, *parameter, MICA_F32),
-                .g = mica_astype(s, gradient, MICA_F32)};
-    if (!collect(o, &o->slots[index], *parameter, &u, err)) return mica_scope_reset(s), false;
-    mica_array *next = o->kind->next(&u);
+// Records an update into *u; the parameter's next value, or NULL.
+static mica_array *record(const mica_optimizer *o, mica_scope *s, size_t index, mica_array *parameter, mica_array *gradient, double rate, update *u, mica_error *err) {
+    if (index >= o->count) return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: there are %zu parameters, asked for number %zu", o->count, index), NULL;
+    int ndim = mica_ndim(parameter);
+    if (!gradient || mica_ndim(gradient) != ndim || memcmp(mica_shape(gradient), mica_shape(parameter), (size_t)ndim * sizeof(int64_t)))
+        return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: the gradient of parameter %zu has another shape than it", index), NULL;
+    *u = (update){.s = s, .o = &o->options, .rate = rate, .step = (double)(o->step + 1), .p = mica_astype(s, parameter, MICA_F32),
+                  .g = mica_astype(s, gradient, MICA_F32)};
+    if (!collect(o, &o->slots[index], parameter, u, err)) return NULL;
+    mica_array *next = o->kind->next(u);
+    mica_dtype type = mica_array_dtype(parameter);
     if (next && type != MICA_F32) next = mica_astype(s, next, type);
-    if (!next) return mica_scope_error(s, err), mica_scope_reset(s), false;
+    if (!next) mica_scope_error(s, err);
+    return next;
+}
+
+bool mica_optimizer_update(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double rate, mica_error *err) {
+    update u;
+    mica_array *next = record(o, s, index, *parameter, gradient, rate, &u, err);
+    if (!next) return mica_scope_reset(s), false;
     return take_over(s, &o->slots[index], u.state, parameter, next, err);
+}
+
+bool mica_optimizer_size(mica_optimizer *o, mica_scope *s, size_t index, mica_array *parameter, mica_optimizer_need *need, mica_error *err) {
+    update u;
+    mica_plan_size size;
+    *need = (mica_optimizer_need){0};
+    mica_array *zero = mica_zeros(s, mica_ndim(parameter), mica_shape(parameter), MICA_F32), *all[MOST_STATES + 1];
+    mica_array *gradient = mica_mul(s, mica_contiguous(s, zero), mica_zeros(s, 0, NULL, MICA_F32)); // where it is one array in truth
+    size_t n = 1;
+    all[0] = record(o, s, index, parameter, gradient, 0, &u, err);
+    for (int k = 0; k < MOST_STATES; k++)
+        if (all[0] && u.state[k]) all[n++] = u.state[k], need->states += mica_nbytes(u.state[k]);
+    bool ok = all[0] && mica_eval_size(s, all, n, &size, err);
+    if (ok) need->workspace = size.workspace, need->results = size.results;
+    mica_scope_reset(s);
+    return ok;
 }
 
 void mica_optimizer_advance(mica_optimizer *o) { o->step++; }

@@ -88,6 +88,7 @@ static bool restore_parameter(mica_trainer *t, size_t i, const mica_safetensors 
         return mica_fail(err, MICA_ERR_FORMAT, "%s: no %s of the model's shape and type: not this run's checkpoint", path, name);
     mica_array *a = load(t, stored, err);
     if (!a) return false;
+    mica_trainer_forget(t, mica_trainer_mapped(*place), false);
     mica_array_free(*place);
     *place = a;
     return true;
@@ -120,8 +121,12 @@ bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *
         ok = mica_fail(err, MICA_ERR_FORMAT, "%s: its numbers are damaged", path);
     if (ok && read.identity != state->identity)
         ok = mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with another model, data or options", path);
-    for (size_t i = 0; ok && i < t->params.count; i++) ok = restore_parameter(t, i, st, path, err) && restore_states(t, i, st, err);
+    for (size_t i = 0; ok && i < t->params.count; i++) {
+        ok = restore_parameter(t, i, st, path, err) && restore_states(t, i, st, err);
+        if (i % 16 == 15) mica_safetensors_rest(st); // copied
+    }
     if (ok) {
+        mica_trainer_forget(t, 0, true);
         t->step = step;
         mica_optimizer_set_step(t->optimizer, step);
         *state = read;

@@ -9,8 +9,7 @@
 #include "mica/ops.h"
 #include "mica/template.h"
 #include "model/identity.h"
-#include "train/data.h"
-#include "train/trainer.h"
+#include "train/memory.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +27,7 @@ typedef struct run {
     mica_train_state state;
     mica_train_summary *sum;
     double started, since;       // since: the last report
+    uint64_t heap;               // bytes before it began
     double loss, weight;         // since then
     int64_t tokens;              // all tokens since then
 } run;
@@ -43,6 +43,8 @@ void mica_train_defaults(mica_train_options *o) {
     if (!o->max_seq) o->max_seq = 2048;
     if (!o->mask_prompt) o->mask_prompt = "none";
     if (!o->too_long) o->too_long = "truncate";
+    if (!o->grad_checkpoint) o->grad_checkpoint = o->memory_budget ? "auto" : "off";
+    if (!o->dtype) o->dtype = "model";
     if (!o->optimizer.name) o->optimizer.name = "adam";
     if (!o->adapter_format) o->adapter_format = "mlx-lm";
     if (o->schedule.rate == 0) o->schedule.rate = 1e-5;
@@ -60,11 +62,23 @@ static bool at_least_one(const char *name, int64_t value, mica_error *err) {
 
 static bool peft(const mica_train_options *o) { return strcmp(o->adapter_format, "peft") == 0; }
 
+// The place of a name among three, which are the values of an option in order.
+static bool one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err) {
+    for (*value = 0; *value < 3; ++*value)
+        if (strcmp(name, names[*value]) == 0) return true;
+    return mica_fail(err, MICA_ERR_ARGUMENT, "%s: there is no \"%.40s\"; there are %s, %s and %s", option, name, names[0], names[1], names[2]);
+}
+
 static bool check(const mica_train_options *o, mica_error *err) {
     if (strcmp(o->kind, "lora") != 0 && strcmp(o->kind, "dora") != 0 && strcmp(o->kind, "full") != 0)
         return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora, dora and full", o->kind);
     if (strcmp(o->adapter_format, "mlx-lm") != 0 && !peft(o))
         return mica_fail(err, MICA_ERR_ARGUMENT, "adapter_format: there is no \"%.40s\"; there are mlx-lm and peft", o->adapter_format);
+    static const char *const modes[] = {"off", "on", "auto"}, *const types[] = {"model", "f32", "bf16"};
+    int any;
+    if (!one_of("grad_checkpoint", o->grad_checkpoint, modes, &any, err) || !one_of("dtype", o->dtype, types, &any, err)) return false;
+    if (o->memory_budget < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "memory_budget must not be negative");
+    if (!(o->dropout >= 0 && o->dropout < 1)) return mica_fail(err, MICA_ERR_ARGUMENT, "dropout must be from 0 to below 1, got %g", o->dropout);
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
     if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
     if (o->iters && o->epochs) return mica_fail(err, MICA_ERR_ARGUMENT, "iters and epochs exclude each other");
@@ -77,7 +91,7 @@ static bool full(const run *r) { return strcmp(r->o.kind, "full") == 0; }
 
 static bool load_net(run *r, mica_error *err) {
     mica_adapter adapter = {0};
-    mica_net_options o = {.separate = true, .f32 = r->o.f32};
+    mica_net_options o = {.separate = true, .f32 = strcmp(r->o.dtype, "f32") == 0};
     r->device = mica_device_open("cpu", &(mica_device_options){.threads = r->o.threads}, err);
     if (!r->device || (r->o.init_adapter && !mica_adapter_open(&adapter, r->o.init_adapter, err))) return false;
     if (r->o.init_adapter) o.adapter = &adapter;
@@ -170,12 +184,12 @@ static void identify(run *r) {
     const mica_train_options *o = &r->o;
     uint64_t data = mica_dataset_fingerprint(r->train);
     double numbers[] = {(double)o->rank, o->scale, (double)o->layers, (double)o->batch_size, (double)o->grad_accumulation, (double)o->no_shuffle,
-                        (double)o->f32, o->optimizer.beta1, o->optimizer.beta2, o->optimizer.eps, o->optimizer.weight_decay, o->optimizer.momentum,
+                        o->dropout, o->optimizer.beta1, o->optimizer.beta2, o->optimizer.eps, o->optimizer.weight_decay, o->optimizer.momentum,
                         o->optimizer.dampening, (double)o->optimizer.nesterov, (double)o->optimizer.no_bias_correction, o->schedule.rate,
                         o->schedule.end, o->schedule.decay, (double)o->schedule.steps, (double)o->schedule.warmup, o->schedule.warmup_start, o->clip,
                         (double)o->seed, (double)o->batch_tokens};
     uint64_t h = mica_hash(numbers, sizeof numbers, mica_hash_mix(r->state.identity, data));
-    const char *const names[] = {o->kind, o->optimizer.name, o->schedule.name ? o->schedule.name : "constant", o->mask_prompt};
+    const char *const names[] = {o->kind, o->dtype, o->optimizer.name, o->schedule.name ? o->schedule.name : "constant", o->mask_prompt};
     for (size_t i = 0; i < MICA_COUNT(names); i++) h = mica_hash(names[i], strlen(names[i]) + 1, h);
     for (size_t i = 0; i < r->t.params.count; i++) h = mica_hash(r->t.params.items[i].name, strlen(r->t.params.items[i].name) + 1, h);
     r->state.identity = h;
@@ -260,6 +274,25 @@ static bool resume(run *r, mica_error *err) {
     return ok;
 }
 
+// ---- memory -----------------------------------------------------------------------------------------------
+static bool predict_memory(run *r, mica_error *err) {
+    mica_dataset_survey train = {0}, valid = {0};
+    mica_dataset_order_options o = order_options(r);
+    mica_dataset_order_options v = {.in_file_order = true, .epochs = 1, .batch_size = o.batch_size, .batch_tokens = o.batch_tokens};
+    uint64_t batches = (uint64_t)MICA_MAX((r->o.iters - r->t.step) * r->o.grad_accumulation, (int64_t)1);
+    mica_run_memory m = {.trainer = &r->t, .train = &train, .valid = &valid, .accumulates = r->o.grad_accumulation > 1, .before = r->heap};
+    bool validates = r->valid && r->o.val_every > 0, ok = mica_dataset_survey_run(r->train, &o, mica_dataset_order_position(r->order), batches, &train, err);
+    if (ok && validates) {
+        uint64_t most = r->o.val_batches < 0 ? UINT64_MAX : (uint64_t)r->o.val_batches;
+        ok = mica_dataset_survey_run(r->valid, &v, (mica_dataset_position){0, 0, 0}, most, &valid, err);
+    }
+    ok = ok && mica_run_fit(&m, r->o.grad_checkpoint, r->o.memory_budget, &r->sum->predicted_memory_bytes, err);
+    r->sum->trained_blocks = mica_trained_blocks(r->net, &r->t.params), r->sum->recomputed_blocks = r->t.recompute;
+    mica_dataset_survey_free(&train);
+    mica_dataset_survey_free(&valid);
+    return ok;
+}
+
 // ---- the loop ---------------------------------------------------------------------------------------------
 static bool due(int32_t every, int64_t step) { return every > 0 && step % every == 0; }
 
@@ -287,7 +320,6 @@ static bool one_step(run *r, mica_error *err) {
     for (int32_t i = 0; i < r->o.grad_accumulation; i++) {
         mica_text_batch b;
         if (!mica_dataset_next(r->order, &b, err)) return false;
-        b.checkpoint = r->o.grad_checkpoint;
         r->tokens += (int64_t)b.n;
         if (!mica_trainer_add(&r->t, &b, err)) return false;
     }
@@ -326,8 +358,11 @@ static bool train(run *r, const char *data, mica_error *err) {
     if (!check(&r->o, err) || !mica_train_load_text(r->model, &r->tokenizer, &r->chat, err) || !set_up_data(r, data, err) || !load_net(r, err) || !set_up_trainer(r, err))
         return false;
     identify(r);
-    if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err))) return false;
-    emit(r, &(mica_train_event){.kind = MICA_TRAIN_START, .parameters = r->sum->parameters, .trained = r->sum->trained});
+    if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !predict_memory(r, err)) return false;
+    const mica_train_summary *sum = r->sum;
+    emit(r, &(mica_train_event){.kind = MICA_TRAIN_START, .parameters = sum->parameters, .trained = sum->trained,
+                                .predicted_memory_bytes = sum->predicted_memory_bytes, .trained_blocks = sum->trained_blocks,
+                                .recomputed_blocks = sum->recomputed_blocks});
     if (!loop(r, err)) return false;
     r->sum->steps = r->t.step, r->sum->tokens = r->state.tokens, r->sum->seconds = mica_now() - r->started;
     const mica_dataset_report *read = mica_dataset_get_report(r->train);
@@ -338,7 +373,8 @@ static bool train(run *r, const char *data, mica_error *err) {
 
 bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary, mica_error *err) {
     mica_train_summary own;
-    run r = {.o = options ? *options : (mica_train_options){0}, .model = model, .out = out, .sum = summary ? summary : &own, .started = mica_now()};
+    run r = {.o = options ? *options : (mica_train_options){0}, .model = model, .out = out, .sum = summary ? summary : &own, .started = mica_now(),
+             .heap = mica_alloc_get_stats().bytes};
     *r.sum = (mica_train_summary){.loss = (double)NAN, .validation_loss = (double)NAN};
     mica_train_defaults(&r.o);
     bool ok = train(&r, data, err);

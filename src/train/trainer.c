@@ -8,7 +8,7 @@
 #include <math.h>
 
 bool mica_trainer_init(mica_trainer *t, mica_net *net, mica_parameters params, const mica_train_options *o, mica_error *err) {
-    *t = (mica_trainer){.net = net, .params = params, .schedule = o->schedule, .clip = o->clip};
+    *t = (mica_trainer){.net = net, .params = params, .schedule = o->schedule, .clip = o->clip, .dropout = o->dropout, .seed = o->seed};
     t->scope = mica_scope_new(net->device, err);
     t->optimizer = t->scope ? mica_optimizer_new(&o->optimizer, params.count, err) : NULL;
     t->grads = t->optimizer ? mica_calloc(params.count, sizeof *t->grads) : NULL;
@@ -24,6 +24,7 @@ static void drop_gradients(mica_trainer *t) {
         t->grads[i] = NULL;
     }
     t->loss = t->weight = 0;
+    t->added = 0;
 }
 
 void mica_trainer_free(mica_trainer *t) {
@@ -42,14 +43,16 @@ static double weight_of(const mica_text_batch *b) {
     return sum;
 }
 
-// Gradients in f32, added to those of earlier batches, and the loss: all in one evaluation.
-static bool record(mica_trainer *t, const mica_text_batch *b, mica_array **out) {
+// All in one evaluation.
+bool mica_trainer_record(mica_trainer *t, const mica_text_batch *b, mica_array **out) {
     mica_scope *s = t->scope;
     size_t n = t->params.count;
     mica_losses l;
+    mica_text_batch batch = *b;
+    batch.recompute = t->recompute;
     mica_array **at = mica_scope_alloc(s, n * sizeof(mica_array *));
     for (size_t i = 0; at && i < n; i++) at[i] = *t->params.items[i].place;
-    if (!at || !mica_net_loss(t->net, s, b, &t->params, &l) || !mica_grad(s, l.proxy, at, n, out)) return false;
+    if (!at || !mica_net_loss(t->net, s, &batch, &t->params, &l) || !mica_grad(s, l.proxy, at, n, out)) return false;
     for (size_t i = 0; i < n; i++) {
         out[i] = mica_astype(s, out[i], MICA_F32);
         if (t->grads[i]) out[i] = mica_add(s, out[i], t->grads[i]);
@@ -73,13 +76,14 @@ bool mica_trainer_add(mica_trainer *t, const mica_text_batch *b, mica_error *err
     mica_scope_reset(t->scope);
     mica_array **all = mica_calloc(n + 1, sizeof(mica_array *));
     if (!all) return mica_fail_memory(err, n * sizeof *all, "gradients");
-    bool ok = record(t, b, all) && mica_eval(t->scope, all, n + 1, err);
+    bool ok = mica_trainer_record(t, b, all) && mica_eval(t->scope, all, n + 1, err);
     if (!ok) mica_scope_error(t->scope, err);
     if (ok) t->loss += mica_item(all[n]), t->weight += weight_of(b);
     ok = ok && keep_gradients(t, all, err);
     mica_free(all);
     mica_scope_reset(t->scope);
-    if (!ok) drop_gradients(t);
+    if (ok) t->added++;
+    else drop_gradients(t);
     return ok;
 }
 
@@ -99,15 +103,35 @@ static bool norm_of(mica_trainer *t, double *norm, mica_error *err) {
     return true;
 }
 
+// Weights that were used straight from the mapped file are read no more once they have changed: their pages may go.
+void mica_trainer_forget(mica_trainer *t, int64_t bytes, bool all) {
+    enum { STEP = 32 << 20 };
+    t->net->mapped_bytes -= bytes, t->stale += bytes;
+    if (t->stale < (all ? 1 : STEP)) return;
+    if (t->net->checkpoint) mica_checkpoint_rest(t->net->checkpoint);
+    t->stale = 0;
+}
+
+int64_t mica_trainer_mapped(const mica_array *weight) { return weight->base->buffer->owner ? (int64_t)mica_nbytes(weight) : 0; }
+
+static mica_array *scaled(mica_trainer *t, mica_array *gradient, double factor) {
+    float f = (float)factor;
+    return mica_mul(t->scope, gradient, mica_from_data(t->scope, &f, 0, NULL, MICA_F32));
+}
+
 static bool update_all(mica_trainer *t, double factor, double rate, mica_error *err) {
-    for (size_t i = 0; i < t->params.count; i++) {
-        float f = (float)factor;
-        mica_array *g = mica_mul(t->scope, t->grads[i], mica_from_data(t->scope, &f, 0, NULL, MICA_F32));
-        if (!mica_optimizer_update(t->optimizer, t->scope, i, t->params.items[i].place, g, rate, err)) return false;
+    bool ok = true;
+    for (size_t i = 0; ok && i < t->params.count; i++) {
+        mica_array **place = t->params.items[i].place;
+        int64_t mapped = mica_trainer_mapped(*place);
+        ok = mica_optimizer_update(t->optimizer, t->scope, i, place, scaled(t, t->grads[i], factor), rate, err);
+        if (!ok) break;
+        mica_trainer_forget(t, mapped, false);
         mica_array_free(t->grads[i]);
         t->grads[i] = NULL;
     }
-    return true;
+    mica_trainer_forget(t, 0, true);
+    return ok;
 }
 
 bool mica_trainer_update(mica_trainer *t, mica_update *done, mica_error *err) {

@@ -12,12 +12,23 @@ typedef struct mica_trainer {
     mica_parameters params;
     mica_optimizer *optimizer;
     mica_schedule schedule;
-    double clip;
+    double clip, dropout;
+    uint64_t seed;            // of dropout
+    int32_t recompute;        // blocks whose inner values are computed again (mica_text_batch)
     mica_scope *scope;
     mica_array **grads;       // [params.count] of the update being gathered, kept; NULL: none yet
     double loss, weight;      // sums over the batches of the update being gathered
+    int32_t added;            // how many batches these are
+    int64_t stale;            // bytes of the mapped file that new weights have taken the place of
     int64_t step;             // updates done
 } mica_trainer;
+
+/** Records the gradients of a batch, in f32 and added to those of earlier ones, and its loss: out [params.count + 1]. */
+bool mica_trainer_record(mica_trainer *t, const mica_text_batch *batch, mica_array **out);
+/** Bytes of a weight that is read from the mapped file; 0: it is not. */
+int64_t mica_trainer_mapped(const mica_array *weight);
+/** So many bytes of the mapped file are read no more. all: drop them at once, not when they have become many. */
+void mica_trainer_forget(mica_trainer *t, int64_t bytes, bool all);
 
 /** Of what was updated. */
 typedef struct mica_update {
@@ -27,6 +38,17 @@ typedef struct mica_update {
 /** params: taken over, also on failure. */
 bool mica_trainer_init(mica_trainer *t, mica_net *net, mica_parameters params, const mica_train_options *options, mica_error *err);
 void mica_trainer_free(mica_trainer *t);
+/** What a run takes, in bytes. */
+typedef struct mica_trainer_need {
+    size_t workspace;         // shared by everything that is computed
+    size_t gradients, states; // gradients of a batch; what the optimiser will have in the end
+    size_t update;            // new values of a parameter and its state, beside the old ones
+    size_t plan;              // what is kept to run such a batch again
+} mica_trainer_need;
+/** For a batch of this size: nothing is run and nothing changes. */
+bool mica_trainer_size(mica_trainer *t, const mica_text_batch *batch, mica_trainer_need *need, mica_error *err);
+/** The same for mica_trainer_measure. */
+bool mica_trainer_measure_size(mica_trainer *t, const mica_text_batch *batch, size_t *workspace, mica_error *err);
 /** Adds a batch's gradients. */
 bool mica_trainer_add(mica_trainer *t, const mica_text_batch *batch, mica_error *err);
 /** Updates the parameters with the mean gradient of what was added. A loss or norm that is not finite fails and changes nothing. */
