@@ -170,9 +170,10 @@ static void classify_jsonl(void **state) {
     (void)state;
     mica_arena arena = {0};
     const mica_json *lines[8];
-    spawned s = CLASSIFY("{\"id\":\"x\",\"text\":\"a\"}\n{\"text\":5}\n\nnope\n\"str\"\n", "--labels", "fact,fiction", "--jsonl", "--calibrate", PROMPT);
+    spawned s = CLASSIFY("{\"id\":\"x\",\"text\":\"a\"}\n{\"text\":5}\n\nnope\n\"str\"\n{\"text\":\"cut\\u0000here\"}\n", "--labels", "fact,fiction", "--jsonl", "--calibrate",
+                         PROMPT);
     assert_int_equal(s.status, 0);
-    assert_int_equal(lines_of(&arena, s.text[0], lines, 8), 4);
+    assert_int_equal(lines_of(&arena, s.text[0], lines, 8), 5);
     const mica_json *p = mica_json_get(lines[0], "probabilities");
     assert_string_equal(mica_json_get(lines[0], "id")->string, "x");
     assert_true(fabs(mica_json_get(p, "fact")->number + mica_json_get(p, "fiction")->number - 1) < 1e-9);
@@ -180,6 +181,7 @@ static void classify_jsonl(void **state) {
     assert_int_equal(mica_json_get(lines[1], "line")->integer, 2);
     assert_non_null(mica_json_get(lines[2], "error"));
     assert_non_null(mica_json_get(lines[3], "label"));
+    assert_non_null(strstr(mica_json_get(lines[4], "error")->string, "NUL"));
     mica_arena_free(&arena);
     spawn_free(&s);
 }
