@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison script on canned output of every kind of engine: what it reads, and the table and plot it writes."""
+"""The comparison scripts on canned output of every kind of engine: what it reads, and the table and plot it writes."""
+import json
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ sys.path.insert(0, os.path.join(sys.argv.pop(1), "bench"))
 sys.dont_write_bytecode = True
 import peers  # noqa: E402
 import peers_report  # noqa: E402
+import train_peers  # noqa: E402
 
 MICA = ('[{"test":"decode","tokens":32,"batch":2,"depth":100,"seconds":[2.0],"depth_seconds":[4.0],"tokens_per_second":32}]')
 LLAMA = """main: n_kv_max = 512, n_batch = 2048
@@ -29,6 +31,16 @@ m,2026-01-02,gemma3-1b,read decode,machine,1,45,GB/s,limits
 m,2026-01-02,gemma3-1b,busy,mica,1,21,tokens/s,mica bench
 m,2026-01-02,smollm2-135m,start,mica,1,0.1,s,mica generate
 m,2026-01-02,smollm2-135m,start,fast,1,0.3,s,fast
+"""
+TRAIN = """machine,date,model,metric,engine,run,value,unit,command
+m,2026-01-02,,limit bf16 avx512 2,machine,1,458,GFLOP/s,limits
+m,2026-01-02,,limit f32 avx2 2,machine,1,225,GFLOP/s,limits
+m,2026-01-02,smollm2-135m,lora,mica,1,600,tokens/s,mica train
+m,2026-01-02,smollm2-135m,lora rss,mica,1,700,MiB,mica train
+m,2026-01-02,smollm2-135m,lora,peft,1,300,tokens/s,peft
+m,2026-01-02,smollm2-135m,lora rss,peft,1,1400,MiB,peft
+m,2026-01-02,smollm2-135m,lora 4-bit,mica,1,570,tokens/s,mica train
+m,2026-01-02,smollm2-135m,lora 4-bit rss,mica,1,350,MiB,mica train
 """
 
 
@@ -72,6 +84,22 @@ class Peers(unittest.TestCase):
         plot = peers_report.svg(about, table)
         self.assertTrue(plot.startswith("<svg") and plot.endswith("</svg>\n"))
         self.assertIn("gemma3-1b decode", plot)
+
+    def test_training(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "m.csv")
+            with open(path, "w") as f:
+                f.write(TRAIN)
+            rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in train_peers.markdown(path).splitlines() if line.startswith("| smollm2")]
+            train_peers.write_text({}, folder)
+            for name in ("data", "mixed"):
+                with open(os.path.join(folder, name, "train.jsonl"), encoding="utf-8") as f:
+                    self.assertTrue(all(json.loads(line)["text"] for line in f))
+        self.assertEqual(rows[0][:10], ["smollm2-135m", "lora", "1", "600.0", "300.0", "**2.00**", "", "700", "1400", "**0.50**"])
+        self.assertEqual(rows[1][:10], ["smollm2-135m", "lora 4-bit", "1", "570.0", "300.0", "**1.90**", "0.95", "350", "1400", "**0.25**"])
+        for case in train_peers.CASES:
+            self.assertGreater(train_peers.operations("gemma3-1b", case), 2e9)
+        self.assertGreater(train_peers.operations("gemma3-1b", "lora checkpointed"), train_peers.operations("gemma3-1b", "lora"))
 
 
 if __name__ == "__main__":
