@@ -30,6 +30,7 @@ struct mica_pool {
     _Alignas(CACHE_LINE) mica_task_fn *fn;
     void *ctx;
     uint32_t tasks;
+    _Atomic bool waiting; // the caller sleeps until all are done
     _Atomic bool quit;
     pthread_mutex_t turn; // one job at a time
     size_t threads;
@@ -59,7 +60,7 @@ static void work(mica_pool *p, uint32_t epoch, size_t thread) {
         if (!atomic_compare_exchange_weak(&p->next, &next, next - 1)) continue;
         uint32_t tasks = p->tasks;
         p->fn(p->ctx, tasks - (uint32_t)next, thread);
-        if (atomic_fetch_add(&p->done, 1) + 1 == tasks) futex_wake(&p->done);
+        if (atomic_fetch_add(&p->done, 1) + 1 == tasks && atomic_load(&p->waiting)) futex_wake(&p->done);
         next = atomic_load(&p->next);
     }
 }
@@ -105,8 +106,10 @@ void mica_pool_run(mica_pool *p, size_t tasks, mica_task_fn *fn, void *ctx) {
     work(p, epoch, 0);
     for (uint32_t i = 0, done; (done = atomic_load(&p->done)) != (uint32_t)tasks; i++) {
         if (i < SPIN) cpu_relax();
+        else if (i == SPIN) atomic_store(&p->waiting, true);
         else futex_wait(&p->done, done);
     }
+    atomic_store_explicit(&p->waiting, false, memory_order_relaxed);
     inside = NULL;
     pthread_mutex_unlock(&p->turn);
 }

@@ -16,7 +16,6 @@ enum {
     CHUNK = MICA_TILE_CHUNK,
     QUARTER = 8,        // inputs of a vector of codes
     BITS = 14,          // of the greatest activation, in units, before its sign and leading digit
-    AHEAD = 4096,       // prefetch distance
     APART = 2,          // rows up to which low and high nibbles have sums of their own
 };
 static const float COARSE = 0x1p-14f;
@@ -151,7 +150,8 @@ static __attribute__((noinline)) v16 second_term(const mica_cpu_tiles *t, const 
     return add_units(1, y, sum[0], scale, r.units[1][g]);
 }
 
-// `chunks` of a tile as a constant, or 0: as t says.
+// `chunks` of a tile as a constant, or 0: as t says. Nothing is fetched ahead: Zen 4 foresees one stream a thread better by itself (decode of
+// Qwen3-0.6B 9.2 ms, with prefetches of any kind and distance 9.8 to 10.1).
 V16_INLINE void tile_columns(const int rows, const size_t chunks, const mica_cpu_tiles *t, const mica_cpu_direct *d) {
     const size_t per_tile = chunks ? chunks : t->depth / CHUNK, bytes = t->bytes, codes = t->codes, ldx = (size_t)d->ldx;
     const unsigned char *tile = d->w;
@@ -163,14 +163,8 @@ V16_INLINE void tile_columns(const int rows, const size_t chunks, const mica_cpu
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) y[r] = v16_zero(), sum[r][0] = sum[r][1] = sum[r][2] = sum[r][3] = _mm512_setzero_si512();
         for (size_t g = 0; g < t->per_column; g++, tile += bytes) {
-            _mm_prefetch((const char *)tile + AHEAD + codes, _MM_HINT_T0);
 #pragma GCC unroll 2
-            for (size_t c = 0; c < per_tile; c++, x += 2 * CHUNK) {
-                const unsigned char *chunk = tile + c * 256;
-#pragma GCC unroll 4
-                for (int l = 0; l < 4; l++) _mm_prefetch((const char *)chunk + AHEAD + l * 64, _MM_HINT_T0);
-                chunk_sums(rows, chunk, x, ldx, sum);
-            }
+            for (size_t c = 0; c < per_tile; c++, x += 2 * CHUNK) chunk_sums(rows, tile + c * 256, x, ldx, sum);
             v16 scale = v16_load_as(t->scale_dtype, tile + codes), bias = v16_load_as(t->scale_dtype, tile + codes + t->scales);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
