@@ -7,7 +7,7 @@ Each golden adapter is written anew by mica in mlx-lm's and in PEFT's form (BUIL
 (a quantised one: dequantised in f32); each is fused by `mica fuse` into dense weights and, where the base is quantised, into such weights again,
 and loaded by mlx-lm and (dense) transformers. All are compared with the log-probabilities that the tool which made the golden adapter computed,
 a quantised result with mica's own. Allowed: a mean difference of 1e-4, or where mlx-lm computes the model itself, without any adapter, less exactly
-(Gemma 3, whose embeddings it scales in bf16), 1.5 times that.
+(Gemma 3, whose embeddings it scales in bf16), 1.5 times that. Adapters that `mica train` writes are loaded by both tools as well.
 """
 import subprocess
 import sys
@@ -49,9 +49,10 @@ def in_peft(folder, ids, adapter):
     return logprobs(PeftModel.from_pretrained(load(folder, torch.float32), adapter).eval(), ids)
 
 
-def in_mica(binary, folder, ids):
-    got = run_mica(binary, ["score", folder, "--json", "--ids", comma(ids), "--top", str(VOCAB)], {})
-    out = torch.empty(len(ids), VOCAB)
+def in_mica(binary, folder, ids, *options):
+    vocab = read_json(os.path.join(folder, "config.json")).get("vocab_size", VOCAB)
+    got = run_mica(binary, ["score", folder, *options, "--json", "--ids", comma(ids), "--top", str(vocab)], {})
+    out = torch.empty(len(ids), vocab)
     for i, entries in enumerate(got["top"]):
         for token, value in entries:
             out[i, token] = value
@@ -118,6 +119,24 @@ def check_nested(build, tmp, report):
         report.line("nested", f"fused of {form.rpartition('.')[2]}'s form, in mica", in_mica(binary, dense, ids), want)
 
 
+def check_trained(build, tmp, report):
+    """What `mica train` writes, in both forms."""
+    binary, base, ids = os.path.join(build, "mica"), os.path.join(GOLDEN, "models", "qwen3-f32"), prompt(20, 5)
+    data = os.path.join(tmp, "data")
+    os.makedirs(data)
+    with open(os.path.join(data, "train.jsonl"), "w", encoding="utf-8") as f:
+        f.writelines('{"text":"%d brown foxes jump over %d lazy dogs"}\n' % (i, i * 7 % 5) for i in range(16))
+    before = in_mica(binary, base, ids)
+    for kind in ("lora", "dora"):
+        for form, tool in (("mlx-lm", in_mlx_lm), ("peft", in_peft)):
+            out = os.path.join(tmp, f"{kind}.{form}")
+            subprocess.run([binary, "train", base, "--data", data, "--adapter", out, "--kind", kind, "--adapter-format", form, "--iters", "20", "--lr",
+                            "1e-2", "--layers", "1", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+            want = in_mica(binary, base, ids, "--adapter", out)
+            assert mean_abs(before, want) > 0.01, "the training changed nothing"
+            report.line("trained", f"{kind}, loaded by {form}", tool(base, ids, out), want)
+
+
 def main():
     build, report = sys.argv[1], Report()
     with tempfile.TemporaryDirectory() as tmp:
@@ -125,6 +144,7 @@ def main():
         for name in sorted(os.listdir(os.path.join(GOLDEN, "adapters"))):
             check(name, build, tmp, report)
         check_nested(build, tmp, report)
+        check_trained(build, tmp, report)
     return 1 if report.bad else 0
 
 
