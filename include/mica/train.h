@@ -90,7 +90,8 @@ typedef struct mica_train_summary {
 } mica_train_summary;
 
 /** Trains: model: folder or .gguf file; data: folder with train.jsonl and maybe valid.jsonl; out: folder for the adapter (adapters.safetensors or
- * adapter_model.safetensors, adapter_config.json) or, with "full", for the weights (model.safetensors), and for the checkpoint to resume from. Errors
+ * adapter_model.safetensors, adapter_config.json) or, with "full", for a whole model
+ * (model.safetensors, config.json, the tokenizer's files), and for the checkpoint to resume from. Errors
  * name file, line, step. A loss that is not finite stops the run and leaves the last checkpoint. */
 MICA_API bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary,
                          mica_error *err);

@@ -375,6 +375,13 @@ static bool convert_into(job *j, mica_error *err) {
     return j->adapter.count ? copy_others(j, err) : copy_tokenizer(j, err);
 }
 
+bool mica_convert_beside(const mica_model_files *source, mica_dtype dtype, const char *folder, mica_error *err) {
+    job j = {.v = {.source = source, .config = mica_checkpoint_config(source), .cast = true, .dtype = dtype, .folder = folder}};
+    const mica_gguf *gguf = mica_checkpoint_gguf(source);
+    if (!mica_convert_config(&j.v, err)) return false;
+    return gguf ? mica_convert_gguf_tokenizer(gguf, j.v.config, folder, err) : copy_tokenizer(&j, err);
+}
+
 static bool run(job *j, const char *src, const char *dst, mica_error *err) {
     mica_model_files *source = mica_checkpoint_open(src, err);
     char *folder = NULL;

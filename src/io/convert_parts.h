@@ -25,6 +25,8 @@ bool mica_conversion_nested(const mica_config *c);
 bool mica_convert_config(const mica_conversion *v, mica_error *err);
 /** tokenizer.json, tokenizer_config.json and chat_template.jinja from a GGUF vocabulary. */
 bool mica_convert_gguf_tokenizer(const mica_gguf *g, const mica_config *config, const char *folder, mica_error *err);
+/** Everything a dense model's folder holds beside its weights: config.json, which says dtype, and the tokenizer's files. */
+bool mica_convert_beside(const mica_model_files *source, mica_dtype dtype, const char *folder, mica_error *err);
 /** Writes folder/name. */
 bool mica_convert_write(const char *folder, const char *name, const void *bytes, size_t size, mica_error *err);
 #endif

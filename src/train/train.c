@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "engine/state.h"
 #include "io/adapter_write.h"
+#include "io/convert_parts.h"
 #include "io/safetensors.h"
 #include "mica/ops.h"
 #include "mica/template.h"
@@ -359,6 +360,7 @@ static bool train(run *r, const char *data, mica_error *err) {
         return false;
     identify(r);
     if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !predict_memory(r, err)) return false;
+    if (full(r) && !mica_convert_beside(r->net->checkpoint, r->net->dtype, r->out, err)) return false;
     const mica_train_summary *sum = r->sum;
     emit(r, &(mica_train_event){.kind = MICA_TRAIN_START, .parameters = sum->parameters, .trained = sum->trained,
                                 .predicted_memory_bytes = sum->predicted_memory_bytes, .trained_blocks = sum->trained_blocks,
