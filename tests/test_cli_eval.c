@@ -73,7 +73,7 @@ static void training_data(void **state) {
     write_file("data/train.jsonl", "{\"text\":\"" TEXT "\"}\n");
     write_file("data/valid.jsonl", "{\"text\":\"" TEXT "\"}\n{\"text\":\"One, two, three\"}\n\n{\"text\":\"What a day it is\"}\n");
     const mica_json *got = json_of(&arena, RUN("eval", MODEL, "--data", in_folder("data"), "--json", "--quiet")); // its valid.jsonl
-    spawned s = RUN("train", MODEL, "--data", in_folder("data"), "--adapter", in_folder("out"), "--iters", "1", "--batch-size", "1", "--val-batches", "-1", "--json");
+    spawned s = RUN("train", MODEL, "--data", in_folder("data"), "--adapter", in_folder("out"), "--iters", "4", "--lr", "1e-2", "--batch-size", "1", "--val-batches", "-1", "--json");
     assert_done(&s);
     *strchr(s.text[0], '\n') = 0;
     mica_error err = {0};
@@ -97,9 +97,9 @@ static void training_data(void **state) {
     assert_done(&s);
     assert_non_null(strstr(s.text[0], "examples     1\n"));
     spawn_free(&s);
-    s = RUN("eval", MODEL, "--data", in_folder("data"), "--adapter", in_folder("out"));
-    assert_done(&s);
-    spawn_free(&s);
+    double without = number(json_of(&arena, RUN("eval", MODEL, "--data", in_folder("data"), "--json")), "loss");
+    double with = number(json_of(&arena, RUN("eval", MODEL, "--data", in_folder("data"), "--adapter", in_folder("out"), "--json")), "loss");
+    assert_true(with < without);
     mica_arena_free(&arena);
 }
 

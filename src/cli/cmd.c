@@ -15,7 +15,7 @@ bool mica_cli_approximate(const mica_cli_args *args) {
 static const char *name_end(const char *given) { return access(given, F_OK) == 0 ? NULL : strchr(given, '='); }
 
 // The one without a name; the last of several.
-static const char *own_adapter(const mica_cli_args *args) {
+const char *mica_cli_own_adapter(const mica_cli_args *args) {
     const char *own = NULL;
     for (size_t i = 0; i < args->adapters.count; i++)
         if (!name_end(args->adapters.items[i])) own = args->adapters.items[i];
@@ -39,7 +39,7 @@ static bool load_named(const mica_cli_args *args, mica_model *model) {
 
 // ---- models ------------------------------------------------------------------------------------------------
 static mica_load_options exact_options(const mica_cli_args *args) {
-    return (mica_load_options){.backend = args->backend, .adapter = own_adapter(args), .python = args->python, .memory_budget = args->memory_budget,
+    return (mica_load_options){.backend = args->backend, .adapter = mica_cli_own_adapter(args), .python = args->python, .memory_budget = args->memory_budget,
                                .device = args->device, .threads = args->threads, .context = args->context};
 }
 

@@ -14,6 +14,8 @@ mica_model *mica_cli_load_once(const mica_cli_args *args);
 mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name);
 /** Is any option on that makes results less exact than the model's own? */
 bool mica_cli_approximate(const mica_cli_args *args);
+/** The --adapter without a NAME, or NULL. */
+const char *mica_cli_own_adapter(const mica_cli_args *args);
 /** The text given as an argument, or stdin if there is none or it is "-"; false after a complaint. */
 bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text *text);
 /** How well the model (and a reference, or NULL) predicts a text, in windows of --window; false after a complaint. */

@@ -85,7 +85,7 @@ static int evaluate_examples(const mica_cli_args *args, const char *file) {
     const mica_cli_train_args *t = &args->train;
     const char *mask = t->mask_prompt && !*t->mask_prompt ? "last" : t->mask_prompt;
     shown s = {.none = {0}};
-    const mica_evaluate_options options = {.adapter = args->adapter, .mask_prompt = mask, .too_long = t->too_long, .max_seq = t->max_seq, .skip_bad = t->skip_bad,
+    const mica_evaluate_options options = {.adapter = mica_cli_own_adapter(args), .mask_prompt = mask, .too_long = t->too_long, .max_seq = t->max_seq, .skip_bad = t->skip_bad,
                                            .threads = args->threads, .progress = on_example, .context = &s};
     mica_evaluation e;
     mica_error err = {0};
