@@ -40,14 +40,7 @@ static void json_logprobs(mica_cli_json *j, const mica_cli_answer *a) {
         mica_cli_json_open(j, NULL, '{');
         mica_cli_json_int(j, "id", a->ids[i]);
         mica_cli_json_float(j, "logprob", a->logprobs[i]);
-        mica_cli_json_open(j, "top", '[');
-        for (const mica_logprob *t = a->top + i * a->top_k; t < a->top + (i + 1) * a->top_k && t->id >= 0; t++) {
-            mica_cli_json_open(j, NULL, '[');
-            mica_cli_json_int(j, NULL, t->id);
-            mica_cli_json_float(j, NULL, t->logprob);
-            mica_cli_json_close(j, ']');
-        }
-        mica_cli_json_close(j, ']');
+        mica_cli_json_candidates(j, "top", a->top + i * a->top_k, a->top_k);
         mica_cli_json_close(j, '}');
     }
     mica_cli_json_close(j, ']');

@@ -100,6 +100,17 @@ void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m) {
     mica_cli_json_close(j, '}');
 }
 
+void mica_cli_json_candidates(mica_cli_json *j, const char *key, const mica_logprob *top, size_t n) {
+    mica_cli_json_open(j, key, '[');
+    for (const mica_logprob *t = top; t < top + n && t->id >= 0; t++) {
+        mica_cli_json_open(j, NULL, '[');
+        mica_cli_json_int(j, NULL, t->id);
+        mica_cli_json_float(j, NULL, t->logprob);
+        mica_cli_json_close(j, ']');
+    }
+    mica_cli_json_close(j, ']');
+}
+
 const char *mica_cli_bytes(int64_t bytes, char *out, size_t size) {
     static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
     double v = (double)bytes;

@@ -24,6 +24,8 @@ bool mica_cli_measure_text(const mica_cli_args *args, mica_model *model, mica_mo
 size_t mica_cli_labels(const char *command, const char *list, size_t most, const char **labels, char **names);
 /** Members of the object "metrics". */
 void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m);
+/** Candidates as an array of [id, logprob] pairs; of top[n] those before an id of -1. */
+void mica_cli_json_candidates(mica_cli_json *j, const char *key, const mica_logprob *top, size_t n);
 /** Metrics for people, on stderr. */
 void mica_cli_print_metrics(const mica_metrics *m);
 /** "3.2 GB" in a buffer of at least 32 bytes; returns it. */

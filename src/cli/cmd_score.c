@@ -7,16 +7,7 @@
 
 static void json_top(mica_cli_json *j, const mica_scores *s) {
     mica_cli_json_open(j, "top", '[');
-    for (size_t i = 0; s->top_k > 0 && i < s->count; i++) {
-        mica_cli_json_open(j, NULL, '[');
-        for (const mica_logprob *t = s->top + i * (size_t)s->top_k, *end = t + s->top_k; t < end; t++) {
-            mica_cli_json_open(j, NULL, '[');
-            mica_cli_json_int(j, NULL, t->id);
-            mica_cli_json_float(j, NULL, t->logprob);
-            mica_cli_json_close(j, ']');
-        }
-        mica_cli_json_close(j, ']');
-    }
+    for (size_t i = 0; s->top_k > 0 && i < s->count; i++) mica_cli_json_candidates(j, NULL, s->top + i * (size_t)s->top_k, (size_t)s->top_k);
     mica_cli_json_close(j, ']');
 }
 
