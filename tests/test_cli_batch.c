@@ -6,6 +6,7 @@
 #include <math.h>
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
+#define ADAPTER MICA_SOURCE_DIR "/tests/golden/adapters/mlx-lora"
 
 static spawned run(const char *input, const char *const *words) { return spawn_run(input, strlen(input), words); }
 #define BATCH(input, ...) run(input, (const char *const[]){"batch", MODEL, "--ignore-eos", __VA_ARGS__, NULL})
@@ -144,6 +145,32 @@ static void batch_many_rows(void **state) {
     mica_arena_free(&arena);
 }
 
+// Log-probabilities and adapters as generate has them.
+static void rows_are_as_generate_has_them(void **state) {
+    (void)state;
+    static const struct { const char *line; const char *const words[14]; } cases[] = {
+        {"{\"prompt\":\"Hello\",\"max_tokens\":4,\"logprobs\":2}", {"generate", MODEL, "Hello", "--ignore-eos", "-n", "4", "--json", "--logprobs", "2"}},
+        {"{\"prompt\":\"Hello\",\"max_tokens\":4,\"logprobs\":1,\"adapter\":\"mine\"}",
+         {"generate", MODEL, "Hello", "--ignore-eos", "-n", "4", "--json", "--logprobs", "1", "--adapter", ADAPTER}},
+        {"{\"prompt\":\"Hello\",\"max_tokens\":4,\"speculate\":3}",
+         {"generate", MODEL, "Hello", "--ignore-eos", "-n", "4", "--json", "--logprobs", "3", "--adapter", "x=" ADAPTER, "--use-adapter", "x"}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        spawned many = BATCH(cases[i].line, "--logprobs", "3", "--adapter", "mine=" ADAPTER, "--use-adapter", i == 2 ? "mine" : "");
+        spawned one = run("", cases[i].words);
+        assert_int_equal(many.status, 0);
+        assert_int_equal(one.status, 0);
+        const char *a = strstr(many.text[0], "\"logprobs\""), *b = strstr(one.text[0], "\"logprobs\"");
+        assert_true(a && b);
+        size_t n = (size_t)(strstr(b, "\"metrics\"") - b);
+        assert_true(n > 60 && strncmp(a, b, n) == 0);
+        spawn_free(&many);
+        spawn_free(&one);
+    }
+    spawned s = BATCH("{\"prompt\":\"x\",\"adapter\":\"other\"}", "--quiet");
+    assert_non_null(strstr(s.text[0], "there is no adapter"));
+    spawn_free(&s);
+}
+
 // ---- classify -------------------------------------------------------------------------------------------------------
 #define PROMPT "--prompt", "Is this text a fact or fiction? Text: {text} Answer:"
 
@@ -196,7 +223,8 @@ static void classify_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batch_answers_every_line), cmocka_unit_test(batch_takes_up_work_again), cmocka_unit_test(batch_does_not_wait_for_stdin),
+        cmocka_unit_test(batch_answers_every_line),
+        cmocka_unit_test(rows_are_as_generate_has_them), cmocka_unit_test(batch_takes_up_work_again), cmocka_unit_test(batch_does_not_wait_for_stdin),
         cmocka_unit_test(batch_many_rows), cmocka_unit_test(classify_lines), cmocka_unit_test(classify_jsonl), cmocka_unit_test(classify_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,16 @@ void mica_cli_answer_free(mica_cli_answer *a) {
     free(a->top);
 }
 
-static void keep_token(mica_cli_answer *a, const mica_token *t) {
+mica_cli_answer mica_cli_answer_new(int32_t logprobs) {
+    mica_cli_answer a = {.top_k = logprobs > 0 ? (size_t)logprobs : 0, .has_logprobs = logprobs != 0};
+    mica_cli_append(&a.text, "", 0);
+    return a;
+}
+
+void mica_cli_answer_keep(mica_cli_answer *a, const mica_token *t) {
+    mica_cli_append(&a->text, t->text, t->length);
     if (t->id < 0) return; // text held back, no token
+    if (!a->count && a->top_k > (size_t)t->top_count) a->top_k = (size_t)t->top_count; // no more than the vocabulary has
     if (a->count == a->capacity) {
         a->capacity = 2 * a->capacity + 64;
         a->ids = mica_cli_realloc(a->ids, a->capacity * sizeof *a->ids);
@@ -33,8 +41,8 @@ static void print_token(const mica_token *t) {
     fflush(stdout);
 }
 
-/** One object a token: its id and log-probability, and the candidates as [id, logprob] pairs. */
-static void json_logprobs(mica_cli_json *j, const mica_cli_answer *a) {
+void mica_cli_json_logprobs(mica_cli_json *j, const mica_cli_answer *a) {
+    if (!a->has_logprobs) return;
     mica_cli_json_open(j, "logprobs", '[');
     for (size_t i = 0; i < a->count; i++) {
         mica_cli_json_open(j, NULL, '{');
@@ -46,7 +54,7 @@ static void json_logprobs(mica_cli_json *j, const mica_cli_answer *a) {
     mica_cli_json_close(j, ']');
 }
 
-void mica_cli_answer_json(const mica_cli_args *args, const mica_stream *stream, const mica_cli_answer *a, const mica_cli_text *rendered) {
+void mica_cli_answer_json(const mica_stream *stream, const mica_cli_answer *a, const mica_cli_text *rendered) {
     size_t prompt_count;
     mica_metrics metrics = mica_stream_metrics(stream);
     const int32_t *prompt = mica_stream_prompt(stream, &prompt_count);
@@ -57,20 +65,18 @@ void mica_cli_answer_json(const mica_cli_args *args, const mica_stream *stream, 
     mica_cli_json_ints(&j, "ids", a->ids, a->count);
     mica_cli_json_text(&j, "text", a->text.data, a->text.size);
     mica_cli_json_string(&j, "finish_reason", mica_finish_name(mica_stream_finish(stream)));
-    if (args->logprobs) json_logprobs(&j, a);
+    mica_cli_json_logprobs(&j, a);
     mica_cli_json_metrics(&j, &metrics);
     mica_cli_json_close(&j, '}');
     mica_cli_json_end(&j);
 }
 
 bool mica_cli_answer_run(const mica_cli_args *args, const char *command, mica_stream *stream, mica_cli_answer *a) {
-    *a = (mica_cli_answer){.top_k = args->logprobs > 0 ? (size_t)args->logprobs : 0};
-    mica_cli_append(&a->text, "", 0);
+    *a = mica_cli_answer_new(args->logprobs);
     mica_cli_watch(stream);
     for (mica_token t; mica_stream_next(stream, &t);) {
-        mica_cli_append(&a->text, t.text, t.length);
-        if (args->json) keep_token(a, &t);
-        else print_token(&t);
+        mica_cli_answer_keep(a, &t);
+        if (!args->json) print_token(&t);
         if (mica_cli_output_lost()) mica_stream_cancel(stream); // the reader is gone: stop computing
     }
     mica_cli_watch(NULL);
@@ -122,6 +128,7 @@ bool mica_cli_generate_options(const mica_cli_args *args, const char *command, m
         .adapter = args->use_adapter,
         .logprobs = args->logprobs,
     };
-    if (args->logprobs && !args->json) return mica_cli_usage(command, "--logprobs is a part of --json: give both"), false;
+    bool json = args->json || strcmp(command, "batch") == 0; // which writes nothing else
+    if (args->logprobs && !json) return mica_cli_usage(command, "--logprobs is a part of --json: give both"), false;
     return read_biases(command, &args->logit_bias, *biases);
 }

@@ -14,9 +14,7 @@ enum { ROWS = 32, BATCH_MOST = 10000 }; // rows after which a batch object is re
 /** A line that is being answered. */
 typedef struct pending {
     char *id;
-    mica_cli_text text;
-    int32_t *ids;
-    size_t count, capacity;
+    mica_cli_answer answer;
 } pending;
 
 typedef struct job {
@@ -52,9 +50,10 @@ static void put_answer(job *t, const pending *p, mica_finish finish, const mica_
     mica_cli_json j = {.out = t->out};
     mica_cli_json_open(&j, NULL, '{');
     mica_cli_json_raw(&j, "id", p->id);
-    mica_cli_json_text(&j, "text", p->text.data, p->text.size);
-    mica_cli_json_ints(&j, "ids", p->ids, p->count);
+    mica_cli_json_text(&j, "text", p->answer.text.data, p->answer.text.size);
+    mica_cli_json_ints(&j, "ids", p->answer.ids, p->answer.count);
     mica_cli_json_string(&j, "finish_reason", mica_finish_name(finish));
+    mica_cli_json_logprobs(&j, &p->answer);
     mica_cli_json_metrics(&j, metrics);
     mica_cli_json_close(&j, '}');
     mica_cli_json_end(&j);
@@ -64,8 +63,7 @@ static void put_answer(job *t, const pending *p, mica_finish finish, const mica_
 
 static void free_pending(pending *p) {
     free(p->id);
-    free(p->text.data);
-    free(p->ids);
+    mica_cli_answer_free(&p->answer);
     *p = (pending){0};
 }
 
@@ -83,8 +81,7 @@ static void add_row(job *t, int64_t row) {
     if (t->row_count == t->row_capacity) t->rows = mica_cli_realloc(t->rows, (t->row_capacity = 2 * t->row_capacity + 64) * sizeof *t->rows);
     (void)row; // rows are numbered as they are added
     pending *p = &t->rows[t->row_count++];
-    *p = (pending){.id = strdup(t->request.id)};
-    mica_cli_append(&p->text, "", 0);
+    *p = (pending){.id = strdup(t->request.id), .answer = mica_cli_answer_new(t->request.options.logprobs)};
     t->waiting++;
 }
 
@@ -115,19 +112,12 @@ static void read_lines(job *t) {
     }
 }
 
-static void keep(pending *p, const mica_token *t) {
-    mica_cli_append(&p->text, t->text, t->length);
-    if (t->id < 0) return;
-    if (p->count == p->capacity) p->ids = mica_cli_realloc(p->ids, (p->capacity = 2 * p->capacity + 64) * sizeof *p->ids);
-    p->ids[p->count++] = t->id;
-}
-
 static void end_row(job *t, const mica_batch_event *e) {
     pending *p = &t->rows[e->row];
     mica_error err = {0};
     mica_metrics metrics = mica_batch_metrics(t->batch, e->row);
     if (mica_batch_error(t->batch, e->row, &err)) put_error(t, p->id, err.msg);
-    else if (e->finish != MICA_FINISH_CANCELLED || p->count) put_answer(t, p, e->finish, &metrics);
+    else if (e->finish != MICA_FINISH_CANCELLED || p->answer.count) put_answer(t, p, e->finish, &metrics);
     free_pending(p);
     t->waiting--;
 }
@@ -156,7 +146,7 @@ static bool answer_lines(job *t) {
             continue;
         }
         t->tokens += e.token.id >= 0;
-        keep(&t->rows[e.row], &e.token);
+        mica_cli_answer_keep(&t->rows[e.row].answer, &e.token);
         if (e.finish) end_row(t, &e);
         mica_cli_progress_show(&t->progress, &t->lines, t->done + t->failed + t->skipped, "answers", rate(t), "tokens/s");
     }
@@ -218,8 +208,8 @@ const mica_cli_command mica_cli_batch = {
     .description =
         "Each line of stdin is an object: {\"prompt\":TEXT or [ids]} or {\"messages\":[…],\"tools\":[…],\"vars\":{…}}, with \"id\" and options as members:\n"
         "max_tokens, min_tokens, temperature, top_k, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, stop, stop_ids,\n"
-        "ignore_eos, adapter (a NAME of --adapter, \"\" for none); the command's options are the defaults. Each answer is a line, in the order in which they end:\n"
-        "{\"id\",\"text\",\"ids\",\"finish_reason\",\"metrics\"}; the id is the line's own, else its number. A line that is wrong gives\n"
+        "ignore_eos, logprobs, speculate, adapter (a NAME of --adapter, \"\" for none); the command's options are the defaults. Each answer is a line, in the order in which they end:\n"
+        "{\"id\",\"text\",\"ids\",\"finish_reason\",\"metrics\"}, with \"logprobs\" if they are asked for; the id is the line's own, else its number. A line that is wrong gives\n"
         "{\"id\",\"error\"}. With --output FILE the work may be stopped and started again: lines whose id has an answer there are skipped;\n"
         "errors and answers that were cut off are tried again. Ctrl-C writes what has come so far.",
     .example = "mica batch smollm2-135m < prompts.jsonl > answers.jsonl\n"

@@ -60,7 +60,7 @@ static void print_json(const chat *c, const mica_chat *all, const mica_stream *s
     mica_error err = {0};
     bool ok = mica_chat_render(c->model, all, &rendered, NULL, &err);
     mica_cli_text text = {.data = rendered.data, .size = rendered.len};
-    mica_cli_answer_json(c->args, stream, answer, ok ? &text : NULL);
+    mica_cli_answer_json(stream, answer, ok ? &text : NULL);
     mica_text_free(&rendered);
 }
 

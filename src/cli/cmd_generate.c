@@ -14,7 +14,7 @@ static int generate_with(const mica_cli_args *args, const mica_cli_text *prompt,
     int status = MICA_EXIT_FAILED;
     if (!stream) mica_cli_fail_error("generate", &err);
     else if (mica_cli_answer_run(args, "generate", stream, &answer)) {
-        if (args->json) mica_cli_answer_json(args, stream, &answer, NULL);
+        if (args->json) mica_cli_answer_json(stream, &answer, NULL);
         status = mica_cli_stopped() ? MICA_EXIT_STOPPED : MICA_EXIT_DONE;
     }
     mica_cli_answer_free(&answer);
