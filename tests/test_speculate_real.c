@@ -2,10 +2,10 @@
 // labels: slow
 // Speculative decoding on real checkpoints, where they are at hand ($MICA_TEST_MODELS or the cache's models): the same tokens and log-probabilities as
 // without it, bit for bit, at every level but the reference.
-#include "base/file.h"
 #include "device/cpu/isa.h"
 #include "mica/model.h"
 #include "mica/tokenizer.h"
+#include "real_testing.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,18 +22,6 @@ static const char *const prompts[] = {
     "def add(a, b):\n    return a + b\n\ndef sub(a, b):\n    return a - b\n\ndef mul(a, b):\n",
     "Once upon a time, in a village by the sea,",
 };
-
-static char *find_model(const char *name) {
-    const char *models = getenv("MICA_TEST_MODELS");
-    char *cache = mica_cache_dir();
-    char *paths[] = {models ? mica_strf("%s/%s", models, name) : NULL, cache ? mica_strf("%s/models/%s", cache, name) : NULL}, *found = NULL;
-    for (size_t i = 0; i < MICA_COUNT(paths); i++) {
-        if (!found && paths[i] && (mica_is_file(paths[i]) || mica_is_dir(paths[i]))) found = paths[i];
-        else mica_free(paths[i]);
-    }
-    mica_free(cache);
-    return found;
-}
 
 typedef struct answer {
     int32_t ids[TOKENS];
