@@ -188,6 +188,30 @@ static void in_pefts_form(void **state) {
     assert_non_null(strstr(err.msg, "torch"));
 }
 
+static void with_dropout(void **state) {
+    (void)state;
+    heard h = {0};
+    mica_error err = {0};
+    mica_train_options o = options(&h);
+    o.dropout = 0.3, o.grad_accumulation = 2;
+    run("dropout", o);
+    assert_true(h.loss[ITERS] < h.loss[1]);
+    mica_buf config = {0};
+    assert_true(mica_file_read(in_folder("dropout/adapter_config.json"), 1 << 16, &config, &err));
+    assert_non_null(strstr(config.data, "\"dropout\":0.3"));
+    mica_buf_free(&config);
+    h.stop_after = 4; // what is dropped is a function of the step: also of a run that was stopped, on two threads, with blocks computed again
+    run("dropped", o);
+    h.stop_after = 0, o.resume = true, o.threads = 2, o.grad_checkpoint = "on";
+    assert_int_equal(run("dropped", o).steps, ITERS);
+    assert_same_file("dropout/adapters.safetensors", "dropped/adapters.safetensors");
+    o.dropout = 0.2;
+    assert_false(mica_train(MODEL, in_folder("data"), in_folder("dropped"), &o, NULL, &err));
+    o.dropout = 0.3, o.kind = "full", o.resume = false;
+    assert_false(mica_train(MODEL, in_folder("data"), in_folder("bad"), &o, NULL, &err));
+    assert_non_null(strstr(err.msg, "dropout"));
+}
+
 // As many blocks are computed again as the budget asks for, no more; the results are the same.
 static void kept_within_memory(void **state) {
     (void)state;
@@ -276,7 +300,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
-    static const char *const names[] = {"data", "whole", "stopped", "killed", "full", "memory", "more", "bad", "x", "peft"};
+    static const char *const names[] = {"data", "whole", "stopped", "killed", "full", "memory", "more", "dropout", "dropped", "bad", "x", "peft"};
     for (size_t i = 0; i < MICA_COUNT(names); i++) mica_remove_flat_dir(in_folder(names[i]));
     return rmdir(folder);
 }
@@ -284,7 +308,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run), cmocka_unit_test(stopped_and_resumed), cmocka_unit_test(killed_and_resumed), cmocka_unit_test(all_weights),
-        cmocka_unit_test(in_pefts_form), cmocka_unit_test(kept_within_memory), cmocka_unit_test(bad_input),
+        cmocka_unit_test(in_pefts_form), cmocka_unit_test(with_dropout), cmocka_unit_test(kept_within_memory), cmocka_unit_test(bad_input),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -223,6 +223,47 @@ static void adapters_have_gradients(void **state) {
     mica_safetensors_free(t);
 }
 
+static double loss_of(mica_net *net, const mica_text_batch *b) {
+    mica_error err = {0};
+    mica_losses l;
+    mica_scope_reset(s);
+    if (!mica_net_loss(net, s, b, &(mica_parameters){0}, &l) || !mica_eval(s, &l.loss, 1, &err)) fail_msg("%s", err.msg);
+    double loss = mica_item(l.loss);
+    mica_scope_reset(s);
+    return loss;
+}
+
+// Another draw, another loss; the same, the same. Nothing is dropped without one, nor from a model without adapters. On average it is the loss without.
+static void what_enters_adapters_is_dropped(void **state) {
+    (void)state;
+    enum { DRAWS = 200 };
+    static const char *const adapters[] = {"mlx-lora", "mlx-embedding"};
+    for (size_t i = 0; i < MICA_COUNT(adapters); i++) {
+        char path[300];
+        mica_safetensors *t = open_golden("llama-f32");
+        mica_text_batch b = golden_batch(t);
+        snprintf(path, sizeof path, GOLDEN "adapters/%s", adapters[i]);
+        mica_net *net = load(i ? GOLDEN "quant/llama-4bit-float32" : GOLDEN "models/llama-f32", path);
+        double whole = loss_of(net, &b), sum = 0, squares = 0, first = 0;
+        b.dropout = 0.01f;
+        for (uint64_t draw = 1; draw <= DRAWS; draw++) {
+            b.draw = draw;
+            double loss = loss_of(net, &b);
+            if (draw == 1) first = loss;
+            sum += loss, squares += loss * loss;
+        }
+        double mean = sum / DRAWS, deviation = sqrt(fmax(squares / DRAWS - mean * mean, 0));
+        print_message("  %-14s loss %.4f, with dropout %.4f ± %.4f\n", adapters[i], whole, mean, deviation);
+        b.draw = 1;
+        assert_true(loss_of(net, &b) == first);
+        assert_true(deviation > 0 && fabs(mean - whole) < 6 * deviation / sqrt((double)DRAWS) + 1e-2 * fabs(whole));
+        b.dropout = 0;
+        assert_true(loss_of(net, &b) == whole);
+        mica_net_free(net);
+        mica_safetensors_free(t);
+    }
+}
+
 static void quantised_weights_are_frozen(void **state) {
     (void)state;
     mica_error err = {0};
@@ -252,7 +293,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_pytorchs), cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(adapters_have_gradients),
-        cmocka_unit_test(quantised_weights_are_frozen),
+        cmocka_unit_test(what_enters_adapters_is_dropped), cmocka_unit_test(quantised_weights_are_frozen),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -3,6 +3,7 @@
 // has it; their result is rounded to the activations' type before it is added.
 #include "model/lora.h"
 #include "mica/ops.h"
+#include "mica/random.h"
 #include "model/weights.h"
 
 // ---- loading ------------------------------------------------------------------------------------------
@@ -99,6 +100,14 @@ static mica_array *add_scaled(mica_scope *s, const mica_lora *lora, mica_array *
     return mica_add(s, y, mica_astype(s, mica_mul_scalar(s, z, (double)lora->scale), mica_array_dtype(y)));
 }
 
+// Which values go is a function of the draw and their place alone: the same when they are computed again, for any number of threads.
+static mica_array *dropped(mica_scope *s, const mica_lora *lora, uint64_t stream, mica_array *x) {
+    if (!lora->draw || !(lora->dropout > 0) || !x) return x;
+    double stay = 1 - (double)lora->dropout;
+    mica_array *kept = mica_random_bernoulli(s, mica_random_key(s, lora->draw, stream), stay, mica_ndim(x), mica_shape(x));
+    return mica_where(s, kept, mica_mul_scalar(s, x, 1 / stay), mica_zeros(s, 0, NULL, mica_array_dtype(x)));
+}
+
 mica_array *mica_lora_lengths(mica_scope *s, const mica_linear *l) {
     mica_array *w = mica_linear_weight(s, l);
     if (l->lora.a) {
@@ -115,7 +124,7 @@ static mica_array *times_factor(mica_scope *s, mica_array *y, mica_array *factor
 
 mica_array *mica_lora_apply(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
     if (!x || !y) return NULL;
-    y = add_scaled(s, lora, times(s, times(s, x, lora->a), lora->b), y);
+    y = add_scaled(s, lora, times(s, times(s, dropped(s, lora, 0, in_type_of(s, x, lora->a)), lora->a), lora->b), y);
     return lora->raw ? y : times_factor(s, y, lora->magnitude);
 }
 
@@ -130,10 +139,11 @@ mica_array *mica_lora_add(mica_scope *s, const mica_linear *l, mica_array *x, mi
 
 mica_array *mica_lora_add_rows(mica_scope *s, const mica_lora *lora, mica_array *ids, mica_array *y) {
     if (!lora->a || !y) return y;
-    return add_scaled(s, lora, mica_matmul(s, mica_take(s, lora->a, ids, 0), lora->b), y);
+    return add_scaled(s, lora, dropped(s, lora, 0, mica_matmul(s, mica_take(s, lora->a, ids, 0), lora->b)), y); // as mlx-lm
 }
 
 mica_array *mica_lora_add_head(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
     if (!lora->a || lora->input_only || !x || !y) return y;
+    x = dropped(s, lora, 1, in_type_of(s, x, lora->b));
     return add_scaled(s, lora, times(s, times(s, x, mica_transpose(s, lora->b, NULL)), mica_transpose(s, lora->a, NULL)), y);
 }

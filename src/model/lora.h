@@ -12,6 +12,8 @@ typedef struct mica_lora {
     mica_array *bias;      // DoRA: the layer's own, added after that
     float scale;
     bool input_only, raw;
+    float dropout;         // training: how many of the values that enter the adapter are dropped, each with this probability; the others grow by as much
+    uint64_t draw;         // which ones: a seed, new for every batch; 0: none
 } mica_lora;
 
 struct mica_loader;

@@ -163,18 +163,35 @@ static int64_t chunk_rows(const mica_net *net) {
     return MICA_MIN(MICA_MAX(most / (net->config->vocab_size * 4), (int64_t)32), (int64_t)512);
 }
 
+// Each adapter draws for itself; `again` differs where one is used several times for a batch.
+static void set_draw(mica_linear *l, const mica_text_batch *b, uint64_t number, uint64_t again) {
+    l->lora.dropout = b->dropout;
+    l->lora.draw = b->dropout > 0 ? mica_hash_mix(mica_hash_mix(b->draw, number), again) | 1 : 0;
+}
+
+static void set_draws(mica_net *net, const mica_text_batch *b) {
+    const char *name;
+    mica_linear *l;
+    set_draw(&net->embed, b, 0, 0), set_draw(&net->head, b, 1, 0);
+    for (int64_t layer = 0; layer < net->config->num_layers; layer++)
+        for (size_t i = 0; (l = mica_layer_linear(&net->layers[layer], i, &name)); i++) set_draw(l, b, (uint64_t)layer << 8 | (i + 2), 0);
+}
+
 bool mica_net_loss(mica_net *net, mica_scope *s, const mica_text_batch *b, const mica_parameters *p, mica_losses *out) {
     mica_forward f = {.net = net, .scope = s, .training = true};
     mica_array *position = positions(s, b), *rows, *target, *weight;
     int64_t n, step = chunk_rows(net);
     *out = (mica_losses){0};
+    set_draws(net, b);
     if (!position || !set_segments(&f, b) || !scored_rows(s, b, &n, &rows, &target, &weight)) return false;
     for (int g = 0; g < MICA_GROUPS; g++)
         if (!g || net->config->sliding_window) f.rope[g] = rope_of(&f, g ? &net->config->rope_sliding : &net->config->rope, position);
     mica_array *h = hidden(&f, b, p);
     if (n < (int64_t)b->n) h = mica_take(s, h, rows, 0);
-    for (int64_t from = 0; from < n; from += step)
+    for (int64_t from = 0; from < n; from += step) {
+        set_draw(net->tied ? &net->embed : &net->head, b, 1, (uint64_t)from + 1);
         if (!chunk_loss(net, s, p, h, target, weight, from, MICA_MIN(from + step, n), out)) return false;
+    }
     if (!n) out->loss = out->proxy = mica_zeros(s, 0, NULL, MICA_F32);
     return out->loss && out->proxy;
 }

@@ -47,6 +47,8 @@ typedef struct mica_text_batch {
     size_t n, segments;
     int32_t recompute;      // of so many blocks inner values are computed again for the gradient instead of being kept: of the first ones
                             // that are in its way, whose turn comes when most other memory is free again. mica_trained_blocks or more: all
+    float dropout;          // of what enters adapters; 0: none
+    uint64_t draw;          // what is dropped, with a new one for every batch
 } mica_text_batch;
 
 typedef struct mica_losses {

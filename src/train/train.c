@@ -83,6 +83,7 @@ static bool check(const mica_train_options *o, mica_error *err) {
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
     if (o->clip < 0 || !isfinite(o->clip)) return mica_fail(err, MICA_ERR_ARGUMENT, "clip must be finite and not negative, got %g", o->clip);
     if (o->iters && o->epochs) return mica_fail(err, MICA_ERR_ARGUMENT, "iters and epochs exclude each other");
+    if (o->dropout > 0 && strcmp(o->kind, "full") == 0) return mica_fail(err, MICA_ERR_ARGUMENT, "dropout is of adapters: there are none with kind \"full\"");
     return at_least_one(o->epochs ? "epochs" : "iters", o->epochs ? o->epochs : o->iters, err) && at_least_one(o->batch_tokens ? "batch_tokens" : "batch_size", o->batch_tokens ? o->batch_tokens : o->batch_size, err) &&
            at_least_one("grad_accumulation", o->grad_accumulation, err) && at_least_one("rank", o->rank, err);
 }
@@ -239,7 +240,7 @@ static bool write_adapter(run *r, mica_error *err) {
     if (!tensors) return mica_fail_memory(err, n * sizeof *tensors, "the adapter");
     for (size_t i = 0; i < n; i++) stored_of(&r->t.params.items[i], &tensors[i]);
     int64_t layers = r->o.layers < 0 ? r->net->config->num_layers : MICA_MIN((int64_t)r->o.layers, r->net->config->num_layers);
-    mica_adapter_write_options o = {.form = peft(&r->o) ? MICA_ADAPTER_PEFT : MICA_ADAPTER_MLX_LM, .scale = r->o.scale, .num_layers = layers,
+    mica_adapter_write_options o = {.form = peft(&r->o) ? MICA_ADAPTER_PEFT : MICA_ADAPTER_MLX_LM, .scale = r->o.scale, .dropout = r->o.dropout, .num_layers = layers,
                                     .tied = r->net->tied, .base_model = r->model};
     bool ok = mica_adapter_write(r->out, tensors, n, &o, err);
     mica_free(tensors);

@@ -50,6 +50,8 @@ bool mica_trainer_record(mica_trainer *t, const mica_text_batch *b, mica_array *
     mica_losses l;
     mica_text_batch batch = *b;
     batch.recompute = t->recompute;
+    batch.dropout = (float)t->dropout;
+    batch.draw = mica_hash_mix(mica_hash_mix(t->seed, (uint64_t)t->step), (uint64_t)t->added); // of no state but the step
     mica_array **at = mica_scope_alloc(s, n * sizeof(mica_array *));
     for (size_t i = 0; at && i < n; i++) at[i] = *t->params.items[i].place;
     if (!at || !mica_net_loss(t->net, s, &batch, &t->params, &l) || !mica_grad(s, l.proxy, at, n, out)) return false;
