@@ -22,7 +22,7 @@ static const struct { const char *name; case_fn *run; } cases[] = {
     CASE(dequantize), CASE(linear_packed), CASE(take_packed), CASE(sum), CASE(mean), CASE(max), CASE(min), CASE(logsumexp),
     CASE(softmax), CASE(argmax), CASE(cumsum), CASE(sort), CASE(argsort), CASE(argpartition), CASE(slice_update),
     CASE(concatenate), CASE(tril), CASE(triu), CASE(take), CASE(take_along_axis), CASE(put_along_axis), CASE(scatter_add),
-    CASE(scatter_add_along_axis), CASE(full), CASE(arange), CASE(random_uniform), CASE(random_normal), CASE(rms_norm),
+    CASE(scatter_add_along_axis), CASE(full), CASE(arange), CASE(random_uniform), CASE(random_normal), CASE(random_round), CASE(rms_norm),
     CASE(layer_norm), CASE(swiglu), CASE(geglu), CASE(rope_table), CASE(rope), CASE(sdpa), CASE(kv_append), CASE(paged_attention),
     CASE(cache_attention), CASE(segment_attention), CASE(segment_attention_grad),
 };

@@ -246,6 +246,8 @@ static void sources(void **state) {
     REFUSE(random_uniform, mica_random_categorical(s, key, i23), "the logits must be floats");
     REFUSE(random_normal, mica_random_normal(s, NULL, MICA_SHAPE(2), MICA_F32), "input 0 is NULL");
     REFUSE(random_normal, mica_random_normal(s, key, MICA_SHAPE(2), MICA_BOOL), "cannot make this dtype");
+    REFUSE(random_round, mica_random_round(s, f23, f23), "the key must be u64[2]");
+    REFUSE(random_round, mica_random_round(s, key, i23), "rounds f32, not i32");
 }
 
 static mica_array *zeros(mica_dtype dtype, int ndim, const int64_t *shape) { return mica_zeros(s, ndim, shape, dtype); }

@@ -118,6 +118,7 @@ static sample index_sample(mica_op op) {
     case MICA_OP_scatter_add: return (sample){.n = 3, .in = {F32(4, 3), I32(2), F32(2, 3)}};
     case MICA_OP_put_along_axis:
     case MICA_OP_scatter_add_along_axis: return (sample){.n = 3, .in = {F32(2, 4), I32(2, 3), F32(2, 3)}};
+    case MICA_OP_random_round: return (sample){.n = 2, .in = {KEY, F32(3, 5)}};
     case MICA_OP_random_uniform:
     case MICA_OP_random_normal: t.n = 1, t.in[0] = (spec)KEY; // fall through
     default:

@@ -109,6 +109,45 @@ static void bf16_parameters_keep_their_type(void **state) {
     mica_array_free(p);
 }
 
+static double mean_after(const mica_optimizer_options *options, int steps) {
+    enum { N = 4096 };
+    static uint16_t ones[N];
+    static float got[N];
+    mica_error err = {0};
+    double sum = 0;
+    for (int i = 0; i < N; i++) ones[i] = 0x3f80;
+    mica_optimizer *o = mica_optimizer_new(options, 1, &err);
+    mica_array *p = kept(ones, 1, (int64_t[]){N}, MICA_BF16);
+    for (int i = 0; i < steps; i++) {
+        assert_true(mica_optimizer_update(o, s, 0, &p, mica_from_data(s, ones, 1, (int64_t[]){N}, MICA_BF16), 1e-4, &err));
+        mica_optimizer_advance(o);
+    }
+    for (size_t k = 0; k < mica_optimizer_states(o, 0); k++) {
+        const char *name;
+        assert_int_equal(mica_array_dtype(mica_optimizer_state(o, 0, k, &name)), options->bf16_state ? MICA_BF16 : MICA_F32);
+    }
+    assert_true(mica_read_f32(p, got, N, &err));
+    for (int i = 0; i < N; i++) sum += (double)got[i];
+    mica_optimizer_free(o);
+    mica_array_free(p);
+    return sum / N;
+}
+
+// Of 1 in bf16 the next values are 1/256 and 1/128 away: a step of 1e-4 is lost, unless it is rounded at random.
+static void small_updates_are_not_lost(void **state) {
+    (void)state;
+    assert_true(mean_after(&(mica_optimizer_options){.name = "sgd"}, 50) == 1);
+    static const char *const names[] = {"sgd", "adam", "adafactor", "muon"};
+    for (int narrow = 0; narrow < 2; narrow++)
+        for (size_t i = 0; i < 2 * MICA_COUNT(names); i++) {
+            mica_optimizer_options o = {.name = names[i / 2], .stochastic = true, .bf16_state = narrow, .weight_decay = -1, .seed = i % 2};
+            double moved = 1 - mean_after(&o, 50), wanted = i / 2 == 3 ? 0 : 50e-4;
+            print_message("  %-9s %s state: moved by %.5f\n", names[i / 2], narrow ? "bf16" : "f32", moved);
+            if (wanted > 0) assert_true(fabs(moved - wanted) < (i / 2 == 0 || i / 2 == 1 ? 5e-4 : 2e-3));
+            else assert_true(moved > 0);
+        }
+}
+
 static void schedules(void **state) {
     (void)state;
     static const mica_schedule list[] = {
@@ -195,8 +234,8 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_mlx_does), cmocka_unit_test(bf16_parameters_keep_their_type), cmocka_unit_test(schedules),
-        cmocka_unit_test(bad_options), cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(as_mlx_does), cmocka_unit_test(bf16_parameters_keep_their_type), cmocka_unit_test(small_updates_are_not_lost),
+        cmocka_unit_test(schedules), cmocka_unit_test(bad_options), cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Optimisers and learning rates. An optimiser holds the state of a list of parameters (f32, whatever type the parameters have) and updates them
+// Optimisers and learning rates. An optimiser holds the state of a list of parameters (f32, whatever type the parameters have, or bf16) and updates them
 // one by one from their gradients. Formulas are MLX's, which are PyTorch's where both have the same optimiser.
 #ifndef MICA_OPTIMIZER_H
 #define MICA_OPTIMIZER_H
@@ -19,6 +19,9 @@ typedef struct mica_optimizer_options {
     double dampening;       // sgd: default 0
     bool nesterov;          // sgd (muon always is)
     bool no_bias_correction; // adam, adamw: as mlx-lm's default
+    bool stochastic;        // bf16 parameters are rounded at random, so that on average no update is lost, however small it is; default: to nearest
+    bool bf16_state;        // the state is kept in bf16, rounded at random
+    uint64_t seed;          // of the rounding, which is a function of seed, step and parameter
 } mica_optimizer_options;
 
 typedef struct mica_optimizer mica_optimizer;

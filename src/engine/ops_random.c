@@ -17,6 +17,19 @@ mica_array *mica_random_normal(mica_scope *s, mica_array *key, int ndim, const i
     return mica_record_source(s, MICA_OP_random_normal, key, 0, 1, ndim, shape, dtype);
 }
 
+bool mica_infer_random_round(mica_scope *s, mica_array *node) {
+    const mica_array *key = node->in[0], *a = node->in[1];
+    if (key->dtype != MICA_U64 || key->ndim != 1 || key->shape[0] != 2) return mica_op_fail(s, node, "the key must be u64[2]");
+    if (a->dtype != MICA_F32) return mica_op_fail(s, node, "rounds f32, not %s", mica_dtype_name(a->dtype));
+    mica_like(node, a);
+    node->dtype = MICA_BF16;
+    return true;
+}
+
+mica_array *mica_random_round(mica_scope *s, mica_array *key, mica_array *a) {
+    return mica_record(s, MICA_OP_random_round, (mica_array *[]){key, a}, 2, 0, NULL);
+}
+
 mica_array *mica_random_bernoulli(mica_scope *s, mica_array *key, double p, int ndim, const int64_t *shape) {
     mica_array *u = mica_random_uniform(s, key, 0, 1, ndim, shape, MICA_F32);
     return mica_less(s, u, mica_constant(s, p, MICA_F32));

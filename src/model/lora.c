@@ -133,7 +133,7 @@ mica_array *mica_lora_add(mica_scope *s, const mica_linear *l, mica_array *x, mi
     if (!lora->a || !x || !y) return y;
     y = mica_lora_apply(s, lora, x, y);
     if (lora->raw) // the lengths' gradient does not count (Liu et al. 2024, 2402.09353)
-        y = times_factor(s, y, mica_div(s, lora->magnitude, mica_stop_gradient(s, mica_lora_lengths(s, l))));
+        y = times_factor(s, y, mica_div(s, mica_astype(s, lora->magnitude, MICA_F32), mica_stop_gradient(s, mica_lora_lengths(s, l))));
     return lora->bias ? mica_add(s, y, mica_astype(s, lora->bias, mica_array_dtype(y))) : y;
 }
 

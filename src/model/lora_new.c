@@ -28,13 +28,15 @@ static bool wanted(const attaching *w, const char *name) {
     return any;
 }
 
+static mica_dtype type_of(const attaching *w) { return w->spec->bf16 ? MICA_BF16 : MICA_F32; }
+
 static mica_array *uniform(attaching *w, const char *name, int64_t rows, int64_t columns) {
     size_t n = (size_t)(rows * columns);
     float *v = mica_alloc(n * sizeof *v), bound = 1 / sqrtf((float)rows);
     if (!v) return mica_fail_memory(w->err, n * sizeof *v, "an adapter"), NULL;
     uint64_t stream = mica_hash(name, strlen(name), w->spec->seed);
     for (size_t i = 0; i < n; i++) v[i] = (2 * mica_uniform_f32(mica_philox_at(stream, i / 4).v[i % 4]) - 1) * bound;
-    mica_array *a = mica_keep(w->s, mica_from_data(w->s, v, MICA_SHAPE(rows, columns), MICA_F32), w->err);
+    mica_array *a = mica_keep(w->s, mica_astype(w->s, mica_from_data(w->s, v, MICA_SHAPE(rows, columns), MICA_F32), type_of(w)), w->err);
     mica_free(v);
     mica_scope_reset(w->s);
     return a;
@@ -42,7 +44,7 @@ static mica_array *uniform(attaching *w, const char *name, int64_t rows, int64_t
 
 static bool attach_magnitude(attaching *w, const char *name, mica_linear *l) {
     if (strcmp(name, "embed_tokens") == 0) return mica_fail(w->err, MICA_ERR_UNSUPPORTED, "DoRA of an embedding is not supported");
-    l->lora.magnitude = mica_keep(w->s, mica_lora_lengths(w->s, l), w->err);
+    l->lora.magnitude = mica_keep(w->s, mica_astype(w->s, mica_lora_lengths(w->s, l), type_of(w)), w->err);
     l->lora.raw = true;
     l->lora.bias = l->bias, l->bias = NULL; // added behind the magnitude
     mica_scope_reset(w->s);
@@ -53,7 +55,7 @@ static bool attach(attaching *w, const char *name, mica_linear *l, int64_t first
     if (!l->w || l->lora.a) return true;
     l->lora.scale = w->spec->scale;
     l->lora.a = uniform(w, name, first, w->spec->rank);
-    l->lora.b = l->lora.a ? mica_keep(w->s, mica_zeros(w->s, MICA_SHAPE(w->spec->rank, last), MICA_F32), w->err) : NULL;
+    l->lora.b = l->lora.a ? mica_keep(w->s, mica_zeros(w->s, MICA_SHAPE(w->spec->rank, last), type_of(w)), w->err) : NULL;
     mica_scope_reset(w->s);
     return l->lora.b && (!w->spec->dora || attach_magnitude(w, name, l));
 }

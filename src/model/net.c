@@ -53,6 +53,7 @@ bool mica_net_fill(mica_net *net, mica_source source, const mica_net_options *op
         return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: attn_logit_softcapping is not supported", c->source);
     if (!choose_dtype(net, &source, err) || !count_groups(net, err)) return false;
     if (o.f32) net->dtype = MICA_F32;
+    if (o.bf16) net->dtype = MICA_BF16;
     mica_loader ld = {.source = source, .adapter = o.adapter, .separate = o.separate || o.adapter, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)};
     bool ok = ld.scope && load_all(net, &ld) && mica_lora_all_used(o.adapter, err) && mica_load_finish(&ld);
     net->weight_bytes = ld.bytes;

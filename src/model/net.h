@@ -65,6 +65,7 @@ typedef struct mica_net_options {
     const mica_adapter *adapter; // to be trained further, with `separate`; it may be closed afterwards (to compute with adapters: lora_set.h)
     bool separate;               // no weights are joined: each module is there by itself, to be trained
     bool f32;                    // activations and dense weights in f32, whatever the model's own type
+    bool bf16;                   // or in bf16
 } mica_net_options;
 /** The net takes over the checkpoint, also on failure. options: NULL: none. */
 mica_net *mica_net_load(mica_model_files *checkpoint, const mica_net_options *options, mica_device *device, mica_error *err);

@@ -34,6 +34,7 @@ typedef struct mica_lora_spec {
     int32_t layers;  // the last so many blocks; -1: all
     uint64_t seed;   // a uniform in ±1/√in; b zero
     bool dora;       // with magnitudes, which are the lengths of the weight's rows at first
+    bool bf16;       // all of it in bf16; default: f32
 } mica_lora_spec;
 /** Puts them into a net that was loaded with `separate`; adapters that are there already stay. A target that nothing matches fails, named. */
 bool mica_lora_attach(mica_net *net, const mica_lora_spec *spec, mica_error *err);

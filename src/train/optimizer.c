@@ -5,6 +5,7 @@
 // Muon (Jordan 2024).
 #include "engine/scope.h"
 #include "mica/ops.h"
+#include "mica/random.h"
 #include "mica/optimizer.h"
 #include <math.h>
 #include <string.h>
@@ -206,18 +207,27 @@ static bool state_shape(const mica_optimizer *o, int k, const mica_array *p, int
     return true;
 }
 
+static mica_dtype state_type(const mica_optimizer *o) { return o->options.bf16_state ? MICA_BF16 : MICA_F32; }
+
 // The state as it is, or zeros before the first update. False if a restored one has another shape than it must.
 static bool collect(const mica_optimizer *o, const slot *kept, const mica_array *p, update *u, mica_error *err) {
     int64_t shape[MICA_MAX_DIMS];
     int ndim;
     for (int k = 0; k < MOST_STATES; k++) {
         if (!state_shape(o, k, p, &ndim, shape)) continue;
-        const mica_array *a = u->state[k] = kept->state[k] ? kept->state[k] : mica_zeros(u->s, ndim, shape, MICA_F32);
-        if (a && (mica_array_dtype(a) != MICA_F32 || mica_ndim(a) != ndim || memcmp(mica_shape(a), shape, (size_t)ndim * sizeof *shape)))
+        mica_array *a = kept->state[k] ? kept->state[k] : mica_zeros(u->s, ndim, shape, state_type(o));
+        if (a && (mica_array_dtype(a) != state_type(o) || mica_ndim(a) != ndim || memcmp(mica_shape(a), shape, (size_t)ndim * sizeof *shape)))
             return mica_fail(err, MICA_ERR_FORMAT, "optimizer %s: its state \"%s\" has another shape or type than its parameter needs", o->kind->name,
                              o->kind->states[k]);
+        u->state[k] = mica_astype(u->s, a, MICA_F32);
     }
     return true;
+}
+
+// Of parameter `index`; what: 0 the parameter itself, 1… its states.
+static mica_array *rounded(const mica_optimizer *o, mica_scope *s, size_t index, int what, mica_array *a) {
+    uint64_t stream = mica_hash_mix((uint64_t)o->step, (uint64_t)index << 2 | (uint64_t)what);
+    return mica_random_round(s, mica_random_key(s, o->options.seed, stream), a);
 }
 
 // What was computed replaces what was; all or nothing.
@@ -248,7 +258,9 @@ static mica_array *record(const mica_optimizer *o, mica_scope *s, size_t index, 
     if (!collect(o, &o->slots[index], parameter, u, err)) return NULL;
     mica_array *next = o->kind->next(u);
     mica_dtype type = mica_array_dtype(parameter);
-    if (next && type != MICA_F32) next = mica_astype(s, next, type);
+    if (next && type != MICA_F32) next = type == MICA_BF16 && o->options.stochastic ? rounded(o, s, index, 0, next) : mica_astype(s, next, type);
+    for (int k = 0; next && o->options.bf16_state && k < MOST_STATES; k++)
+        if (u->state[k] && !(u->state[k] = rounded(o, s, index, k + 1, u->state[k]))) next = NULL;
     if (!next) mica_scope_error(s, err);
     return next;
 }

@@ -91,9 +91,11 @@ static bool check(const mica_train_options *o, mica_error *err) {
 // ---- model ------------------------------------------------------------------------------------------------
 static bool full(const run *r) { return strcmp(r->o.kind, "full") == 0; }
 
+static bool all_bf16(const mica_train_options *o) { return strcmp(o->dtype, "bf16") == 0; }
+
 static bool load_net(run *r, mica_error *err) {
     mica_adapter adapter = {0};
-    mica_net_options o = {.separate = true, .f32 = strcmp(r->o.dtype, "f32") == 0};
+    mica_net_options o = {.separate = true, .f32 = strcmp(r->o.dtype, "f32") == 0, .bf16 = all_bf16(&r->o)};
     r->device = mica_device_open("cpu", &(mica_device_options){.threads = r->o.threads}, err);
     if (!r->device || (r->o.init_adapter && !mica_adapter_open(&adapter, r->o.init_adapter, err))) return false;
     if (r->o.init_adapter) o.adapter = &adapter;
@@ -113,7 +115,7 @@ static bool choose_parameters(run *r, mica_parameters *p, mica_error *err) {
     const mica_train_options *o = &r->o;
     if (full(r)) return mica_parameters_add_weights(r->net, p, err);
     mica_lora_spec spec = {.rank = o->rank, .scale = (float)o->scale, .targets = o->targets, .target_count = o->target_count, .layers = o->layers, .seed = o->seed,
-                           .dora = strcmp(o->kind, "dora") == 0};
+                           .dora = strcmp(o->kind, "dora") == 0, .bf16 = all_bf16(o)};
     return mica_lora_attach(r->net, &spec, err) && mica_parameters_add_adapters(r->net, p, err);
 }
 
@@ -131,7 +133,9 @@ static bool set_up_trainer(run *r, mica_error *err) {
     if (!choose_parameters(r, &p, err) || !can_be_written(r, &p, err)) return mica_parameters_free(&p), false;
     r->sum->trained = count_elements(&p);
     r->sum->parameters = (int64_t)mica_checkpoint_get_stats(r->net->checkpoint).parameters;
-    return mica_trainer_init(&r->t, r->net, p, &r->o, err);
+    mica_train_options o = r->o;
+    o.optimizer.stochastic = true, o.optimizer.seed = o.seed, o.optimizer.bf16_state = all_bf16(&o);
+    return mica_trainer_init(&r->t, r->net, p, &o, err);
 }
 
 // ---- data -------------------------------------------------------------------------------------------------

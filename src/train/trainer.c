@@ -8,7 +8,8 @@
 #include <math.h>
 
 bool mica_trainer_init(mica_trainer *t, mica_net *net, mica_parameters params, const mica_train_options *o, mica_error *err) {
-    *t = (mica_trainer){.net = net, .params = params, .schedule = o->schedule, .clip = o->clip, .dropout = o->dropout, .seed = o->seed};
+    *t = (mica_trainer){.net = net, .params = params, .schedule = o->schedule, .clip = o->clip, .dropout = o->dropout, .seed = o->seed,
+                        .narrow = o->optimizer.bf16_state && o->grad_accumulation < 2};
     t->scope = mica_scope_new(net->device, err);
     t->optimizer = t->scope ? mica_optimizer_new(&o->optimizer, params.count, err) : NULL;
     t->grads = t->optimizer ? mica_calloc(params.count, sizeof *t->grads) : NULL;
@@ -56,7 +57,7 @@ bool mica_trainer_record(mica_trainer *t, const mica_text_batch *b, mica_array *
     for (size_t i = 0; at && i < n; i++) at[i] = *t->params.items[i].place;
     if (!at || !mica_net_loss(t->net, s, &batch, &t->params, &l) || !mica_grad(s, l.proxy, at, n, out)) return false;
     for (size_t i = 0; i < n; i++) {
-        out[i] = mica_astype(s, out[i], MICA_F32);
+        if (!t->narrow) out[i] = mica_astype(s, out[i], MICA_F32);
         if (t->grads[i]) out[i] = mica_add(s, out[i], t->grads[i]);
     }
     out[n] = l.loss;
@@ -97,7 +98,7 @@ static bool norm_of(mica_trainer *t, double *norm, mica_error *err) {
     for (size_t i = 0; i < t->params.count; i++) {
         mica_scope_reset(s);
         float square;
-        if (!mica_read_f32(mica_sum(s, mica_square(s, t->grads[i]), NULL, 0, false), &square, 1, err)) return false;
+        if (!mica_read_f32(mica_sum(s, mica_square(s, mica_astype(s, t->grads[i], MICA_F32)), NULL, 0, false), &square, 1, err)) return false;
         sum += (double)square;
     }
     mica_scope_reset(s);
@@ -118,7 +119,7 @@ int64_t mica_trainer_mapped(const mica_array *weight) { return weight->base->buf
 
 static mica_array *scaled(mica_trainer *t, mica_array *gradient, double factor) {
     float f = (float)factor;
-    return mica_mul(t->scope, gradient, mica_from_data(t->scope, &f, 0, NULL, MICA_F32));
+    return mica_mul(t->scope, mica_astype(t->scope, gradient, MICA_F32), mica_from_data(t->scope, &f, 0, NULL, MICA_F32));
 }
 
 static bool update_all(mica_trainer *t, double factor, double rate, mica_error *err) {

@@ -14,6 +14,7 @@ typedef struct mica_trainer {
     mica_schedule schedule;
     double clip, dropout;
     uint64_t seed;            // of dropout
+    bool narrow;              // gradients of one batch stay in their parameter's type
     int32_t recompute;        // blocks whose inner values are computed again (mica_text_batch)
     mica_scope *scope;
     mica_array **grads;       // [params.count] of the update being gathered, kept; NULL: none yet
@@ -23,7 +24,7 @@ typedef struct mica_trainer {
     int64_t step;             // updates done
 } mica_trainer;
 
-/** Records the gradients of a batch, in f32 and added to those of earlier ones, and its loss: out [params.count + 1]. */
+/** Records the gradients of a batch, in f32 (unless `narrow`) and added to those of earlier ones, and its loss: out [params.count + 1]. */
 bool mica_trainer_record(mica_trainer *t, const mica_text_batch *batch, mica_array **out);
 /** Bytes of a weight that is read from the mapped file; 0: it is not. */
 int64_t mica_trainer_mapped(const mica_array *weight);

@@ -258,6 +258,33 @@ static void case_random_uniform(rig *r) {
     value no_key = randoms(r, MICA_F32, 1, (int64_t[]){2}, 0, 1);
     expect_refusal(r, mica_random_uniform(r->s, put(r, &no_key, DENSE), 0, 1, MICA_SHAPE(3), MICA_F32), "random_uniform");
 }
+// One of the two neighbours, the nearer one more often: on average the number itself. A function of key and place alone, through views too.
+static void case_random_round(rig *r) {
+    enum { N = 40000 };
+    static float x[N], y[N], z[N];
+    double sum = 0, wanted = 0;
+    for (int i = 0; i < N; i++) x[i] = (i % 2 ? -1.0f : 1.0f) * (1 + (float)(i % 1000) / 128000);
+    x[N - 1] = INFINITY, x[N - 2] = -INFINITY, x[N - 3] = NAN, x[N - 4] = 0, x[N - 5] = 1.5f;
+    mica_array *key = mica_random_key(r->s, 7, 3), *a = mica_from_data(r->s, x, MICA_SHAPE(N), MICA_F32), *b = mica_random_round(r->s, key, a);
+    mica_array *turned = mica_contiguous(r->s, mica_transpose(r->s, mica_reshape(r->s, a, MICA_SHAPE(N / 8, 8)), NULL));
+    mica_array *c = mica_random_round(r->s, key, mica_transpose(r->s, turned, NULL));
+    recorded(r, b);
+    assert_int_equal(mica_array_dtype(b), MICA_BF16);
+    log_result(r, b);
+    assert_true(mica_read_f32(b, y, N, NULL) && mica_read_f32(c, z, N, NULL));
+    assert_memory_equal(y, z, (N - 5) * sizeof *y);
+    for (int i = 0; i < N - 5; i++) {
+        assert_true(fabsf(y[i] - x[i]) < 1.0f / 128);
+        sum += (double)fabsf(y[i]), wanted += (double)fabsf(x[i]);
+    }
+    assert_true(fabs(sum - wanted) / N < 5 * 0.004 / 200); // of an error of at most 1/128
+    assert_true(y[N - 1] > 3e38f && y[N - 2] < -3e38f && y[N - 3] != y[N - 3] && y[N - 4] == 0 && y[N - 5] == 1.5f);
+    mica_scope_reset(r->s);
+    key = mica_random_key(r->s, 1, 2);
+    expect_refusal(r, mica_random_round(r->s, key, key), "random_round");
+    a = mica_from_data(r->s, x, MICA_SHAPE(2), MICA_F32);
+    expect_refusal(r, mica_random_round(r->s, a, a), "random_round");
+}
 static void case_random_normal(rig *r) {
     EACH_DTYPE(t, FLOATS) check_random(r, t, true);
     expect_refusal(r, mica_random_normal(r->s, mica_random_key(r->s, 1, 2), MICA_SHAPE(3), MICA_I32), "random_normal");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ops without array inputs: full, arange, and the random ones, whose only input is a key u64 [2] = {seed, stream}. Element i
 // of a random array is a function of the key and i alone: counter-based numbers (base/rng.h), four words a counter. f64
-// elements take two words, the others one; a pair of normal numbers takes two uniform ones (Box and Muller 1958).
+// elements take two words, the others one; a pair of normal numbers takes two uniform ones (Box and Muller 1958). And rounding at random, whose
+// elements take half a word.
 #include "base/rng.h"
 #include "device/cpu/convert.h"
 #include "device/cpu/cpu.h"
@@ -99,11 +100,49 @@ static void run_random(const mica_call *c, bool normal) {
     mica_pool_run(mica_cpu_pool(c), mica_chunks(job.size, MICA_CPU_CHUNK_COSTLY), random_task, &job);
 }
 
+// ---- rounding at random: sixteen bits below those that stay are added to them, so that what is cut off carries over as often as it is large ----
+typedef struct round_job {
+    mica_cpu_view from;
+    uint16_t *to;
+    uint64_t seed;
+} round_job;
+
+static uint16_t round_up_or_down(float x, uint32_t bits) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    if ((u & 0x7f800000u) == 0x7f800000u) return mica_f32_to_bf16(x);
+    return (uint16_t)((u + (bits & 0xffff)) >> 16);
+}
+
+static void round_task(void *ctx, size_t task, size_t thread) {
+    (void)thread;
+    enum { PIECE = 256, PER = 8 }; // two numbers a word, four words a counter
+    const round_job *job = ctx;
+    float buffer[PIECE];
+    int64_t at = (int64_t)task * MICA_CPU_CHUNK_COSTLY, end = MICA_MIN(at + MICA_CPU_CHUNK_COSTLY, job->from.size);
+    for (; at < end; at += PIECE) {
+        int64_t n = MICA_MIN(end - at, (int64_t)PIECE);
+        const float *x = mica_cpu_read(&job->from, 0, at, (size_t)n, buffer);
+        mica_philox p = {{0}};
+        for (int64_t i = 0; i < n; i++) { // the piece is a multiple of 8
+            if (i % PER == 0) p = mica_philox_at(job->seed, (uint64_t)(at + i) / PER);
+            job->to[at + i] = round_up_or_down(x[i], p.v[i % PER / 2] >> (i % 2 ? 16 : 0));
+        }
+    }
+}
+
+static void run_random_round(const mica_call *c) {
+    round_job job = {.from = mica_cpu_view_of(&c->in[1]), .to = (uint16_t *)(void *)c->out.data, .seed = seed_of(&c->in[0])};
+    assert(c->in[1].dtype == MICA_F32 && c->out.dtype == MICA_BF16);
+    mica_pool_run(mica_cpu_pool(c), mica_chunks(job.from.size, MICA_CPU_CHUNK_COSTLY), round_task, &job);
+}
+
 static void run_random_uniform(const mica_call *c) { run_random(c, false); }
 static void run_random_normal(const mica_call *c) { run_random(c, true); }
 
 const mica_kernel mica_cpu_source_kernels[] = {
     {"full", run_full, NULL}, {"arange", run_arange, NULL},
     {"random_uniform", run_random_uniform, NULL}, {"random_normal", run_random_normal, NULL},
+    {"random_round", run_random_round, NULL},
 };
 const size_t mica_cpu_source_kernel_count = MICA_COUNT(mica_cpu_source_kernels);
