@@ -8,7 +8,9 @@
 enum { F32_COLUMNS = 16 * F32_VECTORS, F32_CHUNK = MICA_TILE_CHUNK, F32_AHEAD = 4096 };
 
 // ---- gemm ------------------------------------------------------------------------------------------
-V16_INLINE void gemm_block(const int rows, size_t k, const float *a, ptrdiff_t lda, const float *panel, float *c, bool first) {
+// The sums start at zero or at c's, rows of F32_COLUMNS, and go to `to`, rows ldo elements apart.
+V16_INLINE void gemm_block(const int rows, size_t k, const float *a, ptrdiff_t lda, const float *panel, const float *c, bool first, float *to,
+                           size_t ldo) {
     v16 sum[F32_ROWS][F32_VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -28,16 +30,23 @@ V16_INLINE void gemm_block(const int rows, size_t k, const float *a, ptrdiff_t l
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < F32_VECTORS; j++) v16_store(c + i * F32_COLUMNS + 16 * j, sum[i][j]);
+        for (int j = 0; j < F32_VECTORS; j++) v16_store(to + (size_t)i * ldo + 16 * j, sum[i][j]);
+}
+
+static void gemm_out_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type, void *out,
+                         size_t ldo) {
+    const float *a = x;
+    float *to = out;
+    size_t i = 0;
+    (void)type;
+    for (; i + F32_ROWS <= m; i += F32_ROWS) gemm_block(F32_ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first, to + i * ldo, ldo);
+    for (; i + 2 <= m; i += 2) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first, to + i * ldo, ldo);
+    if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first, to + i * ldo, ldo);
 }
 
 static void gemm_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
-    const float *a = x;
-    size_t i = 0;
     (void)again;
-    for (; i + F32_ROWS <= m; i += F32_ROWS) gemm_block(F32_ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);
-    for (; i + 2 <= m; i += 2) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);
-    if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first);
+    gemm_out_f32(m, k, x, lda, panel, c, first, MICA_F32, c, F32_COLUMNS);
 }
 
 // ---- sums of groups ------------------------------------------------------------------------------------
@@ -289,6 +298,7 @@ static const mica_cpu_panels f32_panels = {
     .direct_tiles = {[2] = 16, [3] = 16, [4] = 16, [5] = 16, [6] = 16, [8] = 16},
     .tiles_rows = 8,
     .gemm = gemm_f32,
+    .gemm_out = gemm_out_f32,
     .from_dense = panel_dense_f32,
     .from_tiles = panel_tiles_f32,
 };

@@ -61,6 +61,10 @@ typedef struct mica_cpu_panels {
     /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart; or, if there is `pack`, packed, blocks of 32 rows
      * 32*lda elements apart. `again`: the same a was multiplied just before, with another panel. */
     void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again);
+    /** NULL, or as gemm for the last inputs of a product: the sums go, as the result's type (F32; of bf16 panels also BF16, rounded), to out
+     * [m][columns], rows ldo elements apart. c is only read, and that if !first. */
+    void (*gemm_out)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type, void *out,
+                     size_t ldo);
     /** NULL, or gemm and from_tiles at once: the next panel is decoded between the products. */
     void (*gemm_ahead)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again,
                        const mica_cpu_ahead *next);

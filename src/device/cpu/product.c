@@ -11,9 +11,8 @@
 
 enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
-    ROWS_TASK_SMALL = 128, // where there are few panels
-    FEW_PANELS = 16,
-    TASKS_EACH = 3,        // panel tasks that a thread gets at least, where panels may share one
+    ROWS_TASK_SMALL = 128, // where there are few panels: at least
+    TASKS_EACH = 3,        // panel tasks that a thread gets at least, where there are so many
     STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts
@@ -104,8 +103,11 @@ static void plan_tasks(plan *p) {
     p->outs = lanes;
     while (p->gate && p->outs % p->unit) p->outs += lanes; // whole pairs of gates and ups
     size_t tasks = (p->n + p->outs - 1) / p->outs;
-    p->rows = MICA_MIN(p->m, tasks < FEW_PANELS ? (size_t)ROWS_TASK_SMALL : (size_t)ROWS_TASK);
-    size_t spare = tasks / (TASKS_EACH * mica_pool_threads(mica_cpu_pool(p->call))); // sums do not depend on it
+    size_t wanted = TASKS_EACH * mica_pool_threads(mica_cpu_pool(p->call)); // sums do not depend on it
+    p->rows = ROWS_TASK;
+    while (p->rows > ROWS_TASK_SMALL && p->batch * tasks * (ROWS_TASK / p->rows) < wanted) p->rows /= 2;
+    p->rows = MICA_MIN(p->m, p->rows);
+    size_t spare = tasks / wanted;
     p->outs *= MICA_MIN(MICA_MAX(spare, (size_t)1), MICA_MAX(p->panels->across, (size_t)1));
     tasks = (p->n + p->outs - 1) / p->outs;
     p->tasks = p->rows ? tasks * ((p->m + p->rows - 1) / p->rows) : 0;
@@ -300,16 +302,26 @@ static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t 
     if (p->panels->step && filled < k) memset((uint16_t *)panel + filled * columns, 0, (k - filled) * columns * 2);
 }
 
-// Sums of `rows` rows and n outputs, a panel's after another's, in c [panels][rows][columns].
+// Can the kernel write the result itself?
+static bool writes_out(const plan *p, size_t n) {
+    mica_dtype type = p->call->out.dtype;
+    return p->panels->gemm_out && !p->gate && n % p->panels->columns == 0 && (type == MICA_F32 || (p->bf16 && type == MICA_BF16));
+}
+
+// Sums of `rows` rows and n outputs, a panel's after another's, in c [panels][rows][columns]; or in the result, if the kernel can write that.
 static void run_panels(const plan *p, size_t batch, size_t n0, size_t n, size_t row, size_t rows, unsigned char *area, float *c) {
     size_t columns = p->panels->columns;
+    const mica_tensor *out = &p->call->out;
+    bool into = writes_out(p, n);
     for (size_t k0 = 0; k0 < p->kp; k0 += p->panels->depth) {
         size_t k = MICA_MIN(p->panels->depth, p->kp - k0);
         const unsigned char *x = p->pack ? packed_at(p, batch, row, k0) : x_at(p, batch, row) + k0 * (p->bf16 ? 2 : 4);
         ptrdiff_t ldx = p->pack ? (ptrdiff_t)k : p->ldx;
         for (size_t j = 0; j < n; j += columns) {
             fill_panel(p, batch, n0 + j, MICA_MIN(columns, n - j), k0, k, area);
-            p->panels->gemm(rows, k, x, ldx, area + p->at_panel, c + j * rows, k0 == 0, j > 0);
+            void *panel = area + p->at_panel, *to = mica_cpu_out_at(p->gate, out, p->n, batch * p->m + row, n0 + j);
+            if (into && k0 + k == p->kp) p->panels->gemm_out(rows, k, x, ldx, panel, c + j * rows, k0 == 0, out->dtype, to, p->n);
+            else p->panels->gemm(rows, k, x, ldx, panel, c + j * rows, k0 == 0, j > 0);
         }
     }
 }
@@ -355,9 +367,10 @@ static void panel_task(void *ctx, size_t task, size_t thread) {
     size_t n = MICA_MIN(p->outs, p->n - n0), rows = MICA_MIN(p->rows, p->m - row);
     unsigned char *area = thread_area(p, thread);
     float *c = (float *)(void *)area;
-    if (p->panels->gemm_ahead && p->rhs->kind == MICA_CPU_TILES) run_panels_ahead(p, n0, n, row, rows, area, c);
+    bool ahead = p->panels->gemm_ahead && p->rhs->kind == MICA_CPU_TILES;
+    if (ahead) run_panels_ahead(p, n0, n, row, rows, area, c);
     else run_panels(p, batch, n0, n, row, rows, area, c);
-    store_panels(p, batch * p->m + row, rows, n0, n, c);
+    if (ahead || !writes_out(p, n)) store_panels(p, batch * p->m + row, rows, n0, n, c);
 }
 
 void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {

@@ -17,12 +17,33 @@ V16_INLINE __m512bh pair(const uint16_t *x) {
     return (__m512bh)_mm512_set1_epi32(v);
 }
 
-V16_INLINE void gemm_block(const int rows, size_t k, const uint16_t *a, ptrdiff_t lda, const uint16_t *panel, float *c, bool first) {
+// Three vectors of sums as 48 values of the result. No sum is subnormal, which vdpbf16ps flushes, so the conversion that flushes them too is exact.
+V16_INLINE void store_row(mica_dtype type, unsigned char *out, const __m512 sum[VECTORS]) {
+    if (type == MICA_F32) {
+#pragma GCC unroll 3
+        for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps((float *)(void *)out + 16 * j, sum[j]);
+    } else {
+        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(sum[1], sum[0]));
+        _mm256_storeu_si256((void *)(out + 64), (__m256i)_mm512_cvtneps_pbh(sum[2]));
+    }
+}
+
+// The sums start at zero or at c's; they go to c, or out as the result.
+typedef struct sums {
+    float *c;
+    bool first;
+    mica_dtype type;
+    unsigned char *out;
+    ptrdiff_t row; // bytes between rows of out
+} sums;
+
+V16_INLINE void gemm_block(const int rows, size_t k, const uint16_t *a, ptrdiff_t lda, const uint16_t *panel, const sums *s, size_t at) {
+    float *c = s->c + at * COLUMNS;
     __m512 sum[ROWS][VECTORS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int j = 0; j < VECTORS; j++) sum[i][j] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + i * COLUMNS + 16 * j);
+        for (int j = 0; j < VECTORS; j++) sum[i][j] = s->first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + i * COLUMNS + 16 * j);
     for (size_t p = 0; p < k; p += 2, panel += 2 * COLUMNS) {
         __m512bh w[VECTORS];
 #pragma GCC unroll 3
@@ -34,20 +55,33 @@ V16_INLINE void gemm_block(const int rows, size_t k, const uint16_t *a, ptrdiff_
             for (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], w[j], x);
         }
     }
+    if (s->out) {
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) store_row(s->type, s->out + ((ptrdiff_t)at + i) * s->row, sum[i]);
+        return;
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
         for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(c + i * COLUMNS + 16 * j, sum[i][j]);
 }
 
-void mica_cpu_avx512_gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
-    const uint16_t *a = x;
+static void gemm_rows(size_t m, size_t k, const uint16_t *a, ptrdiff_t lda, const void *panel, const sums *s) {
     size_t i = 0;
+    for (; i + ROWS <= m; i += ROWS) gemm_block(ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, s, i);
+    if (i + 4 <= m) gemm_block(4, k, a + (ptrdiff_t)i * lda, lda, panel, s, i), i += 4;
+    if (i + 2 <= m) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, s, i), i += 2;
+    if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, s, i);
+}
+
+void mica_cpu_avx512_gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
     (void)again;
-    for (; i + ROWS <= m; i += ROWS) gemm_block(ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first);
-    if (i + 4 <= m) gemm_block(4, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first), i += 4;
-    if (i + 2 <= m) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first), i += 2;
-    if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * COLUMNS, first);
+    gemm_rows(m, k, x, lda, panel, &(sums){.c = c, .first = first});
+}
+
+void mica_cpu_avx512_gemm_out_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type,
+                                   void *out, size_t ldo) {
+    gemm_rows(m, k, x, lda, panel, &(sums){.c = c, .first = first, .type = type, .out = out, .row = (ptrdiff_t)(ldo * mica_dtype_size(type))});
 }
 
 // ---- dense panels ------------------------------------------------------------------------------------
@@ -58,8 +92,11 @@ static void panel_rows(const uint16_t *w, ptrdiff_t ldw, size_t n, size_t k, siz
         size_t left = k - p < 32 ? k - p : 32;
         __mmask32 mask = left == 32 ? ~(__mmask32)0 : (1u << left) - 1;
 #pragma GCC unroll 16
-        for (size_t j = 0; j < 16; j++)
-            r[j] = j < n ? _mm512_maskz_loadu_epi16(mask, w + (ptrdiff_t)j * ldw + (ptrdiff_t)p) : _mm512_setzero_si512();
+        for (size_t j = 0; j < 16; j++) {
+            const uint16_t *row = w + (ptrdiff_t)j * ldw + (ptrdiff_t)p;
+            r[j] = j < n ? _mm512_maskz_loadu_epi16(mask, row) : _mm512_setzero_si512();
+            _mm_prefetch((const char *)row + 256, _MM_HINT_T0); // sixteen streams are more than a prefetcher follows
+        }
         v16i_transpose(r);
         for (size_t i = 0; i < (left + 1) / 2; i++) _mm512_storeu_si512(panel + (p / 2 + i) * columns * 2, r[i]);
     }
@@ -83,6 +120,28 @@ V16_INLINE __m512i interleave(__m512i v) {
     return _mm512_permutexvar_epi16(order, v);
 }
 
+// All 48 columns of a whole panel, line after line of w. The rows that come are fetched ahead: each is elsewhere, which no prefetcher foresees.
+static void panel_whole(const uint16_t *w, ptrdiff_t ldw, size_t k, uint16_t *panel) {
+    enum { ROWS_AHEAD = 24 };
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2,
+                                         33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    for (size_t p = 0; p < k; p += 2, panel += 2 * COLUMNS) {
+        const uint16_t *even = w + (ptrdiff_t)p * ldw, *odd = even + ldw;
+        bool both = p + 1 < k;
+        for (int i = 0; i < 2; i++) {
+            const char *next = (const char *)(even + (ROWS_AHEAD + i) * ldw);
+            _mm_prefetch(next, _MM_HINT_T1);
+            _mm_prefetch(next + 95, _MM_HINT_T1);
+        }
+        __m512i e = _mm512_loadu_si512(even), o = both ? _mm512_loadu_si512(odd) : _mm512_setzero_si512();
+        __m256i e2 = _mm256_loadu_si256((const void *)(even + 32)), o2 = both ? _mm256_loadu_si256((const void *)(odd + 32)) : _mm256_setzero_si256();
+        _mm512_storeu_si512(panel, _mm512_permutex2var_epi16(e, low, o));
+        _mm512_storeu_si512(panel + 32, _mm512_permutex2var_epi16(e, high, o));
+        _mm512_storeu_si512(panel + 64, _mm512_permutex2var_epi16(_mm512_castsi256_si512(e2), low, _mm512_castsi256_si512(o2)));
+    }
+}
+
 // Sixteen f32 rows or columns, rounded: decoded weights that were not packed.
 static void panel_floats(const float *w, ptrdiff_t ldk, ptrdiff_t ldn, size_t n, size_t k, size_t columns, uint16_t *panel) {
     for (size_t p = 0; p < k; p += 16) {
@@ -103,6 +162,10 @@ void mica_cpu_avx512_panel_dense_bf16(mica_dtype type, const void *w, ptrdiff_t 
                                       size_t columns, void *panel) {
     if ((ldk != 1 && ldn != 1) || type == MICA_F16) {
         mica_cpu_ref_panel_dense_bf16(type, w, ldk, ldn, n, k, columns, panel);
+        return;
+    }
+    if (type == MICA_BF16 && ldk != 1 && n == COLUMNS && columns == COLUMNS) {
+        panel_whole(w, ldk, k, panel);
         return;
     }
     for (size_t j = 0; j < columns; j += 16) {

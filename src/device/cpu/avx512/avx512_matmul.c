@@ -24,6 +24,7 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
         .direct_tiles = {[2] = 96, [3] = 96, [4] = 96, [5] = 96, [6] = 48, [8] = 16},
         .tiles_rows = 8,
         .gemm = mica_cpu_avx512_gemm_bf16,
+        .gemm_out = mica_cpu_avx512_gemm_out_bf16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
     };
