@@ -44,7 +44,7 @@ typedef union mica_params {
     struct { double value; } scalar;                           // full, scalar operands
     struct { double start, step; } arange;
     struct { float eps; } norm;
-    struct { int32_t dims, traditional; float base, scale; } rope; // dims rotated
+    struct { int32_t dims, traditional; float base, scale; int32_t back; } rope; // dims rotated; back: by the negative angles
     struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
     struct { float scale; int32_t causal, window, longest; } segments; // as sdpa; most rows of a segment
     struct { int32_t wide; } matmul;                           // wide: the result is f32 whatever the inputs are
@@ -52,6 +52,7 @@ typedef union mica_params {
     /** Packed quantised weight [out, in]. dtype: of the result; gate: mica_gate; int8: linear_packed rounds x to 8 bits. */
     struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate, int8; } packed;
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
+    struct { int32_t gate; } gated;                            // gated_grad: mica_gate
     struct { float scale; int32_t layer, window; float eps; } paged; // attention over cache pages of one layer
     uint64_t words[8];
 } mica_params;

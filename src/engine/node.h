@@ -89,6 +89,16 @@ mica_array *mica_linear_gated(mica_scope *s, mica_array *x, mica_array *packed, 
 mica_array *mica_matmul_wide(mica_scope *s, mica_array *x, mica_array *w);
 mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array *w, mica_array *scales, mica_array *biases,
                                        mica_quant_spec spec);
+/** mica_rope_apply, or back: by the negative angles. */
+mica_array *mica_rope_turn(mica_scope *s, mica_array *x, mica_array *table, bool traditional, bool back);
+/** Gradients in one pass over their inputs; the rules of rms_norm, swiglu and geglu make them. Of rms_norm(x, w, eps) by x, for its cotangent g.
+ * w NULL = 1. */
+mica_array *mica_rms_norm_grad(mica_scope *s, mica_array *x, mica_array *g, mica_array *w, float eps);
+/** Of act(gate) * up by gate and by up, for the cotangent g: [2, ...]. */
+mica_array *mica_gated_grad(mica_scope *s, mica_array *gate, mica_array *up, mica_array *g, mica_gate kind);
+/** Of weight · cross entropy by logits f32 [R, V], with their logsumexp f32 [R], targets i32 [R] and weights f32 [R]: [R, V] of dtype. Targets
+ * must lie in [0, V). Has no derivative. */
+mica_array *mica_cross_entropy_grad(mica_scope *s, mica_array *logits, mica_array *lse, mica_array *target, mica_array *weight, mica_dtype dtype);
 /** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
 /** Attention inside the segments of packed rows: q [N,H,Dh], k and v [N,Hkv,Dh], f32, f16 or bf16, any strides; lengths i32 [S], none more than

@@ -32,6 +32,64 @@ mica_array *mica_layer_norm(mica_scope *s, mica_array *x, mica_array *w, mica_ar
     return mica_record(s, MICA_OP_layer_norm, (mica_array *[]){x, w, b}, 3, 6, &p);
 }
 
+// ---- gradients as ops -----------------------------------------------------------------------------------------
+bool mica_infer_rms_norm_grad(mica_scope *s, mica_array *node) {
+    const mica_array *x = node->in[0], *g = node->in[1], *w = node->in[2];
+    if (!mica_dtype_is_float(x->dtype) || x->ndim < 1 || g->dtype != x->dtype || !mica_same_shape(g, x))
+        return mica_op_fail(s, node, "x and g must be floats [..., D]");
+    if (w && (!mica_dtype_is_float(w->dtype) || w->ndim != 1 || w->shape[0] != x->shape[x->ndim - 1]))
+        return mica_op_fail(s, node, "weights must be floats [%lld]", (long long)x->shape[x->ndim - 1]);
+    mica_like(node, x);
+    return true;
+}
+
+mica_array *mica_rms_norm_grad(mica_scope *s, mica_array *x, mica_array *g, mica_array *w, float eps) {
+    mica_params p = {0};
+    p.norm.eps = eps;
+    return mica_record(s, MICA_OP_rms_norm_grad, (mica_array *[]){x, g, w}, 3, 4, &p);
+}
+
+bool mica_infer_gated_grad(mica_scope *s, mica_array *node) {
+    const mica_array *a = node->in[0], *b = node->in[1], *g = node->in[2];
+    if (!mica_dtype_is_float(a->dtype) || b->dtype != a->dtype || g->dtype != a->dtype || !mica_same_shape(a, b) || !mica_same_shape(a, g) ||
+        a->ndim == MICA_MAX_DIMS)
+        return mica_op_fail(s, node, "gate, up and g must be floats of one shape and dtype");
+    node->dtype = a->dtype, node->ndim = a->ndim + 1, node->shape[0] = 2;
+    memcpy(node->shape + 1, a->shape, (size_t)a->ndim * sizeof a->shape[0]);
+    return true;
+}
+
+mica_array *mica_gated_grad(mica_scope *s, mica_array *gate, mica_array *up, mica_array *g, mica_gate kind) {
+    mica_array *in[] = {gate, up, g};
+    if (!mica_inputs(s, MICA_OP_gated_grad, in, 3, 0)) return NULL;
+    for (int i = 0; i < 3; i++) in[i] = mica_contiguous(s, in[i]);
+    mica_params p = {0};
+    p.gated.gate = (int32_t)kind;
+    return mica_record(s, MICA_OP_gated_grad, in, 3, 0, &p);
+}
+
+bool mica_infer_cross_entropy_grad(mica_scope *s, mica_array *node) {
+    const mica_array *x = node->in[0], *lse = node->in[1], *target = node->in[2], *weight = node->in[3];
+    mica_dtype dtype = (mica_dtype)node->params.packed.dtype;
+    bool rows = lse->ndim == 1 && target->ndim == 1 && weight->ndim == 1 && x->ndim == 2 && lse->shape[0] == x->shape[0] &&
+                target->shape[0] == x->shape[0] && weight->shape[0] == x->shape[0];
+    if (!rows || x->dtype != MICA_F32 || lse->dtype != MICA_F32 || target->dtype != MICA_I32 || weight->dtype != MICA_F32)
+        return mica_op_fail(s, node, "wants logits f32 [R,V], f32 [R], targets i32 [R] and weights f32 [R]");
+    if (!mica_dtype_is_float(dtype) || dtype == MICA_F64) return mica_op_fail(s, node, "makes f32, f16 or bf16");
+    mica_like(node, x);
+    node->dtype = dtype;
+    return true;
+}
+
+mica_array *mica_cross_entropy_grad(mica_scope *s, mica_array *logits, mica_array *lse, mica_array *target, mica_array *weight, mica_dtype dtype) {
+    mica_params p = {0};
+    p.packed.dtype = (int32_t)dtype;
+    mica_array *in[] = {logits, lse, target, weight};
+    if (!mica_inputs(s, MICA_OP_cross_entropy_grad, in, 4, 0)) return NULL;
+    in[0] = mica_contiguous(s, in[0]);
+    return mica_record(s, MICA_OP_cross_entropy_grad, in, 4, 0, &p);
+}
+
 // ---- rotary embedding -------------------------------------------------------------------------------------------
 bool mica_infer_rope_table(mica_scope *s, mica_array *node) {
     const mica_array *positions = node->in[0], *freq = node->in[1];
@@ -61,14 +119,18 @@ mica_array *mica_rope_table(mica_scope *s, mica_array *positions, mica_array *in
     return mica_record(s, MICA_OP_rope_table, (mica_array *[]){positions, inv_freq}, 2, 0, &p);
 }
 
-mica_array *mica_rope_apply(mica_scope *s, mica_array *x, mica_array *table, bool traditional) {
+mica_array *mica_rope_turn(mica_scope *s, mica_array *x, mica_array *table, bool traditional, bool back) {
     mica_array *in[] = {x, table};
     if (!mica_inputs(s, MICA_OP_rope, in, 2, 0)) return NULL;
     mica_params p = {0};
     p.rope.dims = in[1]->ndim ? (int32_t)in[1]->shape[in[1]->ndim - 1] : 0;
-    p.rope.traditional = traditional;
+    p.rope.traditional = traditional, p.rope.back = back;
     in[1] = mica_contiguous(s, in[1]);
     return mica_record(s, MICA_OP_rope, in, 2, 0, &p);
+}
+
+mica_array *mica_rope_apply(mica_scope *s, mica_array *x, mica_array *table, bool traditional) {
+    return mica_rope_turn(s, x, table, traditional, false);
 }
 
 // scale / freqs, or scale * base^(-2i/dims): f32 [dims/2].

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checks of arguments and small graph pieces that the files of ops share.
 #include "engine/rules.h"
+#include "mica/transforms.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -80,6 +81,26 @@ mica_array *mica_exp_minus_lse(mica_scope *s, mica_array *a, mica_array *lse) {
     mica_array *empty = mica_equal(s, lse, mica_constant(s, -(double)__builtin_inff(), lse->dtype));
     lse = mica_where(s, empty, mica_constant(s, 0, lse->dtype), lse);
     return mica_exp(s, mica_sub(s, a, mica_expand_dims(s, lse, -1)));
+}
+
+// Views stand for the inputs, so that what one input owes to another does not count twice; gradients pass them as often as is wanted.
+bool mica_vjp_by_graph(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads, mica_graph_of *graph) {
+    mica_array *in[MICA_KERNEL_INPUTS] = {NULL}, *wanted[MICA_KERNEL_INPUTS], *got[MICA_KERNEL_INPUTS];
+    bool needed[MICA_KERNEL_INPUTS] = {false};
+    size_t n = 0;
+    for (int i = 0; i < node->n_in; i++) {
+        if (!node->in[i]) continue;
+        const mica_array *a = node->in[i];
+        if (!(in[i] = mica_record_view(s, MICA_OP_reshape, node->in[i], a->ndim, a->shape, a->stride, a->offset, NULL))) return false;
+        needed[i] = mica_needs_grad(node, i);
+    }
+    mica_array *y = graph(s, node, in);
+    for (int i = 0; i < node->n_in; i++)
+        if (needed[i]) wanted[n++] = in[i];
+    if (!y || !mica_vjp(s, &y, &g, 1, wanted, n, got)) return false;
+    for (int i = node->n_in - 1; i >= 0; i--)
+        if (needed[i]) grads[i] = got[--n];
+    return true;
 }
 
 mica_array *mica_spread(mica_scope *s, mica_array *g, const mica_array *a) {

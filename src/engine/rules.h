@@ -44,6 +44,9 @@ mica_array *mica_scatter_add_along_axis(mica_scope *s, mica_array *a, mica_array
 mica_array *mica_widen(mica_scope *s, mica_array *a);
 /** a in the dtype of `like`. */
 mica_array *mica_narrow(mica_scope *s, mica_array *a, const mica_array *like);
+/** The gradient of a fused op, taken through the graph that it computes: `graph` records that from stand-ins for the node's inputs. */
+typedef mica_array *mica_graph_of(mica_scope *s, const mica_array *node, mica_array *const *in);
+bool mica_vjp_by_graph(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads, mica_graph_of *graph);
 /** exp(a - lse) with lse one dimension short; rows of -inf give 0, not NaN. */
 mica_array *mica_exp_minus_lse(mica_scope *s, mica_array *a, mica_array *lse);
 /** Whether a node of sdpa is attention by segments of its batch, without a mask, and the gradients of q, k and v then (vjp_segments.c). */

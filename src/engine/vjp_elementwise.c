@@ -204,18 +204,27 @@ bool mica_vjp_where(mica_scope *s, mica_array *node, mica_array *g, mica_array *
 }
 
 // ---- gated activations: f(gate) * up ---------------------------------------------------------------------------
-static bool vjp_gated(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads, mica_array *(*f)(mica_scope *, mica_array *),
-                      mica_array *(*slope)(mica_scope *, mica_array *)) {
-    mica_array *gate = mica_widen(s, A), *up = mica_widen(s, B), *wide = mica_widen(s, g);
-    if (NEEDS(0)) grads[0] = mica_narrow(s, mica_mul(s, mica_mul(s, wide, up), slope(s, gate)), A);
-    if (NEEDS(1)) grads[1] = mica_narrow(s, mica_mul(s, wide, f(s, gate)), B);
+// One pass gives both.
+static bool vjp_both(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads, mica_gate kind) {
+    mica_array *both = mica_gated_grad(s, A, B, g, kind);
+    for (int i = 0; i < 2; i++)
+        if (NEEDS(i)) grads[i] = mica_squeeze(s, mica_slice_axis(s, both, 0, i, i + 1), 0);
     return true;
 }
 
-bool mica_vjp_swiglu(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    return vjp_gated(s, node, g, grads, mica_silu, silu_slope);
+bool mica_vjp_swiglu(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) { return vjp_both(s, node, g, grads, MICA_GATE_SWIGLU); }
+bool mica_vjp_geglu(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) { return vjp_both(s, node, g, grads, MICA_GATE_GEGLU); }
+
+// The graph of that pass: inputs gate, up and g.
+static mica_array *gated_grad_graph(mica_scope *s, const mica_array *node, mica_array *const *in) {
+    bool silu = node->params.gated.gate == MICA_GATE_SWIGLU;
+    mica_array *gate = mica_widen(s, in[0]), *up = mica_widen(s, in[1]), *wide = mica_widen(s, in[2]);
+    mica_array *slope = silu ? silu_slope(s, gate) : gelu_tanh_slope(s, gate);
+    mica_array *both[] = {mica_narrow(s, mica_mul(s, mica_mul(s, wide, up), slope), in[0]),
+                          mica_narrow(s, mica_mul(s, wide, silu ? mica_silu(s, gate) : mica_gelu_tanh(s, gate)), in[1])};
+    return both[0] && both[1] ? mica_stack(s, both, 2, 0) : NULL;
 }
 
-bool mica_vjp_geglu(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    return vjp_gated(s, node, g, grads, mica_gelu_tanh, gelu_tanh_slope);
+bool mica_vjp_gated_grad(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    return mica_vjp_by_graph(s, node, g, grads, gated_grad_graph);
 }

@@ -36,17 +36,39 @@ static bool vjp_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array 
     return true;
 }
 
-bool mica_vjp_rms_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) { return vjp_norm(s, node, g, grads, false); }
+// By x in one pass over x and g.
+bool mica_vjp_rms_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    bool by_x = NEEDS(0);
+    if (by_x) node->in[0]->needs_grad = false; // what is left to the graph
+    bool ok = !NEEDS(1) || vjp_norm(s, node, g, grads, false);
+    node->in[0]->needs_grad = by_x;
+    if (by_x) grads[0] = mica_rms_norm_grad(s, node->in[0], g, node->in[1], node->params.norm.eps);
+    return ok;
+}
+
+// The graph that the fused gradient computes: inputs x, g, w.
+static mica_array *norm_grad_graph(mica_scope *s, const mica_array *node, mica_array *const *in) {
+    mica_params p = {.norm = {.eps = node->params.norm.eps}};
+    mica_array *grads[2] = {NULL}, *inputs[] = {in[0], in[2]};
+    mica_array norm = {.op = MICA_OP_rms_norm, .dtype = node->dtype, .n_in = 2, .in = inputs, .params = p};
+    bool by_w = in[2] && in[2]->needs_grad;
+    in[0]->needs_grad = true;
+    if (in[2]) in[2]->needs_grad = false;
+    bool ok = vjp_norm(s, &norm, in[1], grads, false);
+    if (in[2]) in[2]->needs_grad = by_w;
+    return ok ? grads[0] : NULL;
+}
+
+bool mica_vjp_rms_norm_grad(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    return mica_vjp_by_graph(s, node, g, grads, norm_grad_graph);
+}
+
 bool mica_vjp_layer_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) { return vjp_norm(s, node, g, grads, true); }
 
 // ---- rotary embedding: turned back by the same angles ----------------------------------------------------------
 bool mica_vjp_rope(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
     if (NEEDS(1)) return mica_op_fail(s, node, "the table has no gradient");
-    mica_array *half[2], *table = NULL;
-    if (!mica_split(s, node->in[1], 2, -1, half)) return false;
-    half[1] = mica_neg(s, half[1]);
-    if (half[1]) table = mica_concatenate(s, half, 2, -1);
-    grads[0] = mica_rope_apply(s, g, table, node->params.rope.traditional != 0);
+    grads[0] = mica_rope_turn(s, g, node->in[1], node->params.rope.traditional != 0, !node->params.rope.back);
     return true;
 }
 

@@ -122,6 +122,13 @@ mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h) {
     return capped(net, s, net->tied ? mica_lora_add_head(s, &net->embed.lora, h, logits) : mica_lora_add(s, &net->head, h, logits));
 }
 
+mica_array *mica_net_rounded_logits(const mica_net *net, mica_scope *s, mica_array *h) {
+    if (!net->tied) return mica_linear_apply(s, &net->head, h);
+    mica_linear table = net->embed;
+    table.lora = (mica_lora){0}; // is in another form there
+    return mica_lora_add_head(s, &net->embed.lora, h, mica_linear_apply(s, &table, h));
+}
+
 mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, const mica_packed *b, mica_error *err) {
     mica_forward f = {.net = net, .scope = s, .cache = cache, .q = b->q, .k = b->k};
     const mica_config *c = net->config;

@@ -82,6 +82,8 @@ mica_array *mica_net_forward(mica_net *net, mica_cache *cache, mica_scope *s, co
 /** Parts of a forward: ids [N] -> [N, D]; the normed state of the wanted rows [R, D] -> logits f32 [R, V]. */
 mica_array *mica_net_embed(const mica_net *net, mica_scope *s, mica_array *ids);
 mica_array *mica_net_logits(const mica_net *net, mica_scope *s, mica_array *h);
+/** The same logits, but not capped, rounded to h's type: what a gradient in that type goes back through. */
+mica_array *mica_net_rounded_logits(const mica_net *net, mica_scope *s, mica_array *h);
 /** Group of a layer: 0 unbounded, 1 sliding window. */
 static inline int mica_layer_group(const mica_config *c, int64_t layer) { return c->sliding_window && c->is_sliding[layer] ? 1 : 0; }
 

@@ -108,13 +108,6 @@ static mica_array *dot(mica_scope *s, mica_array *a, mica_array *b) {
     return mica_sum(s, mica_mul(s, mica_astype(s, mica_stop_gradient(s, a), MICA_F32), mica_astype(s, b, MICA_F32)), NULL, 0, false);
 }
 
-// d loss / d logits = weight · (softmax - one at the target), f32 [R, V].
-static mica_array *logit_gradient(mica_scope *s, mica_array *logits, mica_array *lse, mica_array *target, mica_array *weight) {
-    mica_array *p = mica_exp_minus_lse(s, logits, lse);
-    mica_array *at = mica_take_along_axis(s, p, target, 1);
-    return mica_mul(s, mica_put_along_axis(s, p, target, mica_add_scalar(s, at, -1), 1), weight);
-}
-
 // Parameters that the head is made of, if they are trained.
 static size_t head_parameters(const mica_net *net, const mica_parameters *p, mica_array **out) {
     const mica_linear *head = net->tied ? &net->embed : &net->head;
@@ -132,11 +125,16 @@ static bool chunk_loss(mica_net *net, mica_scope *s, const mica_parameters *p, m
     mica_array *rows = mica_slice_axis(s, h, 0, from, to), *in[5], *grads[5];
     in[0] = mica_contiguous(s, mica_stop_gradient(s, rows));
     size_t n = 1 + head_parameters(net, p, in + 1);
-    target = mica_slice_axis(s, target, 0, from, to), weight = mica_slice_axis(s, weight, 0, from, to); // [R, 1]
+    target = mica_slice_axis(s, target, 0, from, to), weight = mica_slice_axis(s, weight, 0, from, to); // [R]
     mica_array *logits = mica_net_logits(net, s, in[0]), *lse = mica_logsumexp(s, logits, 1, false);
-    mica_array *lost = mica_sub(s, mica_expand_dims(s, lse, 1), mica_take_along_axis(s, logits, target, 1));
-    mica_array *cotangent = logit_gradient(s, logits, lse, target, weight);
-    if (!cotangent || !mica_vjp(s, &logits, &cotangent, 1, in, n, grads)) return false;
+    mica_array *chosen = mica_take_along_axis(s, logits, mica_expand_dims(s, target, 1), 1);
+    mica_array *lost = mica_sub(s, lse, mica_squeeze(s, chosen, 1));
+    // The gradient, as large as the logits, comes in the type that it is multiplied in; the rounded logits themselves are never computed.
+    bool capped = net->config->final_softcap != 0;
+    mica_array *through = capped ? logits : mica_net_rounded_logits(net, s, in[0]);
+    if (!through) return false;
+    mica_array *cotangent = mica_cross_entropy_grad(s, logits, lse, target, weight, through->dtype);
+    if (!cotangent || !mica_vjp(s, &through, &cotangent, 1, in, n, grads)) return false;
     out->loss = add_to(s, out->loss, mica_sum(s, mica_mul(s, lost, weight), NULL, 0, false));
     out->proxy = add_to(s, out->proxy, dot(s, grads[0], rows));
     for (size_t i = 1; i < n; i++) out->proxy = add_to(s, out->proxy, dot(s, grads[i], in[i]));
@@ -153,8 +151,8 @@ static bool scored_rows(mica_scope *s, const mica_text_batch *b, int64_t *count,
         if (b->weights[i] != 0) row[n] = (int32_t)i, to[n] = b->targets[i], w[n++] = b->weights[i];
     *count = n;
     *rows = mica_from_data(s, row, MICA_SHAPE(n), MICA_I32);
-    *target = mica_from_data(s, to, MICA_SHAPE(n, 1), MICA_I32);
-    *weight = mica_from_data(s, w, MICA_SHAPE(n, 1), MICA_F32);
+    *target = mica_from_data(s, to, MICA_SHAPE(n), MICA_I32);
+    *weight = mica_from_data(s, w, MICA_SHAPE(n), MICA_F32);
     return *rows && *target && *weight;
 }
 

@@ -41,6 +41,9 @@ typedef void mica_cpu_binary_fn(void *y, const void *a, const void *b, size_t n)
 /** y[i] = x[i] * s. */
 typedef void mica_cpu_scale_fn(void *y, const void *x, float s, size_t n);
 
+/** Of f(a) * b, for its cotangent g: da[i] = g[i] b[i] f'(a[i]), db[i] = g[i] f(a[i]). */
+typedef void mica_cpu_gated_grad_fn(void *da, void *db, const void *a, const void *b, const void *g, size_t n);
+
 enum { MICA_CPU_GATED = 16 }; // gates, or ups, in a block of a gated product
 /** y[r*ldy + 16*b + i] = f(gate, up) of element r*ldc + b*step + i of each. */
 typedef void mica_cpu_gated_fn(void *y, size_t ldy, const float *gate, const float *up, size_t ldc, size_t step, size_t rows,
@@ -91,16 +94,21 @@ typedef struct mica_cpu_rows_isa {
     mica_cpu_unary_fn *unary[MICA_CPU_UNARIES][MICA_CPU_FLOATS];
     mica_cpu_binary_fn *binary[MICA_CPU_BINARIES][MICA_CPU_FLOATS];
     mica_cpu_scale_fn *scale[MICA_CPU_FLOATS];
+    mica_cpu_gated_grad_fn *gated_grad[2][MICA_CPU_FLOATS]; // [swiglu, geglu]
 
     // ---- one row of D elements ----
     /** y = x / sqrt(mean(x²) + eps) * w; w NULL = 1. */
     void (*rms_norm[MICA_CPU_FLOATS])(void *y, const void *x, const float *w, size_t D, float eps);
+    /** Of rms_norm by x: y = r (h - n mean(h n)), h = g w, n = x r, r = 1 / sqrt(mean(x²) + eps); w NULL = 1. */
+    void (*rms_norm_grad[MICA_CPU_FLOATS])(void *y, const void *x, const void *g, const float *w, size_t D, float eps);
     /** y = (x - mean) / sqrt(var + eps) * w + b; w NULL = 1, b NULL = 0. */
     void (*layer_norm[MICA_CPU_FLOATS])(void *y, const void *x, const float *w, const float *b, size_t D, float eps);
     /** A row of -inf, or one holding NaN or +inf, becomes NaN. */
     void (*softmax[MICA_CPU_FLOATS])(void *y, const void *x, size_t D);
     /** A row of -inf gives -inf; one holding +inf gives +inf; NaN wins over both. */
     float (*logsumexp[MICA_CPU_FLOATS])(const void *x, size_t D);
+    /** y = exp(x - lse) * weight. */
+    void (*softmax_error[MICA_CPU_FLOATS])(void *y, const float *x, float lse, float weight, size_t D);
     /** Lowest index of the greatest element; the first NaN, if there is one, counts as the greatest. D > 0. */
     size_t (*argmax[MICA_CPU_FLOATS])(const void *x, size_t D);
     /** One token: H heads of Dh elements, xs elements apart in x and contiguous in y. table: cos [dims/2], sin

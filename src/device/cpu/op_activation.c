@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Activations: unary exp, sigmoid, silu, gelu (erf), gelu_tanh, tanh, and the gated swiglu = silu(gate) * up and
-// geglu = gelu_tanh(gate) * up. f32, f16 and bf16 go to the raw kernels; f64 is computed here in double.
+// geglu = gelu_tanh(gate) * up, with their gradients. f32, f16 and bf16 go to the raw kernels; f64 is computed here in double.
 #include "device/cpu/rows_kernels.h"
 #include "device/cpu/walk.h"
 #include <assert.h>
@@ -69,6 +69,41 @@ void mica_cpu_gelu_tanh(const mica_call *c) { run(c, 1, MICA_CPU_GELU_TANH, unar
 void mica_cpu_tanh(const mica_call *c) { run(c, 1, MICA_CPU_TANH, unary_row); }
 void mica_cpu_swiglu(const mica_call *c) { run(c, 2, MICA_CPU_SWIGLU, gated_row); }
 void mica_cpu_geglu(const mica_call *c) { run(c, 2, MICA_CPU_GEGLU, gated_row); }
+
+// ---- gated_grad: gate, up and g, all dense, to [2, ...] ----
+static double slope_f64(mica_gate gate, double x) {
+    bool silu = gate == MICA_GATE_SWIGLU;
+    double inner = silu ? x : 2.0 * 0.79788456080286535588 * (x + 0.044715 * x * x * x), s = sigmoid_f64(inner);
+    return s + x * s * (1 - s) * (silu ? 1 : 2.0 * 0.79788456080286535588 * (1 + 3 * 0.044715 * x * x));
+}
+
+static void gated_grad_f64(mica_gate gate, double *da, double *db, const double *a, const double *b, const double *g, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        da[i] = g[i] * b[i] * slope_f64(gate, a[i]);
+        db[i] = g[i] * (gate == MICA_GATE_SWIGLU ? silu_f64(a[i]) : gelu_tanh_f64(a[i]));
+    }
+}
+
+enum { RUN = 4096 }; // elements of a task
+static void gated_grad_some(void *ctx, size_t first, size_t end, size_t thread) {
+    (void)thread;
+    const mica_call *c = ctx;
+    mica_gate gate = (mica_gate)c->params->gated.gate;
+    size_t count = mica_walk_count(&c->in[0]), size = mica_dtype_size(c->out.dtype);
+    for (size_t i = first * RUN; i < MICA_MIN(end * RUN, count); i += RUN) {
+        size_t n = MICA_MIN((size_t)RUN, count - i);
+        void *da = c->out.data + i * size, *db = c->out.data + (count + i) * size;
+        const void *a = c->in[0].data + i * size, *b = c->in[1].data + i * size, *g = c->in[2].data + i * size;
+        if (c->out.dtype == MICA_F64) gated_grad_f64(gate, da, db, a, b, g, n);
+        else mica_cpu_isa_of(c)->rows.gated_grad[gate - MICA_GATE_SWIGLU][c->out.dtype](da, db, a, b, g, n);
+    }
+}
+
+void mica_cpu_gated_grad(const mica_call *c) {
+    mica_call call = *c;
+    assert(c->in[0].contiguous && c->in[1].contiguous && c->in[2].contiguous);
+    mica_walk_range(c, (mica_walk_count(&c->in[0]) + RUN - 1) / RUN, 1, gated_grad_some, &call);
+}
 
 size_t mica_cpu_unary_scratch(const mica_call *c) { return mica_walk_scratch(c, 1); }
 size_t mica_cpu_gated_scratch(const mica_call *c) { return mica_walk_scratch(c, 2); }

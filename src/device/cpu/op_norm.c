@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// rms_norm and layer_norm along the last axis: y = (x - mean?) / sqrt(mean of squares + eps) * w + b, statistics in
+// rms_norm and layer_norm along the last axis, and the gradient of the former by x: y = (x - mean?) / sqrt(mean of squares + eps) * w + b, statistics in
 // f32 (f64 for f64), one rounding at the end. Weights may have another float type than x; they are converted once a
 // call.
 #include "base/half.h"
@@ -79,6 +79,30 @@ static void run_norm(const mica_call *c, bool center) {
     if (center) k.b = weights(c, 2, c->scratch + bytes);
     mica_walk_rows(c, 1, c->scratch + 2 * bytes, norm_row, &k);
 }
+
+// ---- rms_norm_grad: x, g, w ----
+static void norm_grad_f64(const norm *k, double *y, const double *x, const double *g, size_t D) {
+    const double *w = k->w;
+    double squares = 0, dot = 0;
+    for (size_t i = 0; i < D; i++) squares += x[i] * x[i], dot += g[i] * (w ? w[i] : 1.0) * x[i];
+    double r = 1.0 / sqrt(squares / (double)D + (double)k->eps), mean = dot / (double)D * r;
+    for (size_t i = 0; i < D; i++) y[i] = r * (g[i] * (w ? w[i] : 1.0) - x[i] * r * mean);
+}
+
+static void norm_grad_row(void *ctx, void *y, const void *const *x, size_t D, size_t row) {
+    (void)row;
+    const norm *k = ctx;
+    if (k->dtype == MICA_F64) norm_grad_f64(k, y, x[0], x[1], D);
+    else k->isa->rms_norm_grad[k->dtype](y, x[0], x[1], k->w, D, k->eps);
+}
+
+void mica_cpu_rms_norm_grad(const mica_call *c) {
+    norm k = {.isa = &mica_cpu_isa_of(c)->rows, .dtype = c->in[0].dtype, .eps = c->params->norm.eps};
+    k.w = weights(c, 2, c->scratch);
+    mica_walk_rows(c, 2, c->scratch + weights_bytes(c), norm_grad_row, &k);
+}
+
+size_t mica_cpu_norm_grad_scratch(const mica_call *c) { return weights_bytes(c) + mica_walk_scratch(c, 2); }
 
 void mica_cpu_rms_norm(const mica_call *c) { run_norm(c, false); }
 void mica_cpu_layer_norm(const mica_call *c) { run_norm(c, true); }

@@ -38,13 +38,20 @@ typedef struct roping {
     const mica_call *c;
     size_t T, H, Dh, dims, size;
     bool gather;          // elements of a head lie apart
-    size_t scratch_bytes; // of one thread
+    bool back;
+    size_t scratch_bytes; // of one thread: a gathered token, then a table row with its sines negated
 } roping;
 
-static const float *table_row(const roping *k, size_t b, size_t t) {
+static size_t row_bytes(const roping *k) { return k->back ? mica_walk_round(k->dims * sizeof(float)) : 0; }
+
+// The row of token t of sequence b; `own` takes it where the rotation goes back.
+static const float *table_row(const roping *k, size_t b, size_t t, float *own) {
     const mica_tensor *table = &k->c->in[1];
     int64_t row = (table->shape[0] == 1 ? 0 : (int64_t)b) * table->stride[0] + (int64_t)t * table->stride[1];
-    return (const float *)(const void *)table->data + row;
+    const float *from = (const float *)(const void *)table->data + row;
+    if (!k->back) return from;
+    for (size_t i = 0; i < k->dims; i++) own[i] = i < k->dims / 2 ? from[i] : -from[i];
+    return own;
 }
 
 static void rope_f64(double *y, const double *x, const float *table, const roping *k, ptrdiff_t xs, bool traditional) {
@@ -67,15 +74,15 @@ static void rope_some(void *ctx, size_t first, size_t end, size_t thread) {
     for (size_t i = first; i < end; i++) {
         const unsigned char *a = x->data + mica_walk_offset(x, 2, i);
         ptrdiff_t xs = (ptrdiff_t)x->stride[2];
+        unsigned char *to = k->c->scratch + thread * k->scratch_bytes;
         if (k->gather) {
-            unsigned char *to = k->c->scratch + thread * k->scratch_bytes;
             for (size_t h = 0; h < k->H; h++)
                 mica_walk_gather(to + h * k->Dh * k->size, a + (ptrdiff_t)h * xs * (ptrdiff_t)k->size,
                                  (ptrdiff_t)x->stride[3], k->Dh, k->size);
             a = to, xs = (ptrdiff_t)k->Dh;
         }
         void *y = k->c->out.data + i * k->H * k->Dh * k->size;
-        const float *table = table_row(k, i / k->T, i % k->T);
+        const float *table = table_row(k, i / k->T, i % k->T, (float *)(void *)(to + k->scratch_bytes - row_bytes(k)));
         if (x->dtype == MICA_F64)
             rope_f64(y, (const double *)(const void *)a, table, k, xs, traditional);
         else
@@ -94,7 +101,8 @@ static roping roping_of(const mica_call *c) {
                 .size = mica_dtype_size(x->dtype)};
     assert(k.dims <= k.Dh && k.dims % 2 == 0 && (k.dims <= 1 || table->stride[2] == 1));
     k.gather = k.Dh > 1 && x->stride[3] != 1;
-    k.scratch_bytes = k.gather ? mica_walk_round(k.H * k.Dh * k.size) : 0;
+    k.back = c->params->rope.back != 0;
+    k.scratch_bytes = (k.gather ? mica_walk_round(k.H * k.Dh * k.size) : 0) + row_bytes(&k);
     return k;
 }
 

@@ -67,6 +67,18 @@ static inline vf v_tanh(vf x) {
     return v_select(v_less(a, v_set(0.625f)), near, far);
 }
 
+// The gates' activations with their slopes. Beyond the clamp the latter are 0 or 1 to the last bit, and nothing infinite is multiplied by 0.
+static inline vf v_clamp(vf x, float most) { return v_max(v_set(-most), v_min(v_set(most), x)); } // NaN stays
+static inline void v_both_swiglu(vf x, vf *y, vf *slope) {
+    vf s = v_sigmoid(x);
+    *y = v_gate(x, s), *slope = v_fma(v_mul(v_clamp(x, 104.0f), s), v_sub(v_set(1.0f), s), s);
+}
+static inline void v_both_geglu(vf x, vf *y, vf *slope) {
+    vf c = v_clamp(x, 30.0f), z = v_mul(c, c), s = v_sigmoid(v_mul(c, v_fma(z, v_set(0.071354816f), v_set(1.5957691216f))));
+    vf inner = v_mul(v_mul(c, s), v_fma(z, v_set(3 * 0.071354816f), v_set(1.5957691216f)));
+    *y = v_gate(x, s), *slope = v_fma(inner, v_sub(v_set(1.0f), s), s);
+}
+
 static inline vf v_swiglu(vf a, vf b) { return v_mul(v_silu(a), b); }
 static inline vf v_geglu(vf a, vf b) { return v_mul(v_gelu_tanh(a), b); }
 #endif

@@ -69,6 +69,29 @@ BINARY(swiglu)
 BINARY(geglu)
 #undef BINARY
 
+#define GATED_GRAD(f)                                                                                                  \
+    static inline void NAME(grad_one_##f)(vf a, vf b, vf g, vf *da, vf *db) {                                          \
+        vf y, slope;                                                                                                   \
+        v_both_##f(a, &y, &slope);                                                                                     \
+        *da = v_mul(v_mul(g, b), slope), *db = v_mul(y, g);                                                            \
+    }                                                                                                                  \
+    static void NAME(grad_##f)(void *dav, void *dbv, const void *av, const void *bv, const void *gv, size_t n) {       \
+        const T *a = av, *b = bv, *g = gv;                                                                             \
+        T *da = dav, *db = dbv;                                                                                        \
+        vf u, v, zero = v_zero();                                                                                      \
+        size_t i = 0;                                                                                                  \
+        for (; i + LANES <= n; i += LANES) {                                                                           \
+            NAME(grad_one_##f)(LOAD(a + i), LOAD(b + i), LOAD(g + i), &u, &v);                                         \
+            STORE(da + i, u), STORE(db + i, v);                                                                        \
+        }                                                                                                              \
+        if (i == n) return;                                                                                            \
+        NAME(grad_one_##f)(LOADN(a + i, n - i, zero), LOADN(b + i, n - i, zero), LOADN(g + i, n - i, zero), &u, &v);   \
+        STOREN(da + i, u, n - i), STOREN(db + i, v, n - i);                                                            \
+    }
+GATED_GRAD(swiglu)
+GATED_GRAD(geglu)
+#undef GATED_GRAD
+
 static void NAME(scale)(void *y, const void *x, float s, size_t n) {
     const T *a = x;
     T *o = y;
@@ -138,6 +161,32 @@ static void NAME(rms_norm)(void *y, const void *x, const float *w, size_t D, flo
     if (i < D) STOREN(o + i, v_mul(v_mul(LOADN(a + i, D - i, v_zero()), r), loadn_f32(w + i, D - i, v_zero())), D - i);
 }
 
+// Sum of g w x.
+static float NAME(weighted_dot)(const T *a, const T *g, const float *w, size_t D) {
+    vf s0 = v_zero(), s1 = v_zero(), one = v_set(1.0f), zero = v_zero();
+    size_t i = 0;
+    for (; i + 2 * LANES <= D; i += 2 * LANES) {
+        s0 = v_fma(v_mul(LOAD(g + i), w ? load_f32(w + i) : one), LOAD(a + i), s0);
+        s1 = v_fma(v_mul(LOAD(g + i + LANES), w ? load_f32(w + i + LANES) : one), LOAD(a + i + LANES), s1);
+    }
+    for (; i + LANES <= D; i += LANES) s0 = v_fma(v_mul(LOAD(g + i), w ? load_f32(w + i) : one), LOAD(a + i), s0);
+    size_t n = D - i;
+    if (n) s1 = v_fma(v_mul(LOADN(g + i, n, zero), w ? loadn_f32(w + i, n, zero) : one), LOADN(a + i, n, zero), s1);
+    return v_sum(v_add(s0, s1));
+}
+
+static void NAME(rms_norm_grad)(void *y, const void *x, const void *gv, const float *w, size_t D, float eps) {
+    const T *a = x, *g = gv;
+    T *o = y;
+    float scale = 1.0f / sqrtf(NAME(sum_squares)(a, D, 0) / (float)D + eps);
+    vf r = v_set(scale), k = v_set(NAME(weighted_dot)(a, g, w, D) / (float)D * scale * scale), one = v_set(1.0f), zero = v_zero();
+    size_t i = 0;
+    for (; i + LANES <= D; i += LANES)
+        STORE(o + i, v_mul(r, v_fnma(LOAD(a + i), k, v_mul(LOAD(g + i), w ? load_f32(w + i) : one))));
+    size_t n = D - i;
+    if (n) STOREN(o + i, v_mul(r, v_fnma(LOADN(a + i, n, zero), k, v_mul(LOADN(g + i, n, zero), w ? loadn_f32(w + i, n, zero) : one))), n);
+}
+
 // ---- softmax and its kin ----
 // Greatest element; *nan tells of any NaN (the result is then meaningless).
 static float NAME(row_max)(const T *a, size_t D, bool *nan) {
@@ -180,6 +229,14 @@ static void NAME(softmax)(void *y, const void *x, size_t D) {
     size_t i = 0;
     for (; i + LANES <= D; i += LANES) STORE(o + i, v_mul(v_exp(v_sub(LOAD(a + i), m)), s));
     if (i < D) STOREN(o + i, v_mul(v_exp(v_sub(LOADN(a + i, D - i, v_zero()), m)), s), D - i);
+}
+
+static void NAME(softmax_error)(void *y, const float *x, float lse, float weight, size_t D) {
+    T *o = y;
+    vf m = v_set(lse), w = v_set(weight);
+    size_t i = 0;
+    for (; i + LANES <= D; i += LANES) STORE(o + i, v_mul(v_exp(v_sub(load_f32(x + i), m)), w));
+    if (i < D) STOREN(o + i, v_mul(v_exp(v_sub(loadn_f32(x + i, D - i, m), m)), w), D - i);
 }
 
 static float NAME(logsumexp)(const void *x, size_t D) {
@@ -264,6 +321,8 @@ static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->binary[MICA_CPU_GEGLU][TYPE] = NAME(geglu);
     isa->scale[TYPE] = NAME(scale);
     isa->rms_norm[TYPE] = NAME(rms_norm), isa->layer_norm[TYPE] = NAME(layer_norm);
+    isa->rms_norm_grad[TYPE] = NAME(rms_norm_grad), isa->softmax_error[TYPE] = NAME(softmax_error);
+    isa->gated_grad[0][TYPE] = NAME(grad_swiglu), isa->gated_grad[1][TYPE] = NAME(grad_geglu);
     isa->softmax[TYPE] = NAME(softmax), isa->logsumexp[TYPE] = NAME(logsumexp), isa->argmax[TYPE] = NAME(argmax);
     isa->rope[TYPE] = NAME(rope);
 }

@@ -23,6 +23,18 @@ static float one_gelu_tanh(float x) {
     return x == -INFINITY ? 0.0f : x * one_sigmoid(2.0f * u);
 }
 
+// Beyond the clamp slopes are 0 or 1 to the last bit.
+static float slope_swiglu(float x) {
+    x = x < -104 ? -104 : x > 104 ? 104 : x;
+    float s = one_sigmoid(x);
+    return s * (1 + x * (1 - s));
+}
+static float slope_geglu(float x) {
+    x = x < -30 ? -30 : x > 30 ? 30 : x;
+    float s = one_sigmoid(2 * 0.79788456080286536f * (x + 0.044715f * x * x * x));
+    return s + x * s * (1 - s) * 2 * 0.79788456080286536f * (1 + 3 * 0.044715f * x * x);
+}
+
 static float two_add(float a, float b) { return a + b; }
 static float two_sub(float a, float b) { return a - b; }
 static float two_mul(float a, float b) { return a * b; }

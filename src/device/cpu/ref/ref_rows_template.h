@@ -59,6 +59,19 @@ BINARY(swiglu)
 BINARY(geglu)
 #undef BINARY
 
+#define GATED_GRAD(f)                                                                                                  \
+    static void NAME(grad_##f)(void *da, void *db, const void *av, const void *bv, const void *gv, size_t n) {         \
+        const T *a = av, *b = bv, *g = gv;                                                                             \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            float x = GET(a[i]), c = GET(g[i]);                                                                        \
+            ((T *)da)[i] = PUT(c * GET(b[i]) * slope_##f(x));                                                          \
+            ((T *)db)[i] = PUT(two_##f(x, c));                                                                         \
+        }                                                                                                              \
+    }
+GATED_GRAD(swiglu)
+GATED_GRAD(geglu)
+#undef GATED_GRAD
+
 static void NAME(scale)(void *y, const void *x, float s, size_t n) {
     const T *a = x;
     T *o = y;
@@ -72,6 +85,15 @@ static void NAME(rms_norm)(void *y, const void *x, const float *w, size_t D, flo
     for (size_t i = 0; i < D; i++) sum += GET(a[i]) * GET(a[i]);
     float r = 1.0f / sqrtf(sum / (float)D + eps);
     for (size_t i = 0; i < D; i++) o[i] = PUT(GET(a[i]) * r * (w ? w[i] : 1.0f));
+}
+
+static void NAME(rms_norm_grad)(void *y, const void *x, const void *gv, const float *w, size_t D, float eps) {
+    const T *a = x, *g = gv;
+    T *o = y;
+    float sum = 0, dot = 0;
+    for (size_t i = 0; i < D; i++) sum += GET(a[i]) * GET(a[i]), dot += GET(g[i]) * (w ? w[i] : 1.0f) * GET(a[i]);
+    float r = 1.0f / sqrtf(sum / (float)D + eps), mean = dot / (float)D * r;
+    for (size_t i = 0; i < D; i++) o[i] = PUT(r * (GET(g[i]) * (w ? w[i] : 1.0f) - GET(a[i]) * r * mean));
 }
 
 static void NAME(layer_norm)(void *y, const void *x, const float *w, const float *b, size_t D, float eps) {
@@ -99,6 +121,11 @@ static void NAME(softmax)(void *y, const void *x, size_t D) {
     float max = NAME(row_max)(a, D), sum = 0;
     for (size_t i = 0; i < D; i++) sum += expf(GET(a[i]) - max);
     for (size_t i = 0; i < D; i++) o[i] = PUT(expf(GET(a[i]) - max) / sum);
+}
+
+static void NAME(softmax_error)(void *y, const float *x, float lse, float weight, size_t D) {
+    T *o = y;
+    for (size_t i = 0; i < D; i++) o[i] = PUT(expf(x[i] - lse) * weight);
 }
 
 static float NAME(logsumexp)(const void *x, size_t D) {
@@ -186,6 +213,8 @@ static void NAME(fill)(mica_cpu_rows_isa *isa, mica_dtype t) {
     isa->binary[MICA_CPU_GEGLU][t] = NAME(geglu);
     isa->scale[t] = NAME(scale);
     isa->rms_norm[t] = NAME(rms_norm), isa->layer_norm[t] = NAME(layer_norm);
+    isa->rms_norm_grad[t] = NAME(rms_norm_grad), isa->softmax_error[t] = NAME(softmax_error);
+    isa->gated_grad[0][t] = NAME(grad_swiglu), isa->gated_grad[1][t] = NAME(grad_geglu);
     isa->softmax[t] = NAME(softmax), isa->logsumexp[t] = NAME(logsumexp), isa->argmax[t] = NAME(argmax);
     isa->rope[t] = NAME(rope);
     isa->pack_query[t] = isa->pack_query_codes[t] = NAME(pack_query), isa->pack_size[t] = sizeof(float);
