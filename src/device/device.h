@@ -47,7 +47,8 @@ typedef union mica_params {
     struct { int32_t dims, traditional; float base, scale; int32_t back; } rope; // dims rotated; back: by the negative angles
     struct { float scale; int32_t causal, window; } sdpa;      // window 0 = unbounded
     struct { float scale; int32_t causal, window, longest; } segments; // as sdpa; most rows of a segment
-    struct { int32_t wide; } matmul;                           // wide: the result is f32 whatever the inputs are
+    /** wide: the result is f32 whatever the inputs are; mixed: the inputs' types may differ, sums are in f32, the result is of dtype. */
+    struct { int32_t wide, mixed, dtype; } matmul;
     struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
     /** Packed quantised weight [out, in]. dtype: of the result; gate: mica_gate; int8: linear_packed rounds x to 8 bits. */
     struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate, int8; } packed;

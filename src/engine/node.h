@@ -87,6 +87,8 @@ mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed,
 mica_array *mica_linear_gated(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_gate gate);
 /** x [M, K] times w [K, N], and x times a quantised w [N, K], with the sums in f32 given out as they are: for logits. */
 mica_array *mica_matmul_wide(mica_scope *s, mica_array *x, mica_array *w);
+/** x [..., K] times w [K, N] in f32, each of any float type but f64; the result of dtype. */
+mica_array *mica_matmul_as(mica_scope *s, mica_array *x, mica_array *w, mica_dtype dtype);
 mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array *w, mica_array *scales, mica_array *biases,
                                        mica_quant_spec spec);
 /** mica_rope_apply, or back: by the negative angles. */

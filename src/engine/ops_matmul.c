@@ -5,11 +5,17 @@
 #include "base/quant.h"
 #include <string.h>
 
+// Quantised weights and what they meet; f64 exists for plain arithmetic.
+static bool is_short(mica_dtype d) { return mica_dtype_is_float(d) && d != MICA_F64; }
+
 // ---- dense ------------------------------------------------------------------------------------------------
 bool mica_infer_matmul(mica_scope *s, mica_array *node) {
     const mica_array *a = node->in[0], *b = node->in[1];
-    if (a->dtype != b->dtype) return mica_op_fail(s, node, "dtypes differ; mica_astype converts");
+    bool mixed = node->params.matmul.mixed != 0;
+    if (a->dtype != b->dtype && !mixed) return mica_op_fail(s, node, "dtypes differ; mica_astype converts");
     if (!mica_dtype_is_float(a->dtype)) return mica_op_fail(s, node, "wants floats");
+    if (mixed && (!is_short(a->dtype) || !is_short(b->dtype) || !is_short((mica_dtype)node->params.matmul.dtype) || a->ndim != 2))
+        return mica_op_fail(s, node, "mixed types: wants matrices in f32, f16 or bf16");
     if (a->ndim < 2 || a->ndim != b->ndim) return mica_op_fail(s, node, "wants matrices");
     int n = a->ndim;
     if (a->shape[n - 1] != b->shape[n - 2]) return mica_op_fail(s, node, "inner dimensions differ");
@@ -17,6 +23,7 @@ bool mica_infer_matmul(mica_scope *s, mica_array *node) {
         if (a->shape[i] != b->shape[i]) return mica_op_fail(s, node, "leading dimensions differ");
     mica_like(node, a);
     if (node->params.matmul.wide && a->dtype != MICA_F64) node->dtype = MICA_F32;
+    if (mixed) node->dtype = (mica_dtype)node->params.matmul.dtype;
     node->shape[n - 1] = b->shape[n - 1];
     return true;
 }
@@ -64,9 +71,6 @@ mica_array *mica_matmul(mica_scope *s, mica_array *a, mica_array *b) {
 }
 
 // ---- quantised ----------------------------------------------------------------------------------------------
-// Quantised weights and what they meet; f64 exists for plain arithmetic.
-static bool is_short(mica_dtype d) { return mica_dtype_is_float(d) && d != MICA_F64; }
-
 static mica_quant_spec spec_of(const mica_params *p) {
     return (mica_quant_spec){(mica_quant_mode)p->quant.mode, p->quant.bits, p->quant.group_size};
 }
@@ -137,6 +141,20 @@ mica_array *mica_quantized_matmul(mica_scope *s, mica_array *x, mica_array *w, m
 mica_array *mica_matmul_wide(mica_scope *s, mica_array *x, mica_array *w) {
     mica_params p = {.matmul = {.wide = 1}};
     return mica_record(s, MICA_OP_matmul, (mica_array *[]){x, w}, 2, 0, &p);
+}
+
+mica_array *mica_matmul_as(mica_scope *s, mica_array *x, mica_array *w, mica_dtype dtype) {
+    mica_params p = {.matmul = {.mixed = 1, .dtype = (int32_t)dtype}};
+    mica_array *in[] = {x, w};
+    if (!mica_inputs(s, MICA_OP_matmul, in, 2, 0)) return NULL;
+    if (in[0]->ndim < 1 || in[1]->ndim != 2) return mica_inputs_fail(s, MICA_OP_matmul, in, 2, "wants x [..., K] and a matrix");
+    int64_t shape[MICA_MAX_DIMS];
+    int ndim = in[0]->ndim;
+    memcpy(shape, in[0]->shape, sizeof shape);
+    shape[ndim - 1] = in[1]->shape[1];
+    in[0] = mica_as_rows(s, in[0]);
+    mica_array *y = mica_record(s, MICA_OP_matmul, in, 2, 0, &p);
+    return y ? mica_reshape(s, y, ndim, shape) : NULL;
 }
 
 mica_array *mica_quantized_matmul_wide(mica_scope *s, mica_array *x, mica_array *w, mica_array *scales, mica_array *biases,

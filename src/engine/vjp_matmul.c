@@ -8,9 +8,17 @@
 
 // y = a b: ā = ḡ bᵀ, b̄ = aᵀ ḡ.
 bool mica_vjp_matmul(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    if (node->params.matmul.mixed) {
+        if (mica_needs_grad(node, 0)) grads[0] = mica_matmul_as(s, g, mica_swap_axes(s, B, -1, -2), A->dtype);
+        if (mica_needs_grad(node, 1)) grads[1] = mica_matmul_as(s, mica_swap_axes(s, A, -1, -2), g, B->dtype);
+        return true;
+    }
     if (g->dtype != A->dtype) g = mica_astype(s, g, A->dtype); // a wide product
     if (mica_needs_grad(node, 0)) grads[0] = mica_matmul(s, g, mica_swap_axes(s, B, -1, -2));
-    if (mica_needs_grad(node, 1)) grads[1] = mica_matmul(s, mica_swap_axes(s, A, -1, -2), g);
+    if (!mica_needs_grad(node, 1)) return true;
+    bool turned = B->ndim == 2 && B->stride[0] == 1 && B->stride[1] != 1; // as weights [out, in] are: their gradient is to lie so too
+    if (turned) grads[1] = mica_swap_axes(s, mica_matmul(s, mica_swap_axes(s, g, -1, -2), A), -1, -2);
+    else grads[1] = mica_matmul(s, mica_swap_axes(s, A, -1, -2), g);
     return true;
 }
 

@@ -89,20 +89,28 @@ void mica_lora_free(mica_lora *lora) {
 }
 
 // ---- use ------------------------------------------------------------------------------------------------
-static mica_array *in_type_of(mica_scope *s, mica_array *x, const mica_array *other) {
-    return mica_array_dtype(x) == mica_array_dtype(other) ? x : mica_astype(s, x, MICA_F32);
+// x · m in their type if it is the same, else in f32.
+static mica_array *times(mica_scope *s, mica_array *x, mica_array *m) {
+    bool same = x && m && mica_array_dtype(x) == mica_array_dtype(m) && mica_array_dtype(m) != MICA_F32;
+    return same ? mica_matmul(s, x, m) : mica_matmul_as(s, x, m, MICA_F32);
 }
 
-// x · m in their type if it is the same, else in f32.
-static mica_array *times(mica_scope *s, mica_array *x, mica_array *m) { return mica_matmul(s, in_type_of(s, x, m), in_type_of(s, m, x)); }
-
-static mica_array *add_scaled(mica_scope *s, const mica_lora *lora, mica_array *z, mica_array *y) {
+static mica_array *add_rounded(mica_scope *s, const mica_lora *lora, mica_array *z, mica_array *y) {
     return mica_add(s, y, mica_astype(s, mica_mul_scalar(s, z, (double)lora->scale), mica_array_dtype(y)));
 }
 
+// y + scale · z · m, the product rounded to y's type before it is added. In f32 the scale goes to z, which is smaller.
+static mica_array *add_scaled(mica_scope *s, const mica_lora *lora, mica_array *z, mica_array *m, mica_array *y) {
+    mica_dtype type = mica_array_dtype(y);
+    if (z && mica_array_dtype(z) == MICA_F32) return mica_add(s, y, mica_matmul_as(s, mica_mul_scalar(s, z, (double)lora->scale), m, type));
+    return add_rounded(s, lora, times(s, z, m), y);
+}
+
 // Which values go is a function of the draw and their place alone: the same when they are computed again, for any number of threads.
-static mica_array *dropped(mica_scope *s, const mica_lora *lora, uint64_t stream, mica_array *x) {
-    if (!lora->draw || !(lora->dropout > 0) || !x) return x;
+static bool drops(const mica_lora *lora) { return lora->draw && lora->dropout > 0; }
+static mica_array *dropped(mica_scope *s, const mica_lora *lora, uint64_t stream, mica_array *x, const mica_array *other) {
+    if (!drops(lora) || !x) return x;
+    if (mica_array_dtype(x) != mica_array_dtype(other)) x = mica_astype(s, x, MICA_F32); // what it meets there
     double stay = 1 - (double)lora->dropout;
     mica_array *kept = mica_random_bernoulli(s, mica_random_key(s, lora->draw, stream), stay, mica_ndim(x), mica_shape(x));
     return mica_where(s, kept, mica_mul_scalar(s, x, 1 / stay), mica_zeros(s, 0, NULL, mica_array_dtype(x)));
@@ -124,7 +132,7 @@ static mica_array *times_factor(mica_scope *s, mica_array *y, mica_array *factor
 
 mica_array *mica_lora_apply(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
     if (!x || !y) return NULL;
-    y = add_scaled(s, lora, times(s, times(s, dropped(s, lora, 0, in_type_of(s, x, lora->a)), lora->a), lora->b), y);
+    y = add_scaled(s, lora, times(s, dropped(s, lora, 0, x, lora->a), lora->a), lora->b, y);
     return lora->raw ? y : times_factor(s, y, lora->magnitude);
 }
 
@@ -139,11 +147,13 @@ mica_array *mica_lora_add(mica_scope *s, const mica_linear *l, mica_array *x, mi
 
 mica_array *mica_lora_add_rows(mica_scope *s, const mica_lora *lora, mica_array *ids, mica_array *y) {
     if (!lora->a || !y) return y;
-    return add_scaled(s, lora, dropped(s, lora, 0, mica_matmul(s, mica_take(s, lora->a, ids, 0), lora->b)), y); // as mlx-lm
+    mica_array *rows = mica_take(s, lora->a, ids, 0);
+    if (!drops(lora)) return add_scaled(s, lora, rows, lora->b, y);
+    return add_rounded(s, lora, dropped(s, lora, 0, mica_matmul(s, rows, lora->b), lora->b), y); // as mlx-lm
 }
 
 mica_array *mica_lora_add_head(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array *y) {
     if (!lora->a || lora->input_only || !x || !y) return y;
-    x = dropped(s, lora, 1, in_type_of(s, x, lora->b));
-    return add_scaled(s, lora, times(s, times(s, x, mica_transpose(s, lora->b, NULL)), mica_transpose(s, lora->a, NULL)), y);
+    x = dropped(s, lora, 1, x, lora->b);
+    return add_scaled(s, lora, times(s, x, mica_transpose(s, lora->b, NULL)), mica_transpose(s, lora->a, NULL), y);
 }

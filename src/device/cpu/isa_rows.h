@@ -96,6 +96,14 @@ typedef struct mica_cpu_rows_isa {
     mica_cpu_scale_fn *scale[MICA_CPU_FLOATS];
     mica_cpu_gated_grad_fn *gated_grad[2][MICA_CPU_FLOATS]; // [swiglu, geglu]
 
+    // ---- products with a thin side, in f32; r and the rows of z and b lie densely ----
+    /** y [m][r] = x [m][k] · b [r][k]ᵀ, rows of x ldx elements apart. A row's result does not depend on m. */
+    void (*thin_dots[MICA_CPU_FLOATS])(float *y, const void *x, ptrdiff_t ldx, size_t m, const float *b, size_t r, size_t k);
+    /** y [m][n] = z [m][r] · b [r][n], rows of y ldy elements apart. The same. */
+    void (*thin_outer[MICA_CPU_FLOATS])(void *y, size_t ldy, const float *z, size_t m, const float *b, size_t r, size_t n);
+    /** y [r][n] = z [k][r]ᵀ · x [k][n], rows of x ldx elements apart. */
+    void (*thin_sums[MICA_CPU_FLOATS])(float *y, const float *z, size_t r, const void *x, ptrdiff_t ldx, size_t k, size_t n);
+
     // ---- one row of D elements ----
     /** y = x / sqrt(mean(x²) + eps) * w; w NULL = 1. */
     void (*rms_norm[MICA_CPU_FLOATS])(void *y, const void *x, const float *w, size_t D, float eps);

@@ -2,6 +2,7 @@
 // Ops "matmul", "quantized_matmul" and "linear_packed": each names its right-hand side; product.c does the rest. f64 exists
 // for gradient checks and is a plain loop.
 #include "device/cpu/op_matmul.h"
+#include "device/cpu/op_thin.h"
 #include "device/cpu/product.h"
 #include "device/cpu/product_int8.h"
 #include <assert.h>
@@ -40,11 +41,13 @@ static void matmul(const mica_call *c) {
     mica_cpu_rhs rhs = dense_rhs(c);
     mica_call call = *c;
     if (c->out.dtype == MICA_F64) mica_pool_run(mica_cpu_pool(c), mica_cpu_row_count(&c->in[0], 1), matmul_f64_task, &call);
+    else if (mica_cpu_is_thin(c)) mica_cpu_thin(c);
     else mica_cpu_product(c, &rhs);
 }
 
 static size_t matmul_scratch(const mica_call *c) {
     mica_cpu_rhs rhs = dense_rhs(c);
+    if (c->out.dtype != MICA_F64 && mica_cpu_is_thin(c)) return mica_cpu_thin_scratch(c);
     return c->out.dtype == MICA_F64 ? 0 : mica_cpu_product_scratch(c, &rhs);
 }
 

@@ -141,7 +141,8 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     bool shared = shared_rhs(c, rhs);
     p.batch = shared ? 1 : mica_cpu_row_count(x, 2);
     p.m = shared ? mica_cpu_row_count(x, 1) : (size_t)x->shape[x->ndim - 2];
-    p.bf16 = x->dtype == MICA_BF16 && isa->bf16.columns;
+    bool exact = rhs->kind == MICA_CPU_DENSE && c->in[1].dtype != x->dtype; // mixed: nothing of either is rounded away
+    p.bf16 = x->dtype == MICA_BF16 && isa->bf16.columns && !exact;
     p.panels = p.bf16 ? &isa->bf16 : &isa->f32;
     p.direct = is_direct(&p);
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth

@@ -303,6 +303,88 @@ static void NAME(rope)(void *y, const void *x, const float *table, size_t H, ptr
     }
 }
 
+// ---- products with a thin side ----
+// `rows` rows of x against `outs` rows of b.
+static inline __attribute__((always_inline)) void NAME(dots_block)(const int rows, const int outs, float *y, const T *x, ptrdiff_t ldx,
+                                                                   const float *b, size_t r, size_t k) {
+    vf sum[2][4], w[4];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < outs; j++) sum[i][j] = v_zero();
+    for (size_t p = 0; p < k; p += LANES) {
+        size_t left = k - p;
+        for (int j = 0; j < outs; j++) w[j] = left >= LANES ? load_f32(b + (size_t)j * k + p) : loadn_f32(b + (size_t)j * k + p, left, v_zero());
+        for (int i = 0; i < rows; i++) {
+            const T *a = x + (ptrdiff_t)i * ldx + (ptrdiff_t)p;
+            vf v = left >= LANES ? LOAD(a) : LOADN(a, left, v_zero());
+            for (int j = 0; j < outs; j++) sum[i][j] = v_fma(v, w[j], sum[i][j]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < outs; j++) y[(size_t)i * r + (size_t)j] = v_sum(sum[i][j]);
+}
+
+static void NAME(thin_dots)(float *y, const void *xv, ptrdiff_t ldx, size_t m, const float *b, size_t r, size_t k) {
+    const T *x = xv;
+    for (size_t i = 0; i < m; i += 2) {
+        const T *a = x + (ptrdiff_t)i * ldx;
+        size_t j = 0;
+        for (; i + 1 < m && j + 4 <= r; j += 4) NAME(dots_block)(2, 4, y + i * r + j, a, ldx, b + j * k, r, k);
+        for (; i + 1 < m && j < r; j++) NAME(dots_block)(2, 1, y + i * r + j, a, ldx, b + j * k, r, k);
+        for (; j + 4 <= r; j += 4) NAME(dots_block)(1, 4, y + i * r + j, a, ldx, b + j * k, r, k);
+        for (; j < r; j++) NAME(dots_block)(1, 1, y + i * r + j, a, ldx, b + j * k, r, k);
+    }
+}
+
+static inline __attribute__((always_inline)) void NAME(outer_block)(const int rows, T *y, size_t ldy, const float *z, const float *b, size_t r,
+                                                                    size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        size_t left = n - i;
+        vf sum[4];
+        for (int q = 0; q < rows; q++) sum[q] = v_zero();
+        for (size_t j = 0; j < r; j++) {
+            vf v = left >= LANES ? load_f32(b + j * n + i) : loadn_f32(b + j * n + i, left, v_zero());
+            for (int q = 0; q < rows; q++) sum[q] = v_fma(v_set(z[(size_t)q * r + j]), v, sum[q]);
+        }
+        for (int q = 0; q < rows; q++) {
+            if (left >= LANES) STORE(y + (size_t)q * ldy + i, sum[q]);
+            else STOREN(y + (size_t)q * ldy + i, sum[q], left);
+        }
+    }
+}
+
+static void NAME(thin_outer)(void *y, size_t ldy, const float *z, size_t m, const float *b, size_t r, size_t n) {
+    size_t i = 0;
+    for (; i + 4 <= m; i += 4) NAME(outer_block)(4, (T *)y + i * ldy, ldy, z + i * r, b, r, n);
+    for (; i < m; i++) NAME(outer_block)(1, (T *)y + i * ldy, ldy, z + i * r, b, r, n);
+}
+
+static inline __attribute__((always_inline)) void NAME(sums_block)(const int outs, float *y, const float *z, size_t r, const T *x, ptrdiff_t ldx,
+                                                                   size_t k, size_t n, size_t left) {
+    vf sum[4][2];
+    for (int j = 0; j < outs; j++) sum[j][0] = sum[j][1] = v_zero();
+    for (size_t p = 0; p < k; p++, x += ldx, z += r) {
+        vf u = left >= LANES ? LOAD(x) : LOADN(x, left, v_zero()), v = v_zero();
+        if (left >= 2 * LANES) v = LOAD(x + LANES);
+        else if (left > LANES) v = LOADN(x + LANES, left - LANES, v_zero());
+        for (int j = 0; j < outs; j++) sum[j][0] = v_fma(v_set(z[j]), u, sum[j][0]), sum[j][1] = v_fma(v_set(z[j]), v, sum[j][1]);
+    }
+    for (int j = 0; j < outs; j++, y += n) {
+        if (left >= LANES) store_f32(y, sum[j][0]);
+        else storen_f32(y, sum[j][0], left);
+        if (left >= 2 * LANES) store_f32(y + LANES, sum[j][1]);
+        else if (left > LANES) storen_f32(y + LANES, sum[j][1], left - LANES);
+    }
+}
+
+static void NAME(thin_sums)(float *y, const float *z, size_t r, const void *xv, ptrdiff_t ldx, size_t k, size_t n) {
+    const T *x = xv;
+    for (size_t i = 0; i < n; i += 2 * LANES) {
+        size_t j = 0;
+        for (; j + 4 <= r; j += 4) NAME(sums_block)(4, y + j * n + i, z + j, r, x + i, ldx, k, n, n - i);
+        for (; j < r; j++) NAME(sums_block)(1, y + j * n + i, z + j, r, x + i, ldx, k, n, n - i);
+    }
+}
+
 static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->to_f32[TYPE] = NAME(to_f32), isa->from_f32[TYPE] = NAME(from_f32);
     isa->store_sums[TYPE] = NAME(store_sums);
@@ -323,6 +405,7 @@ static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->rms_norm[TYPE] = NAME(rms_norm), isa->layer_norm[TYPE] = NAME(layer_norm);
     isa->rms_norm_grad[TYPE] = NAME(rms_norm_grad), isa->softmax_error[TYPE] = NAME(softmax_error);
     isa->gated_grad[0][TYPE] = NAME(grad_swiglu), isa->gated_grad[1][TYPE] = NAME(grad_geglu);
+    isa->thin_dots[TYPE] = NAME(thin_dots), isa->thin_outer[TYPE] = NAME(thin_outer), isa->thin_sums[TYPE] = NAME(thin_sums);
     isa->softmax[TYPE] = NAME(softmax), isa->logsumexp[TYPE] = NAME(logsumexp), isa->argmax[TYPE] = NAME(argmax);
     isa->rope[TYPE] = NAME(rope);
 }

@@ -78,6 +78,34 @@ static void NAME(scale)(void *y, const void *x, float s, size_t n) {
     for (size_t i = 0; i < n; i++) o[i] = PUT(GET(a[i]) * s);
 }
 
+static void NAME(thin_dots)(float *y, const void *x, ptrdiff_t ldx, size_t m, const float *b, size_t r, size_t k) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < r; j++) {
+            const T *a = (const T *)x + (ptrdiff_t)i * ldx;
+            float sum = 0;
+            for (size_t p = 0; p < k; p++) sum += GET(a[p]) * b[j * k + p];
+            y[i * r + j] = sum;
+        }
+}
+
+static void NAME(thin_outer)(void *y, size_t ldy, const float *z, size_t m, const float *b, size_t r, size_t n) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = 0;
+            for (size_t p = 0; p < r; p++) sum += z[i * r + p] * b[p * n + j];
+            ((T *)y)[i * ldy + j] = PUT(sum);
+        }
+}
+
+static void NAME(thin_sums)(float *y, const float *z, size_t r, const void *x, ptrdiff_t ldx, size_t k, size_t n) {
+    for (size_t i = 0; i < r; i++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = 0;
+            for (size_t p = 0; p < k; p++) sum += z[p * r + i] * GET(((const T *)x)[(ptrdiff_t)p * ldx + (ptrdiff_t)j]);
+            y[i * n + j] = sum;
+        }
+}
+
 static void NAME(rms_norm)(void *y, const void *x, const float *w, size_t D, float eps) {
     const T *a = x;
     T *o = y;
@@ -215,6 +243,7 @@ static void NAME(fill)(mica_cpu_rows_isa *isa, mica_dtype t) {
     isa->rms_norm[t] = NAME(rms_norm), isa->layer_norm[t] = NAME(layer_norm);
     isa->rms_norm_grad[t] = NAME(rms_norm_grad), isa->softmax_error[t] = NAME(softmax_error);
     isa->gated_grad[0][t] = NAME(grad_swiglu), isa->gated_grad[1][t] = NAME(grad_geglu);
+    isa->thin_dots[t] = NAME(thin_dots), isa->thin_outer[t] = NAME(thin_outer), isa->thin_sums[t] = NAME(thin_sums);
     isa->softmax[t] = NAME(softmax), isa->logsumexp[t] = NAME(logsumexp), isa->argmax[t] = NAME(argmax);
     isa->rope[t] = NAME(rope);
     isa->pack_query[t] = isa->pack_query_codes[t] = NAME(pack_query), isa->pack_size[t] = sizeof(float);
