@@ -132,6 +132,17 @@ GRAPH(g_scatter_add_along) {
 // ---- fast ----
 GRAPH(g_rms_norm) { return mica_rms_norm(s, x[0], x[1], 1e-5f); }
 GRAPH(g_rms_norm_bare) { return mica_rms_norm(s, x[0], NULL, 0.1f); }
+GRAPH(g_rms_norm_grad) { return mica_rms_norm_grad(s, x[0], x[1], x[2], 1e-5f); }
+GRAPH(g_rms_norm_grad_bare) { return mica_rms_norm_grad(s, x[0], mica_square(s, x[0]), NULL, 0.1f); }
+GRAPH(g_swiglu_grad) { return mica_gated_grad(s, x[0], x[1], x[2], MICA_GATE_SWIGLU); }
+GRAPH(g_geglu_grad) { return mica_gated_grad(s, x[0], mica_square(s, x[0]), x[1], MICA_GATE_GEGLU); }
+GRAPH(g_rope_back) {
+    mica_array *table = mica_from_data(s, (float[]){0.5f, 0.8f, 0.8f, -0.6f}, MICA_SHAPE(1, 1, 4), MICA_F32);
+    return mica_rope_turn(s, x[0], table, false, true);
+}
+GRAPH(g_matmul_as) {
+    return mica_astype(s, mica_matmul_as(s, mica_astype(s, x[0], MICA_F32), mica_astype(s, x[1], MICA_F32), MICA_F32), MICA_F64);
+}
 GRAPH(g_layer_norm) { return mica_layer_norm(s, x[0], x[1], x[2], 1e-5f); }
 GRAPH(g_layer_norm_bare) { return mica_layer_norm(s, x[0], NULL, NULL, 1e-5f); }
 GRAPH(g_layer_norm_bias) { return mica_layer_norm(s, x[0], NULL, x[1], 1e-5f); }
@@ -213,6 +224,9 @@ static const grad_case cases[] = {
     CASE(scatter_add, scatter_add, -2, 2, 2, {2, {3, 4}}, {3, {2, 2, 4}}),
     CASE(scatter_add_along_axis, scatter_add_along, -2, 2, 1, {2, {3, 4}}),
     CASE(rms_norm, rms_norm, -2, 2, 2, {3, {2, 2, 5}}, {1, {5}}), CASE(rms_norm, rms_norm_bare, -2, 2, 1, {2, {3, 5}}),
+    CASE(rms_norm_grad, rms_norm_grad, -2, 2, 3, {3, {2, 2, 5}}, {3, {2, 2, 5}}, {1, {5}}), CASE(rms_norm_grad, rms_norm_grad_bare, -2, 2, 1, {2, {3, 5}}),
+    CASE(gated_grad, swiglu_grad, -2, 2, 3, {2, {3, 4}}, {2, {3, 4}}, {2, {3, 4}}), CASE(gated_grad, geglu_grad, -2, 2, 2, {2, {3, 4}}, {2, {3, 4}}),
+    CASE(rope, rope_back, -2, 2, 1, {4, {2, 1, 3, 6}}), ROUGH(matmul, matmul_as, -1, 1, 2, {2, {3, 4}}, {2, {4, 2}}),
     CASE(layer_norm, layer_norm, -2, 2, 3, {3, {2, 2, 5}}, {1, {5}}, {1, {5}}), CASE(layer_norm, layer_norm_bare, -2, 2, 1, {2, {3, 5}}),
     CASE(layer_norm, layer_norm_bias, -2, 2, 2, {2, {3, 5}}, {1, {5}}),
     CASE(rope, rope, -2, 2, 1, {4, {2, 1, 3, 6}}), CASE(rope, rope_partial, -2, 2, 1, {4, {1, 2, 3, 6}}),

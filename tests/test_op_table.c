@@ -3,6 +3,7 @@
 // arrays, scalars, every type it accepts; what it must refuse; all levels of this CPU; one to four threads bit for bit
 // (two counts at all but the best level).
 // The tests are made from engine/op.def: an op without a case fails.
+#include "ops/backward.h"
 #include "ops/elementwise.h"
 #include "ops/fast.h"
 #include "ops/indexing.h"
@@ -11,6 +12,15 @@
 #include "ops/segments.h"
 #include "device/cpu/isa.h"
 
+static void case_products(rig *r) {
+    case_matmul(r);
+    check_mixed_products(r);
+}
+static void case_turns(rig *r) {
+    case_rope(r);
+    check_rope_back(r);
+}
+
 typedef void case_fn(rig *r);
 static const struct { const char *name; case_fn *run; } cases[] = {
 #define CASE(name) {#name, case_##name}
@@ -18,13 +28,13 @@ static const struct { const char *name; case_fn *run; } cases[] = {
     CASE(rsqrt), CASE(reciprocal), CASE(square), CASE(abs), CASE(sin), CASE(cos), CASE(erf), CASE(logical_not), CASE(astype),
     CASE(contiguous), CASE(add), CASE(sub), CASE(mul), CASE(div), CASE(power), CASE(maximum), CASE(minimum), CASE(equal),
     CASE(not_equal), CASE(less), CASE(less_equal), CASE(greater), CASE(greater_equal), CASE(logical_and), CASE(logical_or),
-    CASE(where), CASE(matmul), CASE(quantized_matmul), CASE(quantize_weights), CASE(quantize_scales), CASE(quantize_biases),
+    CASE(where), {"matmul", case_products}, CASE(quantized_matmul), CASE(quantize_weights), CASE(quantize_scales), CASE(quantize_biases),
     CASE(dequantize), CASE(linear_packed), CASE(take_packed), CASE(sum), CASE(mean), CASE(max), CASE(min), CASE(logsumexp),
     CASE(softmax), CASE(argmax), CASE(cumsum), CASE(sort), CASE(argsort), CASE(argpartition), CASE(slice_update),
     CASE(concatenate), CASE(tril), CASE(triu), CASE(take), CASE(take_along_axis), CASE(put_along_axis), CASE(scatter_add),
     CASE(scatter_add_along_axis), CASE(full), CASE(arange), CASE(random_uniform), CASE(random_normal), CASE(random_round), CASE(rms_norm),
-    CASE(layer_norm), CASE(swiglu), CASE(geglu), CASE(rope_table), CASE(rope), CASE(sdpa), CASE(kv_append), CASE(paged_attention),
-    CASE(cache_attention), CASE(segment_attention), CASE(segment_attention_grad),
+    CASE(layer_norm), CASE(swiglu), CASE(geglu), CASE(rope_table), {"rope", case_turns}, CASE(sdpa), CASE(kv_append), CASE(paged_attention),
+    CASE(cache_attention), CASE(segment_attention), CASE(segment_attention_grad), CASE(rms_norm_grad), CASE(gated_grad), CASE(cross_entropy_grad),
 };
 
 #ifdef __SANITIZE_ADDRESS__ // several times slower: one thread, and four at the best level
