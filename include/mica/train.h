@@ -49,7 +49,7 @@ typedef struct mica_train_options {
     int32_t epochs;               // instead of iters: as many updates as it takes to see each example so many times
     int32_t batch_size;           // examples of one forward; default 4
     int32_t grad_accumulation;    // forwards of one update, their gradients weighted by scored tokens; default 1
-    int32_t max_seq;              // most tokens of an example; default 2048
+    int32_t max_seq;              // most tokens of an example; default 2048; never more than the model's context
     const char *too_long;         // what becomes of longer ones: "truncate" (default), "split" into pieces, "skip"
     int32_t batch_tokens;         // instead of batch_size: as many examples as fit into so many tokens, packed without padding; at least max_seq
     const char *mask_prompt;      // "none" (default): all tokens are scored; "last": the completion or last answer; "assistant": all answers
@@ -92,7 +92,7 @@ typedef struct mica_train_summary {
 /** Trains: model: folder or .gguf file; data: folder with train.jsonl and maybe valid.jsonl; out: folder for the adapter (adapters.safetensors or
  * adapter_model.safetensors, adapter_config.json) or, with "full", for a whole model
  * (model.safetensors, config.json, the tokenizer's files), and for the checkpoint to resume from. Errors
- * name file, line, step. A loss that is not finite stops the run and leaves the last checkpoint. */
+ * name file, line, step. A loss or a parameter that is not finite stops the run and leaves the last checkpoint. */
 MICA_API bool mica_train(const char *model, const char *data, const char *out, const mica_train_options *options, mica_train_summary *summary,
                          mica_error *err);
 

@@ -49,7 +49,8 @@ bool mica_trainer_save(const mica_trainer *t, const mica_train_state *state, con
     snprintf(piece, sizeof piece, "%" PRId64, state->piece);
     snprintf(tokens, sizeof tokens, "%" PRId64, state->tokens);
     snprintf(identity, sizeof identity, "%016" PRIx64, state->identity);
-    const char *const metadata[] = {"mica.training", VERSION, "step", step, "epoch", epoch, "index", index, "piece", piece, "tokens", tokens, "identity", identity, NULL};
+    const char *const metadata[] = {"mica.training", VERSION, "step", step, "epoch", epoch, "index", index, "piece", piece, "tokens", tokens, "identity", identity,
+                                    "settings", state->settings ? state->settings : "", NULL};
     mica_st_writer *w = mica_st_writer_new(path, &(mica_st_options){.metadata = metadata}, err);
     bool ok = w && each(t, declare, w, err) && mica_st_writer_begin(w, err) && each(t, put, w, err) && mica_st_writer_commit(w, err);
     mica_st_writer_free(w);
@@ -109,6 +110,23 @@ static bool restore_states(mica_trainer *t, size_t i, const mica_safetensors *st
     return true;
 }
 
+// The first word in which the settings of two runs differ, "rank=8" for one and "rank=4" for the other.
+static bool other_settings(const char *path, const char *theirs, const char *ours, mica_error *err) {
+    while (theirs && ours && *theirs && *ours) {
+        size_t n = strcspn(theirs, " "), m = strcspn(ours, " "), name = strcspn(ours, "=");
+        if (n != m || memcmp(theirs, ours, n) != 0) {
+            bool plain = name < m && name < n && memcmp(theirs, ours, name) == 0;
+            bool number = plain && n - name > 16; // the model's or the data's
+            if (number) return mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with other %.*s", path, (int)name, ours);
+            if (plain)
+                return mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with %.*s, not with %.*s", path, (int)n, theirs, (int)m, ours);
+            break;
+        }
+        theirs += n + (theirs[n] == ' '), ours += m + (ours[m] == ' ');
+    }
+    return mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with another model, data or options", path);
+}
+
 bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *path, mica_error *err) {
     mica_safetensors *st = mica_safetensors_open(path, err);
     mica_train_state read = {0};
@@ -120,15 +138,16 @@ bool mica_trainer_restore(mica_trainer *t, mica_train_state *state, const char *
                 read_count(st, "piece", &read.piece) && read_count(st, "tokens", &read.tokens) && read_number(st, "identity", 16, &read.identity)))
         ok = mica_fail(err, MICA_ERR_FORMAT, "%s: its numbers are damaged", path);
     if (ok && read.identity != state->identity)
-        ok = mica_fail(err, MICA_ERR_ARGUMENT, "%s: the checkpoint of a run with another model, data or options", path);
+        ok = other_settings(path, mica_safetensors_metadata(st, "settings"), state->settings, err);
     for (size_t i = 0; ok && i < t->params.count; i++) {
         ok = restore_parameter(t, i, st, path, err) && restore_states(t, i, st, err);
         if (i % 16 == 15) mica_safetensors_rest(st); // copied
     }
     if (ok) {
         mica_trainer_forget(t, 0, true);
-        t->step = step;
+        t->step = t->saved = step;
         mica_optimizer_set_step(t->optimizer, step);
+        read.settings = state->settings;
         *state = read;
     }
     mica_safetensors_free(st);

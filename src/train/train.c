@@ -11,6 +11,7 @@
 #include "mica/template.h"
 #include "model/identity.h"
 #include "train/memory.h"
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,7 @@ typedef struct run {
     mica_train_summary *sum;
     double started, since;       // since: the last report
     uint64_t heap;               // bytes before it began
+    mica_buf settings;
     double loss, weight;         // since then
     int64_t tokens;              // all tokens since then
 } run;
@@ -102,6 +104,7 @@ static bool load_net(run *r, mica_error *err) {
     mica_model_files *files = mica_checkpoint_open(r->model, err);
     r->net = files ? mica_net_load(files, &o, r->device, err) : NULL;
     if (r->o.init_adapter) mica_adapter_close(&adapter);
+    if (r->net) r->o.max_seq = (int32_t)MICA_MIN((int64_t)r->o.max_seq, MICA_MAX(r->net->config->max_position_embeddings, (int64_t)2));
     return r->net && mica_net_identity(r->net, &r->state.identity, err);
 }
 
@@ -185,20 +188,25 @@ static bool set_up_data(run *r, const char *folder, mica_error *err) {
 // ---- files ------------------------------------------------------------------------------------------------
 static char *state_path(const run *r) { return mica_path_join(r->out, "training-state.safetensors"); }
 
-// The model's identity becomes the run's: what must be the same for a resumed run to go on as this one would have.
-static void identify(run *r) {
+// What must be the same for a resumed run to go on as this one would have, as words: a checkpoint that differs can say in what.
+static bool identify(run *r, mica_error *err) {
     const mica_train_options *o = &r->o;
-    uint64_t data = mica_dataset_fingerprint(r->train);
-    double numbers[] = {(double)o->rank, o->scale, (double)o->layers, (double)o->batch_size, (double)o->grad_accumulation, (double)o->no_shuffle,
-                        o->dropout, o->optimizer.beta1, o->optimizer.beta2, o->optimizer.eps, o->optimizer.weight_decay, o->optimizer.momentum,
-                        o->optimizer.dampening, (double)o->optimizer.nesterov, (double)o->optimizer.no_bias_correction, o->schedule.rate,
-                        o->schedule.end, o->schedule.decay, (double)o->schedule.steps, (double)o->schedule.warmup, o->schedule.warmup_start, o->clip,
-                        (double)o->seed, (double)o->batch_tokens};
-    uint64_t h = mica_hash(numbers, sizeof numbers, mica_hash_mix(r->state.identity, data));
-    const char *const names[] = {o->kind, o->dtype, o->optimizer.name, o->schedule.name ? o->schedule.name : "constant", o->mask_prompt};
-    for (size_t i = 0; i < MICA_COUNT(names); i++) h = mica_hash(names[i], strlen(names[i]) + 1, h);
-    for (size_t i = 0; i < r->t.params.count; i++) h = mica_hash(r->t.params.items[i].name, strlen(r->t.params.items[i].name) + 1, h);
-    r->state.identity = h;
+    const mica_optimizer_options *p = &o->optimizer;
+    const mica_schedule *c = &o->schedule;
+    mica_buf *b = &r->settings;
+    uint64_t names = 0;
+    for (size_t i = 0; i < r->t.params.count; i++) names = mica_hash(r->t.params.items[i].name, strlen(r->t.params.items[i].name) + 1, names);
+    mica_buf_printf(b, "model=%016" PRIx64 " data=%016" PRIx64 " kind=%s rank=%d scale=%g dropout=%g targets=%016" PRIx64 " layers=%d dtype=%s seed=%" PRIu64,
+                    r->state.identity, mica_dataset_fingerprint(r->train), o->kind, (int)o->rank, o->scale, o->dropout, names, (int)o->layers, o->dtype, o->seed);
+    mica_buf_printf(b, " batch_size=%d batch_tokens=%d grad_accumulation=%d max_seq=%d mask_prompt=%s no_shuffle=%d clip=%g", (int)o->batch_size,
+                    (int)o->batch_tokens, (int)o->grad_accumulation, (int)o->max_seq, o->mask_prompt, o->no_shuffle, o->clip);
+    mica_buf_printf(b, " optimizer=%s beta1=%g beta2=%g eps=%g weight_decay=%g momentum=%g dampening=%g nesterov=%d no_bias_correction=%d", p->name, p->beta1,
+                    p->beta2, p->eps, p->weight_decay, p->momentum, p->dampening, p->nesterov, p->no_bias_correction);
+    mica_buf_printf(b, " schedule=%s rate=%.9g end=%.9g decay=%.9g steps=%" PRId64 " warmup=%" PRId64 " warmup_start=%.9g", c->name ? c->name : "constant", c->rate,
+                    c->end, c->decay, c->steps, c->warmup, c->warmup_start);
+    if (b->failed) return mica_fail_memory(err, b->len, "the run's options");
+    r->state.identity = mica_hash(b->data, b->len, 0), r->state.settings = b->data;
+    return true;
 }
 
 static void stored_of(const mica_parameter *p, mica_stored *t) {
@@ -264,9 +272,10 @@ static bool save(run *r, mica_error *err) {
     mica_dataset_position p = mica_dataset_order_position(r->order);
     r->state.epoch = (int64_t)p.epoch, r->state.index = (int64_t)p.index, r->state.piece = (int64_t)p.piece;
     char *path = state_path(r);
-    bool ok = path ? mica_trainer_save(&r->t, &r->state, path, err) : mica_fail_memory(err, strlen(r->out), "a path");
-    ok = ok && (full(r) ? write_weights : write_adapter)(r, err);
+    bool ok = path ? mica_trainer_finite(&r->t, err) : mica_fail_memory(err, strlen(r->out), "a path");
+    ok = ok && mica_trainer_save(&r->t, &r->state, path, err) && (full(r) ? write_weights : write_adapter)(r, err);
     mica_free(path);
+    if (ok) r->t.saved = r->t.step;
     if (ok) emit(r, &(mica_train_event){.kind = MICA_TRAIN_CHECKPOINT, .path = r->out});
     return ok;
 }
@@ -361,10 +370,9 @@ static bool loop(run *r, mica_error *err) {
 }
 
 static bool train(run *r, const char *data, mica_error *err) {
-    if (!check(&r->o, err) || !mica_train_load_text(r->model, &r->tokenizer, &r->chat, err) || !set_up_data(r, data, err) || !load_net(r, err) || !set_up_trainer(r, err))
+    if (!check(&r->o, err) || !mica_train_load_text(r->model, &r->tokenizer, &r->chat, err) || !load_net(r, err) || !set_up_data(r, data, err) || !set_up_trainer(r, err))
         return false;
-    identify(r);
-    if (!mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !predict_memory(r, err)) return false;
+    if (!identify(r, err) || !mica_mkdirs(r->out, err) || (r->o.resume && !resume(r, err)) || !predict_memory(r, err)) return false;
     if (full(r) && !mica_convert_beside(r->net->checkpoint, r->net->dtype, r->out, err)) return false;
     const mica_train_summary *sum = r->sum;
     emit(r, &(mica_train_event){.kind = MICA_TRAIN_START, .parameters = sum->parameters, .trained = sum->trained,
@@ -393,5 +401,6 @@ bool mica_train(const char *model, const char *data, const char *out, const mica
     mica_tokenizer_free(r.tokenizer);
     mica_net_free(r.net);
     mica_device_close(r.device);
+    mica_buf_free(&r.settings);
     return ok;
 }

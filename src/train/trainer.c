@@ -6,6 +6,7 @@
 #include "mica/ops.h"
 #include "mica/transforms.h"
 #include <math.h>
+#include <stdio.h>
 
 bool mica_trainer_init(mica_trainer *t, mica_net *net, mica_parameters params, const mica_train_options *o, mica_error *err) {
     *t = (mica_trainer){.net = net, .params = params, .schedule = o->schedule, .clip = o->clip, .dropout = o->dropout, .seed = o->seed,
@@ -137,15 +138,39 @@ static bool update_all(mica_trainer *t, double factor, double rate, mica_error *
     return ok;
 }
 
+// What is left to go on from.
+static const char *last_good(const mica_trainer *t, char *text, size_t size) {
+    if (t->saved) snprintf(text, size, "; the checkpoint of step %lld stays", (long long)t->saved);
+    else snprintf(text, size, "; there is no checkpoint yet");
+    return text;
+}
+
+bool mica_trainer_finite(mica_trainer *t, mica_error *err) {
+    mica_scope *s = t->scope;
+    char good[80];
+    bool ok = true;
+    for (size_t i = 0; ok && i < t->params.count; i++) {
+        float square;
+        mica_scope_reset(s);
+        ok = mica_read_f32(mica_sum(s, mica_square(s, mica_astype(s, *t->params.items[i].place, MICA_F32)), NULL, 0, false), &square, 1, err);
+        if (ok && !isfinite(square))
+            ok = mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: the run has diverged: %s is no longer finite%s", (long long)t->step, t->params.items[i].name,
+                           last_good(t, good, sizeof good));
+    }
+    mica_scope_reset(s);
+    return ok;
+}
+
 bool mica_trainer_update(mica_trainer *t, mica_update *done, mica_error *err) {
+    char good[80];
     double norm = 0, rate = mica_schedule_at(&t->schedule, t->step);
     *done = (mica_update){.loss = t->loss, .weight = t->weight, .learning_rate = rate};
     if (t->weight <= 0) return drop_gradients(t), mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: no token of its examples is scored", (long long)t->step + 1);
     bool ok = norm_of(t, &norm, err);
     done->grad_norm = norm / t->weight;
     if (ok && !isfinite(t->loss + norm))
-        ok = mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: the loss is %g and the norm of its gradient %g: the run has diverged (a lower learning rate may help)",
-                       (long long)t->step + 1, t->loss / t->weight, done->grad_norm);
+        ok = mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: the loss is %g and the norm of its gradient %g: the run has diverged (a lower learning rate may help)%s",
+                       (long long)t->step + 1, t->loss / t->weight, done->grad_norm, last_good(t, good, sizeof good));
     double factor = 1 / t->weight;
     if (t->clip > 0 && done->grad_norm > t->clip) factor *= t->clip / done->grad_norm;
     ok = ok && update_all(t, factor, rate, err);

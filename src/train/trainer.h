@@ -22,6 +22,7 @@ typedef struct mica_trainer {
     int32_t added;            // how many batches these are
     int64_t stale;            // bytes of the mapped file that new weights have taken the place of
     int64_t step;             // updates done
+    int64_t saved;            // those of the last checkpoint; 0: there is none
 } mica_trainer;
 
 /** Records the gradients of a batch, in f32 (unless `narrow`) and added to those of earlier ones, and its loss: out [params.count + 1]. */
@@ -54,6 +55,8 @@ bool mica_trainer_measure_size(mica_trainer *t, const mica_text_batch *batch, si
 bool mica_trainer_add(mica_trainer *t, const mica_text_batch *batch, mica_error *err);
 /** Updates the parameters with the mean gradient of what was added. A loss or norm that is not finite fails and changes nothing. */
 bool mica_trainer_update(mica_trainer *t, mica_update *done, mica_error *err);
+/** Fails if a parameter is no longer finite (or so large that its square is not): such ones are not to be saved. */
+bool mica_trainer_finite(mica_trainer *t, mica_error *err);
 /** Loss of a batch, without gradients: sum and number of scored tokens are added. */
 bool mica_trainer_measure(mica_trainer *t, const mica_text_batch *batch, double *loss, double *weight, mica_error *err);
 
@@ -66,6 +69,7 @@ bool mica_train_data_options(const char *mask_prompt, const char *too_long, int3
 typedef struct mica_train_state {
     int64_t epoch, index, piece, tokens;
     uint64_t identity; // of model, data and options: a checkpoint of another run is refused
+    const char *settings; // these options as words, "rank=8 seed=3": to say what is different; NULL: not known
 } mica_train_state;
 /** One file, in place as a whole or not at all. */
 bool mica_trainer_save(const mica_trainer *t, const mica_train_state *state, const char *path, mica_error *err);
