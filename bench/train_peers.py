@@ -87,6 +87,7 @@ class Bench(peers.Bench):
     """Takes the CSV, the limits and `measure` from the bench of decoding."""
 
     def prepare(self):
+        self.log = os.path.join(self.folder.name, "log.jsonl")
         write_text(self.config, self.folder.name)
         for name, spec in self.config["models"].items():
             for key in ("dense", "4bit"):
@@ -97,7 +98,8 @@ class Bench(peers.Bench):
         key, options, _, _ = CASES[case]
         return [os.path.join(self.config["build"], "mica"), "train", spec[key], "--data", os.path.join(self.folder.name, "mixed" if case == "lora packed" else "data"), "--adapter", os.path.join(self.folder.name, "out"),
                 "--batch-size", str(ROWS), "--max-seq", str(TOKENS + 1), "--iters", str(steps), "--optimizer", "adamw", "--no-shuffle", "--report-every", "1",
-                "--val-every", "-1", "--save-every", "-1", "--threads", str(self.threads), "--json"] + options
+                "--val-every", "-1", "--save-every", "-1", "--threads", str(self.threads), "--log", self.log, "--samples", "-1",
+                "--json"] + options
 
     def peft(self, spec, case, steps):
         return [self.config["python"], os.path.join(HERE, "peer_train.py"), spec["dense"], os.path.join(self.folder.name, "data"), "--rows", str(ROWS), "--tokens", str(TOKENS),
@@ -107,6 +109,8 @@ class Bench(peers.Bench):
         """One process; False if it fails."""
         spec = self.config["models"][model]
         command = (self.mica if engine == "mica" else self.peft)(spec, case, spec.get("steps", 4))
+        if os.path.exists(self.log):
+            os.remove(self.log)
         out, info = self.run(command)
         if out is None:
             say("    %s: %s" % (engine, info))
@@ -114,6 +118,9 @@ class Bench(peers.Bench):
         if engine == "mica":
             events = [e for e in map(json.loads, out.strip().splitlines()) if e["event"] == "step"]
             speeds, losses = [e["tokens_per_second"] for e in events], [e["loss"] for e in events]
+            with open(self.log, encoding="utf-8") as f:
+                predicted = json.loads(f.readline()).get("predicted_memory_bytes", 0)
+            self.add(model, case + " predicted", engine, run, predicted / 2**20, "MiB", command)
             rows = 4 if "4 rows" in case else ROWS
             if case != "lora packed" and events[-1]["tokens"] != len(events) * rows * TOKENS:
                 sys.exit("mica scored %d tokens in %d steps of %d × %d" % (events[-1]["tokens"], len(events), rows, TOKENS))
@@ -169,19 +176,19 @@ def markdown(path):
     out = ["# Training on %s, %s" % about, "",
            "Batches of %d × %d tokens, AdamW; LoRA of rank 8 on q and v in bf16 (mica's 4-bit: on 4-bit weights, compared with peft on bf16 ones), or all" % (ROWS, TOKENS),
            "weights in f32. \"4 rows\": batches of 4 × 256; \"packed\": examples of 20 to 500 tokens, packed to as many tokens, compared with that.",
-           "Medians of the runs' medians of steps after the first; peak resident memory of the process. Ratio: above 1 (of speed) and below 1 (of",
-           "memory) is better for mica. Limit: tokens/s at the machine's peak of bf16 (f32) products; share: mica's of it.", "",
-           "| model | case | runs | mica tokens/s | peft | ratio | beside mica's bf16 or 4 rows | mica MiB | peft | ratio | limit | share |", "|-|-|-|-|-|-|-|-|-|-|-|-|"]
+           "Medians of the runs' medians of steps after the first; peak resident memory of the process, and what mica predicted. Ratio: above 1 (of speed)",
+           "and below 1 (of memory) is better for mica. Limit: tokens/s at the machine's peak of bf16 (f32) products; share: mica's of it.", "",
+           "| model | case | runs | mica tokens/s | peft | ratio | beside mica's bf16 or 4 rows | mica MiB | predicted | peft | ratio | limit | share |", "|-|-|-|-|-|-|-|-|-|-|-|-|-|"]
     show = lambda v, form: form % v if v is not None else ""  # noqa: E731
     for (model, case), cells in table.items():
-        if not model or case.endswith(" rss") or "mica" not in cells:
+        if not model or case not in CASES or "mica" not in cells:
             continue
         dense = CASES[case][3] or case
         mine, peer, own = value(model, case, "mica"), value(model, dense, "peft"), value(model, dense, "mica") if dense != case else None
         memory, other = value(model, case + " rss", "mica"), value(model, dense + " rss", "peft")
         most = (f32 if "f32" in case else limits[1]) / operations(model, case) if model in peers_report.SHAPES else None
         out.append("| " + " | ".join([model, case, str(len(cells["mica"][0])), show(mine, "%.1f"), show(peer, "%.1f"), show(peer and mine / peer, "**%.2f**"),
-                                      show(own and mine / own, "%.2f"), show(memory, "%.0f"), show(other, "%.0f"), show(other and memory / other, "**%.2f**"),
+                                      show(own and mine / own, "%.2f"), show(memory, "%.0f"), show(value(model, case + " predicted", "mica"), "%.0f"), show(other, "%.0f"), show(other and memory / other, "**%.2f**"),
                                       show(most, "%.0f"), show(most and 100 * mine / most, "%.0f %%")]) + " |")
     return "\n".join(out) + "\n"
 

@@ -37,6 +37,7 @@ m,2026-01-02,,limit bf16 avx512 2,machine,1,458,GFLOP/s,limits
 m,2026-01-02,,limit f32 avx2 2,machine,1,225,GFLOP/s,limits
 m,2026-01-02,smollm2-135m,lora,mica,1,600,tokens/s,mica train
 m,2026-01-02,smollm2-135m,lora rss,mica,1,700,MiB,mica train
+m,2026-01-02,smollm2-135m,lora predicted,mica,1,690,MiB,mica train
 m,2026-01-02,smollm2-135m,lora,peft,1,300,tokens/s,peft
 m,2026-01-02,smollm2-135m,lora rss,peft,1,1400,MiB,peft
 m,2026-01-02,smollm2-135m,lora 4-bit,mica,1,570,tokens/s,mica train
@@ -95,8 +96,8 @@ class Peers(unittest.TestCase):
             for name in ("data", "mixed"):
                 with open(os.path.join(folder, name, "train.jsonl"), encoding="utf-8") as f:
                     self.assertTrue(all(json.loads(line)["text"] for line in f))
-        self.assertEqual(rows[0][:10], ["smollm2-135m", "lora", "1", "600.0", "300.0", "**2.00**", "", "700", "1400", "**0.50**"])
-        self.assertEqual(rows[1][:10], ["smollm2-135m", "lora 4-bit", "1", "570.0", "300.0", "**1.90**", "0.95", "350", "1400", "**0.25**"])
+        self.assertEqual(rows[0][:11], ["smollm2-135m", "lora", "1", "600.0", "300.0", "**2.00**", "", "700", "690", "1400", "**0.50**"])
+        self.assertEqual(rows[1][:11], ["smollm2-135m", "lora 4-bit", "1", "570.0", "300.0", "**1.90**", "0.95", "350", "", "1400", "**0.25**"])
         for case in train_peers.CASES:
             self.assertGreater(train_peers.operations("gemma3-1b", case), 2e9)
         self.assertGreater(train_peers.operations("gemma3-1b", "lora checkpointed"), train_peers.operations("gemma3-1b", "lora"))
