@@ -198,6 +198,8 @@ static void try_errors(mica_model *m, const char *backend) {
     CHECK(!mica_generate(m, "a", 1, &(mica_generate_options){.top_p = 2}, &err) && strstr(err.msg, "top_p"), "%s", err.msg);
     CHECK(!mica_generate(m, "a", 1, &(mica_generate_options){.stop = (const char *const[]){""}, .stop_count = 1}, &err) && strstr(err.msg, "stop"), "%s",
           err.msg);
+    CHECK(!mica_generate(m, "a", 1, &(mica_generate_options){.adapter = "none such"}, &err) && strstr(err.msg, "none such"), "%s", err.msg);
+    CHECK(mica_adapter_works(m) || strstr(err.msg, backend), "%s", err.msg);
     err = (mica_error){0};
     CHECK(!mica_model_load("/no/such/folder", &(mica_load_options){.backend = backend}, &err) && strstr(err.msg, "/no/such/folder"), "%s", err.msg);
 }
