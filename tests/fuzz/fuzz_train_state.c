@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
+#define SETTINGS "kind=lora rank=1 model=0123456789abcdef0123 lr=0.001"
 enum { TOKENS = 6 };
 
 static mica_trainer trainer;
@@ -56,7 +57,7 @@ static void start(void) {
     if (fd < 0) abort();
     close(fd);
     atexit(clean_up);
-    need(step(&err) && mica_trainer_save(&trainer, &(mica_train_state){.epoch = 1, .tokens = 5}, pristine, &err), &err);
+    need(step(&err) && mica_trainer_save(&trainer, &(mica_train_state){.epoch = 1, .tokens = 5, .settings = SETTINGS}, pristine, &err), &err);
 }
 
 /** What the file calls itself. */
@@ -88,7 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     mica_train_state state = {0};
     need(mica_trainer_restore(&trainer, &state, pristine, &err), &err);
     fuzz_file(data + 1, size - 1, path);
-    state = (mica_train_state){.identity = data[0] % 2 ? 1 : identity_of(path)};
+    state = (mica_train_state){.identity = data[0] % 2 ? 1 : identity_of(path), .settings = SETTINGS};
     if (mica_trainer_restore(&trainer, &state, path, &err)) go_on(&state);
     else if (err.code == MICA_OK || !err.msg[0]) abort();
     return 0;
