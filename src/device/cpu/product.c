@@ -148,8 +148,8 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
            : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
-    p.pack = p.panels->pack && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
     p.fixed = is_fixed(&p);
+    p.pack = p.panels->pack && !p.fixed && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
     if (p.direct && p.pack) p.unit = 2 * MICA_TILE_OUTPUTS; // their kernels take tiles in pairs
     bool even = even_rows(x, shared ? 0 : x->ndim - 2, &p.ldx);
     p.copy = !even || (p.kp != p.k && (p.direct || !p.pack)) || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||

@@ -29,8 +29,8 @@ static float FLASH(weigh)(const mica_cpu_flash *b, size_t r) {
     float old = b->m[r], max = v_greatest(most);
     if (!(max > old)) max = old;
     vf m = v_set(max == -INFINITY ? 0.0f : max); // nothing seen: e^(-inf - 0) = 0
-    for (int i = 0; i < VECTORS; i++) x[i] = v_exp(v_sub(x[i], m));
-    float sum = FLASH_STORE(s, x), rescale = max == old ? 1.0f : v_lane0(v_exp(v_set(old - max)));
+    for (int i = 0; i < VECTORS; i++) x[i] = v_exp_weight(v_sub(x[i], m));
+    float sum = FLASH_STORE(s, x), rescale = max == old ? 1.0f : v_lane0(v_exp_weight(v_set(old - max)));
     b->m[r] = max;
     b->l[r] = b->l[r] * rescale + sum;
     return rescale;

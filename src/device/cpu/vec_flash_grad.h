@@ -78,7 +78,7 @@ static void FLASH(grad_weights)(const mica_cpu_flash_grad *b, grad_state *t, siz
         vf most = t->most[v], sum = t->sum[v], dot = t->dot[v];
         for (size_t i = 0; i < n; i++) {
             float *at = p + i * MICA_CPU_KEYS + v * LANES;
-            vf x = v_exp(v_sub(load_f32(at), most));
+            vf x = v_exp_weight(v_sub(load_f32(at), most));
             sum = v_add(sum, x);
             dot = v_fma(x, load_f32(w + i * MICA_CPU_KEYS + v * LANES), dot);
             store_f32(at, x);

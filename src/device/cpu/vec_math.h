@@ -19,6 +19,13 @@ static inline vf v_exp(vf x) {
     return v_scale2(v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f)), n);
 }
 
+// e^x where it is a weight among others: 0 where it would be denormal, since such a result, and each use of it, costs Intel's cores
+// 150 to 270 cycles. Hidden keys are the common case: x = -inf.
+static inline vf v_exp_weight(vf x) {
+    const vf least = v_set(-87.3f);
+    return v_select(v_less(x, least), v_zero(), v_exp(v_max(least, x)));
+}
+
 // 1 / (1 + e^-|x|), mirrored for negative x: nothing overflows or cancels.
 static inline vf v_sigmoid(vf x) {
     vf e = v_exp(v_sub(v_zero(), v_abs(x)));

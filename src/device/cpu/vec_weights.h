@@ -12,12 +12,12 @@ static float vec_weights(float *s, size_t n, float *max) {
     if (greatest > *max) *max = greatest;
     vf m = v_set(*max == -INFINITY ? 0.0f : *max);
     for (i = 0; i + LANES <= n; i += LANES) {
-        vf p = v_exp(v_sub(load_f32(s + i), m));
+        vf p = v_exp_weight(v_sub(load_f32(s + i), m));
         sum = v_add(sum, p);
         store_f32(s + i, p);
     }
     if (i < n) {
-        vf p = v_exp(v_sub(loadn_f32(s + i, n - i, low), m));
+        vf p = v_exp_weight(v_sub(loadn_f32(s + i, n - i, low), m));
         sum = v_add(sum, p);
         storen_f32(s + i, p, n - i);
     }

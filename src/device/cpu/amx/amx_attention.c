@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention kernels, level amx: prefill in bf16 as at level avx512, its two products on tiles of 16 x 16 sums, four at
-// a time. The packed form of that level is already the one that tiles want: a tile of b is 16 units of 16 columns.
+// Attention kernels, level amx: prefill in bf16 as at level avx512, its two products on tiles of 16 x 16 sums, two at
+// a time (few tiles in use: see amx_matmul.c). The packed form of that level is already the one that tiles want: a tile of b is 16
+// units of 16 columns.
 #if defined(__x86_64__)
 #include "device/cpu/amx/tile.h"
 #include "device/cpu/avx512/vec512.h"
@@ -12,61 +13,48 @@
 
 enum { FLASH_GROUP = 32, FLASH_UNITS = 16, TILE = 16 };
 
-// Tiles 0–3: sums (upper left, upper right, lower left, lower right); 4, 5: rows of a; 6, 7: columns of b.
-static void configure(size_t upper, size_t lower) {
+// Tiles 0, 1: sums, left and right; 2: rows of a; 3: columns of b.
+static void configure(size_t rows) {
     tile_config c = {.palette = 1};
-    const size_t rows[8] = {upper, upper, lower, lower, upper, lower, TILE, TILE};
-    for (int t = 0; t < 8; t++) c.rows[t] = (uint8_t)rows[t], c.row_bytes[t] = rows[t] ? 64 : 0;
+    for (int t = 0; t < 3; t++) tile_shape(&c, t, rows, 64);
+    tile_shape(&c, 3, TILE, 64);
     tile_configure(&c);
 }
 
-// Two columns of tiles: c [up to 32 rows, 32] = c * keep + a · b over `units` units, a multiple of 16. Distances in
+// Two columns of tiles: c [up to 16 rows, 32] = c * keep + a · b over `units` units, a multiple of 16. Distances in
 // f32.
-static void tile_columns(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units,
-                         bool keep, bool both) {
-    float *lower = c + TILE * ldc;
-    const float *a_lower = a + TILE * lda;
+static void tile_columns(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units, bool keep) {
     TILE_ZERO(0);
     TILE_ZERO(1);
     if (keep) {
         TILE_LOAD(0, c, ldc * 4);
         TILE_LOAD(1, c + TILE, ldc * 4);
     }
-    if (both) {
+    for (size_t u = 0; u < units; u += TILE) {
+        TILE_LOAD(2, a + u, lda * 4);
+        TILE_LOAD(3, b + u * ldb, ldb * 4);
+        TILE_MULTIPLY(0, 2, 3);
+        TILE_ZERO(3);
+        TILE_LOAD(3, b + u * ldb + TILE, ldb * 4);
+        TILE_MULTIPLY(1, 2, 3);
         TILE_ZERO(2);
         TILE_ZERO(3);
-        if (keep) {
-            TILE_LOAD(2, lower, ldc * 4);
-            TILE_LOAD(3, lower + TILE, ldc * 4);
-        }
-    }
-    for (size_t u = 0; u < units; u += TILE) {
-        TILE_LOAD(6, b + u * ldb, ldb * 4);
-        TILE_LOAD(4, a + u, lda * 4);
-        TILE_MULTIPLY(0, 4, 6);
-        TILE_LOAD(7, b + u * ldb + TILE, ldb * 4);
-        TILE_MULTIPLY(1, 4, 7);
-        if (!both) continue;
-        TILE_LOAD(5, a_lower + u, lda * 4);
-        TILE_MULTIPLY(2, 5, 6);
-        TILE_MULTIPLY(3, 5, 7);
     }
     TILE_STORE(0, c, ldc * 4);
     TILE_STORE(1, c + TILE, ldc * 4);
-    if (!both) return;
-    TILE_STORE(2, lower, ldc * 4);
-    TILE_STORE(3, lower + TILE, ldc * 4);
 }
 
 static void product_tiles(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb, size_t units,
                           const float *rescale, size_t rows, size_t vectors) {
-    size_t upper = rows < TILE ? rows : TILE;
     for (size_t r = 0; rescale && r < rows; r++)
         for (size_t v = 0; rescale[r] < 1.0f && v < vectors; v++)
             store_f32(c + r * ldc + v * LANES, v_mul(load_f32(c + r * ldc + v * LANES), v_set(rescale[r])));
-    if (rows < FLASH_GROUP) configure(upper, rows - upper);
-    for (size_t v = 0; v < vectors; v += 2)
-        tile_columns(c + v * LANES, ldc, a, lda, b + v * LANES, ldb, units, rescale != NULL, rows > TILE);
+    for (size_t r = 0; r < rows; r += TILE) {
+        if (rows - r < TILE) configure(rows - r);
+        for (size_t v = 0; v < vectors; v += 2)
+            tile_columns(c + r * ldc + v * LANES, ldc, a + r * lda, lda, b + v * LANES, ldb, units, rescale != NULL);
+        if (rows - r < TILE) configure(TILE);
+    }
 }
 
 #define FLASH(f) f##_tiles
@@ -74,13 +62,12 @@ static void product_tiles(float *c, size_t ldc, const float *a, size_t lda, cons
 #define FLASH_STORE(s, p) store_weights_bf16(s, p)
 #include "device/cpu/vec_flash.h"
 
-// Only the last group of rows may be smaller than the shape that is set first. Weights that underflow become 0: denormal ones, of keys
-// that a row does not see among them, cost Intel's cores a hundred cycles each.
+// What underflows becomes 0: denormal numbers cost Intel's cores a hundred cycles each.
 static void flash_released(const mica_cpu_flash *b) {
     enum { FLUSH_TO_ZERO = 0x8000 };
     unsigned state = _mm_getcsr();
     _mm_setcsr(state | FLUSH_TO_ZERO);
-    if (b->R >= FLASH_GROUP) configure(TILE, TILE);
+    configure(TILE);
     flash_tiles(b);
     tile_release();
     _mm_setcsr(state);

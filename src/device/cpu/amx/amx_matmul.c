@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // matmul kernels, level amx: bf16 gemm on AMX tiles over the panels of the avx512 level, 32 columns wide. A block of
-// 32 × 32 sums fills four tile registers, two more hold rows of x, two the panel. Rows of x are packed as tiles first: each is
-// read once for every panel, and a tile of rows a power of two apart would fall into one set of the first-level cache. Direct
-// products of packed weights are in amx_tiles.c; everything else is the avx512 level's. Tile registers are renamed, so the
-// order of instructions hardly matters; that operands come fast enough does: a step of four products takes 71 cycles.
+// 16 × 32 sums fills two tile registers, one more holds rows of x, one a half of the panel. More registers would save loads, but a tile
+// that holds something also holds a physical register, and a core whose other hyperthread is busy has only a few more than eight
+// of them: with eight tiles in use every tile instruction then waits for the one before (2 × 2 tiles of sums: 68 cycles for
+// four products alone on the core, 330 beside another thread; 1 × 2 tiles: 72 and 130). Rows of x are packed as tiles first: each
+// is read once for every panel, and a tile of rows a power of two apart would fall into one set of the first-level cache. Direct
+// products of packed weights are in amx_tiles.c; everything else is the avx512 level's.
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
 #include "device/cpu/amx/tile.h"
@@ -20,16 +22,13 @@ enum {
     STEP_BYTES = 2 * TILE_BYTES, // of 32 packed rows
     PANEL_BYTES = COLUMNS * 4,
     C_BYTES = COLUMNS * 4,
-    LOWER = ROWS * COLUMNS,
 };
 
-// Tiles 0–3: sums (upper left, upper right, lower left, lower right); 4, 5: rows of x; 6, 7: columns of the panel.
+// Tiles 0, 1: sums, left and right; 2: rows of x; 3: columns of the panel.
 static void shape_tiles(size_t rows) {
     tile_config c = {.palette = 1};
-    size_t upper = rows < ROWS ? rows : ROWS, lower = rows - upper;
-    for (int t = 0; t < 6; t++) tile_shape(&c, t, t == 2 || t == 3 || t == 5 ? lower : upper, 64);
-    tile_shape(&c, 6, ROWS, 64);
-    tile_shape(&c, 7, ROWS, 64);
+    for (int t = 0; t < 3; t++) tile_shape(&c, t, rows, 64);
+    tile_shape(&c, 3, ROWS, 64);
     tile_configure(&c);
 }
 
@@ -76,62 +75,11 @@ V16_INLINE void decode_due(ahead *d) {
 }
 
 // ---- gemm: x packed [blocks][k/32][2][16][32], panel [k/2][32][2], c [rows][32] ----------------------
-// The sums of one tile change from the block before to this one.
-#define TURN(t, at)                                                                                                    \
-    do {                                                                                                               \
-        if (before) TILE_STORE(t, before + (at), C_BYTES);                                                             \
-        if (first) TILE_ZERO(t);                                                                                       \
-        else TILE_LOAD(t, c + (at), C_BYTES);                                                                          \
-    } while (0)
-
 // Rows of x: as they come, or past the first-level cache, where they would drive out the panel. From the third level such a load
-// does not bring them into the second, so the first panel that meets them takes plain ones.
-#define ROWS_LOAD(t, p)                                                                                                \
-    do {                                                                                                               \
-        if (stream) TILE_STREAM(t, p, 64);                                                                             \
-        else TILE_LOAD(t, p, 64);                                                                                      \
-    } while (0)
-
-// 32 rows at a time. Sums of a block are stored between the first products of the next one, where nothing waits for them.
-static inline __attribute__((always_inline)) void whole_blocks(size_t blocks, size_t k, const unsigned char *a, const unsigned char *panel,
-                                                               float *c, bool first, const bool stream, ahead *d) {
-    float *before = NULL;
-    for (; blocks; blocks--, before = c, c += 2 * LOWER) {
-        const unsigned char *w = panel;
-        TILE_LOAD(6, w, PANEL_BYTES);
-        ROWS_LOAD(4, a);
-        TURN(0, 0);
-        TILE_MULTIPLY(0, 4, 6);
-        TILE_LOAD(7, w + 64, PANEL_BYTES);
-        TURN(1, ROWS);
-        TILE_MULTIPLY(1, 4, 7);
-        ROWS_LOAD(5, a + TILE_BYTES);
-        TURN(2, LOWER);
-        TILE_MULTIPLY(2, 5, 6);
-        TURN(3, LOWER + ROWS);
-        TILE_MULTIPLY(3, 5, 7);
-        a += STEP_BYTES, w += STEP / 2 * PANEL_BYTES;
-        decode_due(d);
-        for (size_t i = STEP; i < k; i += STEP, a += STEP_BYTES, w += STEP / 2 * PANEL_BYTES) {
-            TILE_LOAD(6, w, PANEL_BYTES);
-            ROWS_LOAD(4, a);
-            TILE_MULTIPLY(0, 4, 6);
-            TILE_LOAD(7, w + 64, PANEL_BYTES);
-            TILE_MULTIPLY(1, 4, 7);
-            ROWS_LOAD(5, a + TILE_BYTES);
-            TILE_MULTIPLY(2, 5, 6);
-            TILE_MULTIPLY(3, 5, 7);
-            decode_due(d);
-        }
-    }
-    TILE_STORE(0, before, C_BYTES);
-    TILE_STORE(1, before + ROWS, C_BYTES);
-    TILE_STORE(2, before + LOWER, C_BYTES);
-    TILE_STORE(3, before + LOWER + ROWS, C_BYTES);
-}
-
-// Up to 16 of the last rows.
-static void half_block(size_t k, const unsigned char *a, const unsigned char *w, float *c, bool first) {
+// does not bring them into the second, so the first panel that meets them takes plain ones. Operands are zeroed after their last use:
+// that costs nothing and gives their physical registers back.
+static inline __attribute__((always_inline)) void sum_block(size_t k, const unsigned char *a, const unsigned char *w, float *c, bool first,
+                                                            const bool stream, ahead *d) {
     TILE_ZERO(0);
     TILE_ZERO(1);
     if (!first) {
@@ -139,27 +87,40 @@ static void half_block(size_t k, const unsigned char *a, const unsigned char *w,
         TILE_LOAD(1, c + ROWS, C_BYTES);
     }
     for (size_t i = 0; i < k; i += STEP, a += STEP_BYTES, w += STEP / 2 * PANEL_BYTES) {
-        TILE_LOAD(6, w, PANEL_BYTES);
-        TILE_LOAD(4, a, 64);
-        TILE_MULTIPLY(0, 4, 6);
-        TILE_LOAD(7, w + 64, PANEL_BYTES);
-        TILE_MULTIPLY(1, 4, 7);
+        if (stream) TILE_STREAM(2, a, 64);
+        else TILE_LOAD(2, a, 64);
+        TILE_LOAD(3, w, PANEL_BYTES);
+        TILE_MULTIPLY(0, 2, 3);
+        TILE_ZERO(3);
+        TILE_LOAD(3, w + 64, PANEL_BYTES);
+        TILE_MULTIPLY(1, 2, 3);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        decode_due(d);
     }
     TILE_STORE(0, c, C_BYTES);
     TILE_STORE(1, c + ROWS, C_BYTES);
 }
 
+// Packed rows lie in blocks of twice 16.
+static inline __attribute__((always_inline)) void sum_blocks(size_t from, size_t end, size_t k, const unsigned char *a, ptrdiff_t lda,
+                                                             const void *panel, float *c, bool first, const bool stream, ahead *d) {
+    for (size_t i = from; i < end; i += ROWS)
+        sum_block(k, a + (ptrdiff_t)(i / (2 * ROWS)) * lda * (2 * ROWS * 2) + i % (2 * ROWS) / ROWS * TILE_BYTES, panel, c + i * COLUMNS, first,
+                  stream, d);
+}
+
 static void multiply(size_t m, size_t k, const unsigned char *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again, ahead *d) {
-    size_t blocks = m / (2 * ROWS), left = m % (2 * ROWS);
-    if (blocks) {
-        shape_tiles(2 * ROWS);
-        if (again) whole_blocks(blocks, k, a, panel, c, first, true, d);
-        else whole_blocks(blocks, k, a, panel, c, first, false, d);
-        a += (ptrdiff_t)(blocks * 2 * ROWS) * lda * 2, c += blocks * 2 * LOWER;
+    size_t whole = m / ROWS * ROWS;
+    if (whole) {
+        shape_tiles(ROWS);
+        if (again) sum_blocks(0, whole, k, a, lda, panel, c, first, true, d);
+        else sum_blocks(0, whole, k, a, lda, panel, c, first, false, d);
     }
-    if (left) shape_tiles(left);
-    if (left > ROWS) whole_blocks(1, k, a, panel, c, first, false, d);
-    else if (left) half_block(k, a, panel, c, first);
+    if (whole < m) {
+        shape_tiles(m - whole);
+        sum_blocks(whole, m, k, a, lda, panel, c, first, false, d);
+    }
     tile_release();
 }
 
@@ -172,7 +133,7 @@ static void gemm_ahead(size_t m, size_t k, const void *x, ptrdiff_t lda, const v
                        const mica_cpu_ahead *next) {
     const mica_cpu_ahead none = {0};
     bool between = next->t && next->t->bits == 4 && next->t->groups == 1;
-    size_t steps = (m / (2 * ROWS) + (m % (2 * ROWS) > ROWS)) * (k / STEP);
+    size_t steps = (m + ROWS - 1) / ROWS * (k / STEP);
     ahead d = plan_ahead(between ? next : &none, MICA_MAX(steps, (size_t)1));
     multiply(m, k, x, lda, panel, c, first, again, &d);
     while (d.done < d.jobs) decode_job(&d);
@@ -216,6 +177,5 @@ void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
     };
     isa->tiles_bf16 = mica_cpu_amx_tiles_bf16;
-    isa->tiles_fixed = NULL;
 }
 #endif

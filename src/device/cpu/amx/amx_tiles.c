@@ -71,32 +71,35 @@ V16_INLINE void decode(const int bits, const int columns, const size_t chunks, c
     advance(s, p, columns);
 }
 
-// Tiles 0–3: sums (upper rows of the first and second column, lower rows of both); 4, 5: rows of x; 6, 7: codes of both columns. 8 bits:
-// the upper nibbles follow the lower.
+// Sixteen rows of the pair. Tiles 0, 1: sums of both columns; 2: rows of x; 3: codes. Few tiles in use, operands zeroed after their last
+// use: see amx_matmul.c. 8 bits: the upper nibbles follow the lower.
+V16_INLINE void multiply_rows(const int bits, const int columns, const size_t chunks, const unsigned char *x, const unsigned char *w,
+                              const unsigned char *v, float *left, float *right) {
+    TILE_ZERO(0);
+    if (columns == 2) TILE_ZERO(1);
+    for (size_t c = 0; c < chunks; c++, x += X_BYTES, w += CHUNK_BYTES, v += CHUNK_BYTES) {
+        TILE_LOAD(2, x, 64);
+        for (size_t at = 0; at < (bits == 8 ? 2 : 1) * chunks * CHUNK_BYTES; at += chunks * CHUNK_BYTES) {
+            TILE_LOAD(3, w + at, 64);
+            TILE_MULTIPLY(0, 2, 3);
+            TILE_ZERO(3);
+            if (columns < 2) continue;
+            TILE_LOAD(3, v + at, 64);
+            TILE_MULTIPLY(1, 2, 3);
+            TILE_ZERO(3);
+        }
+        TILE_ZERO(2);
+    }
+    TILE_STORE(0, left, 64);
+    if (columns == 2) TILE_STORE(1, right, 64);
+}
+
 V16_INLINE void multiply(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, stage *s) {
     const unsigned char *x = (const unsigned char *)p->d->x + s->group * chunks * X_BYTES;
     const unsigned char *w = codes_at(p, s->slot, 0), *v = codes_at(p, s->slot, 1);
     float(*sums)[2 * ROWS][16] = p->r->sums[s->slot];
-    TILE_ZERO(0);
-    if (columns == 2) TILE_ZERO(1);
-    if (lower) TILE_ZERO(2);
-    if (lower && columns == 2) TILE_ZERO(3);
-    for (size_t c = 0; c < chunks; c++, x += X_BYTES, w += CHUNK_BYTES, v += CHUNK_BYTES) {
-        TILE_LOAD(4, x, 64);
-        if (lower) TILE_LOAD(5, x + CHUNK_BYTES, 64);
-        for (size_t at = 0; at < (bits == 8 ? 2 : 1) * chunks * CHUNK_BYTES; at += chunks * CHUNK_BYTES) {
-            TILE_LOAD(6, w + at, 64);
-            TILE_MULTIPLY(0, 4, 6);
-            if (columns == 2) TILE_LOAD(7, v + at, 64);
-            if (columns == 2) TILE_MULTIPLY(1, 4, 7);
-            if (lower) TILE_MULTIPLY(2, 5, 6);
-            if (lower && columns == 2) TILE_MULTIPLY(3, 5, 7);
-        }
-    }
-    TILE_STORE(0, sums[0][0], 64);
-    if (columns == 2) TILE_STORE(1, sums[1][0], 64);
-    if (lower) TILE_STORE(2, sums[0][ROWS], 64);
-    if (lower && columns == 2) TILE_STORE(3, sums[1][ROWS], 64);
+    multiply_rows(bits, columns, chunks, x, w, v, sums[0][0], sums[1][0]);
+    if (lower) multiply_rows(bits, columns, chunks, x + CHUNK_BYTES, w, v, sums[0][ROWS], sums[1][ROWS]);
     advance(s, p, columns);
 }
 
@@ -139,12 +142,11 @@ V16_INLINE void all_columns(const int bits, const bool lower, const size_t chunk
     run(bits, 1, lower, chunks, p, columns / 2 * 2, columns % 2);
 }
 
+// Of more than 16 rows 32 are computed, the last ones from whatever lies there, and not used.
 static void shape_tiles(size_t rows) {
     tile_config c = {.palette = 1};
-    size_t upper = rows < ROWS ? rows : ROWS, lower = rows - upper;
-    for (int tile = 0; tile < 6; tile++) tile_shape(&c, tile, tile == 2 || tile == 3 || tile == 5 ? lower : upper, 64);
-    tile_shape(&c, 6, ROWS, 64);
-    tile_shape(&c, 7, ROWS, 64);
+    for (int tile = 0; tile < 3; tile++) tile_shape(&c, tile, rows < ROWS ? rows : ROWS, 64);
+    tile_shape(&c, 3, ROWS, 64);
     tile_configure(&c);
 }
 

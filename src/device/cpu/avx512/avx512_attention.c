@@ -146,7 +146,7 @@ static float weights_pairs(float *s, size_t n, float *max) {
     vf m = v_set(*max == -INFINITY ? 0.0f : *max);
     for (size_t i = 0; i < n; i += LANES) {
         __mmask16 part = n - i >= LANES ? 0xFFFF : v_first(n - i);
-        vf p = round_pairs(v_exp(v_sub(_mm512_mask_loadu_ps(low, part, s + i), m)));
+        vf p = round_pairs(v_exp_weight(v_sub(_mm512_mask_loadu_ps(low, part, s + i), m)));
         _mm512_mask_storeu_ps(s + i, part, p);
         sum = v_add(sum, p);
     }
