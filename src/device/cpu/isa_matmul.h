@@ -108,11 +108,12 @@ typedef struct mica_cpu_matmul_isa {
     /** x padded with zeros to per_column*depth inputs; n counts outputs, a multiple of 16. */
     void (*tiles_f32)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
     void (*tiles_bf16)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
-    /** NULL, or rows alone (MICA_DIRECT_ROWS at most) of bf16 against 4-bit weights, groups of 32 to MICA_FIXED_GROUP: x is rows made by fixed_row,
-     * ldx bytes apart, fixed_size each, sums among them. They are x to 2^-14 of the sum of a group's magnitudes at worst. */
+    /** NULL, or rows of bf16, MICA_DIRECT_ROWS at most, against 4-bit weights, groups of 32 to MICA_FIXED_GROUP: x is a block of rows that
+     * fixed_row wrote, fixed_size bytes, sums among them. They are x to 2^-14 of the sum of a group's magnitudes at worst. */
     void (*tiles_fixed)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
-    void (*fixed_row)(const uint16_t *x, size_t k, size_t group, void *row);
+    void (*fixed_row)(const uint16_t *x, size_t k, size_t group, size_t at, void *block); // as row `at`
     size_t (*fixed_size)(size_t k, size_t group);
+    size_t fixed_rows; // products of so many rows go this way; of more, those whose rows are to be as if alone
     /** Writes planes from codes that are a byte each, or from MLX's 4-bit words: `rows` (at most 16) outputs, `row_bytes` apart, `chunks`
      * whole chunks of each, of which `per_tile` are in a tile. */
     void (*pack_codes)(int bits, const mica_cpu_packing *p);

@@ -15,7 +15,8 @@ enum {
     TASKS_EACH = 3,        // panel tasks that a thread gets at least, where there are so many
     STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
-    COPY_ROWS = 16,        // rows of x that a copying task converts
+    COPY_ROWS = 16,        // rows of x that a copying task converts or packs
+    FIXED_ROWS = 2,        // or writes in fixed point
     LINE = 64,
     BLOCK = MICA_GATE_BLOCK,
 };
@@ -36,7 +37,7 @@ typedef struct plan {
     size_t rows, outs; // of a panel task; of a call within a direct task
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
-    size_t fixed_row;  // bytes
+    size_t fixed_block; // bytes
     size_t at_packed, at_sums, at_ranges, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
 } plan;
 
@@ -95,7 +96,7 @@ static void plan_tasks(plan *p) {
         size_t threads = mica_pool_threads(mica_cpu_pool(p->call));
         p->outs = mica_cpu_block_outputs(weight_bytes(p), p->unit);
         p->tasks = MICA_MIN(threads, p->batch * units_of(p));
-        p->rows = p->rhs->kind == MICA_CPU_TILES && (p->pack || !p->call->rows_alone) ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
+        p->rows = p->rhs->kind == MICA_CPU_TILES && !p->fixed && (p->pack || !p->call->rows_alone) ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
         p->at_threads = p->at_ranges + threads * sizeof(mica_cpu_range);
         p->per_thread = p->rows * p->outs * 4;
         return;
@@ -128,7 +129,7 @@ static bool is_direct(const plan *p) {
 }
 
 static bool is_fixed(const plan *p) {
-    if (p->rhs->kind != MICA_CPU_TILES || !p->direct || !p->bf16 || !p->isa->tiles_fixed || (p->m > 1 && !p->call->rows_alone)) return false;
+    if (p->rhs->kind != MICA_CPU_TILES || !p->direct || !p->bf16 || !p->isa->tiles_fixed || (p->m > p->isa->fixed_rows && !p->call->rows_alone)) return false;
     const mica_cpu_tiles *t = &p->rhs->tiles;
     return t->bits == 4 && t->groups == 1 && t->depth <= MICA_FIXED_GROUP;
 }
@@ -156,9 +157,9 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
              x->dtype != (p.bf16 ? MICA_BF16 : MICA_F32);
     size_t rows = p.batch * p.m;
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
-    if (p.fixed) p.fixed_row = isa->fixed_size(p.kp, (size_t)rhs->tiles.group);
+    if (p.fixed) p.fixed_block = isa->fixed_size(p.kp, (size_t)rhs->tiles.group);
     p.at_packed = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
-    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : p.fixed ? p.m * p.fixed_row : 0);
+    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : p.fixed ? round_up(p.m, MICA_DIRECT_ROWS) / MICA_DIRECT_ROWS * p.fixed_block : 0);
     size_t sums = p.direct && !p.fixed && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
     p.at_ranges = p.at_threads = p.at_sums + round_up(sums * 4, LINE);
     plan_tasks(&p);
@@ -195,7 +196,9 @@ static void copy_row(const plan *p, size_t row) {
     memset(to + p->k * to_size, 0, (p->kp - p->k) * to_size);
 }
 
-static unsigned char *fixed_at(const plan *p, size_t row) { return p->call->scratch + p->at_packed + row * p->fixed_row; }
+static unsigned char *fixed_at(const plan *p, size_t row) { // its block
+    return p->call->scratch + p->at_packed + row / MICA_DIRECT_ROWS * p->fixed_block;
+}
 
 static void sum_groups(const plan *p, size_t row) {
     size_t group = (size_t)p->rhs->tiles.group, groups = p->kp / group;
@@ -220,14 +223,19 @@ static void pack_rows(const plan *p, size_t batch, size_t row, size_t rows) {
     }
 }
 
+static size_t prepare_tasks(const plan *p) { // of one batch
+    size_t rows = p->fixed ? FIXED_ROWS : COPY_ROWS;
+    return (p->m + rows - 1) / rows;
+}
+
 static void prepare_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
-    size_t each = (p->m + COPY_ROWS - 1) / COPY_ROWS, batch = task / each, row = task % each * COPY_ROWS;
-    size_t end = MICA_MIN(row + COPY_ROWS, p->m);
+    size_t each = prepare_tasks(p), rows = p->fixed ? FIXED_ROWS : COPY_ROWS, batch = task / each, row = task % each * rows;
+    size_t end = MICA_MIN(row + rows, p->m);
     (void)thread;
     for (size_t r = batch * p->m + row; r < batch * p->m + end; r++) {
         if (p->copy) copy_row(p, r);
-        if (p->fixed) p->isa->fixed_row((const uint16_t *)(const void *)x_at(p, 0, r), p->kp, (size_t)p->rhs->tiles.group, fixed_at(p, r));
+        if (p->fixed) p->isa->fixed_row((const uint16_t *)(const void *)x_at(p, 0, r), p->kp, (size_t)p->rhs->tiles.group, r % MICA_DIRECT_ROWS, fixed_at(p, r));
         else if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
     }
     if (p->pack) pack_rows(p, batch, row, end - row);
@@ -255,7 +263,6 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
     for (size_t i = 0; i < p->m; i += p->rows) {
         d.m = MICA_MIN(p->m - i, p->rows);
         d.x = p->fixed ? fixed_at(p, i) : p->pack ? packed_at(p, batch, i, 0) : x_at(p, batch, i);
-        if (p->fixed) d.ldx = (ptrdiff_t)p->fixed_row;
         d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
         if (tiles) (p->fixed ? p->isa->tiles_fixed : p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
         else (p->bf16 ? p->isa->dot_bf16 : p->isa->dot_f32)(w->dtype, &d);
@@ -385,6 +392,6 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     if (p.direct) mica_cpu_cut_ranges(ranges_of(&p), p.tasks, p.batch * units_of(&p));
     mica_pool *pool = mica_cpu_pool(c);
     if (p.copy || p.pack || (p.direct && rhs->kind == MICA_CPU_TILES))
-        mica_pool_run(pool, p.batch * ((p.m + COPY_ROWS - 1) / COPY_ROWS), prepare_task, &p);
+        mica_pool_run(pool, p.batch * prepare_tasks(&p), prepare_task, &p);
     mica_pool_run(pool, p.direct ? p.tasks : p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
 }

@@ -177,5 +177,7 @@ void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
     };
     isa->tiles_bf16 = mica_cpu_amx_tiles_bf16;
+    isa->fixed_size = mica_cpu_amx_fixed_size, isa->fixed_row = mica_cpu_amx_fixed_row;
+    isa->tiles_fixed = mica_cpu_amx_tiles_fixed, isa->fixed_rows = MICA_DIRECT_ROWS;
 }
 #endif

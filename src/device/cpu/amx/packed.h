@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Direct products of packed weights on AMX: the field tiles_bf16 of mica_cpu_matmul_isa.
+// Direct products of packed weights on AMX: fields of mica_cpu_matmul_isa.
 #ifndef MICA_DEVICE_CPU_AMX_PACKED_H
 #define MICA_DEVICE_CPU_AMX_PACKED_H
 
@@ -7,4 +7,8 @@
 
 /** Up to 32 rows, packed (mica_cpu_panels.pack), unless t->groups is 2. */
 void mica_cpu_amx_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+/** Rows in fixed point: the fields of mica_cpu_matmul_isa. */
+void mica_cpu_amx_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+void mica_cpu_amx_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block);
+size_t mica_cpu_amx_fixed_size(size_t k, size_t group);
 #endif

@@ -29,5 +29,7 @@ static inline void tile_release(void) { __asm__ volatile("tilerelease" : : : "me
 #define TILE_STORE(t, p, bytes)                                                                                        \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"((ptrdiff_t)(bytes)) : "memory")
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
+// The same of signed bytes of a and unsigned ones of b, four of them along the inputs, to 32-bit integers.
+#define TILE_MULTIPLY_BYTES(c, a, b) __asm__ volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 #define TILE_MULTIPLY(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 #endif

@@ -6,9 +6,7 @@
 // unit so coarse that the group is off by 2^-14 of the sum of its magnitudes (a sixteenth of what rounding to bf16 costs), what is
 // left of the group follows as a second term with a unit of its own: 0.2 to 4 % of the groups of real models.
 #if defined(__x86_64__)
-#include "device/cpu/avx512/bf16.h"
-#include "device/cpu/avx512/v16.h"
-#include "device/cpu/tiles.h"
+#include "device/cpu/avx512/fixed.h"
 #include <math.h>
 #include <stdbool.h>
 
@@ -21,22 +19,6 @@ enum {
 static const float COARSE = 0x1p-14f;
 
 // ---- a row in fixed point -----------------------------------------------------------------------------------
-// Bytes [2][k][2] of both terms, then f32 [groups] thrice: units of both terms (the second 0 where there is none), and the sum.
-// Eight inputs are 16 bytes: upper ones of 0 4 1 5 2 6 3 7, as the nibbles of a dword lie, then lower ones.
-typedef struct row {
-    int8_t *terms[2];
-    float *units[2], *sums;
-} row;
-
-size_t mica_cpu_avx512_fixed_size(size_t k, size_t group) { return 4 * k + (3 * (k / group) * sizeof(float) + 63) / 64 * 64; }
-
-static inline row row_at(const void *p, size_t k, size_t groups) {
-    unsigned char *base = (unsigned char *)p;
-    row r = {.terms = {(int8_t *)base, (int8_t *)base + 2 * k}, .units = {(float *)(void *)(base + 4 * k)}};
-    r.units[1] = r.units[0] + groups, r.sums = r.units[1] + groups;
-    return r;
-}
-
 // The unit for numbers up to `most`, and 1 / unit. Numbers near the next power of two count as that; tiny ones have no smaller unit.
 static inline float unit_of(float most, float *inverse) {
     uint32_t bits = (mica_f32_bits(most) + 0x10000u) >> 23;
@@ -80,7 +62,7 @@ V16_INLINE v16 size_of(const v16 *x, size_t n) {
     return sum;
 }
 
-V16_INLINE void split_group(const uint16_t *from, size_t group, size_t g, row r) {
+V16_INLINE void split_group(const uint16_t *from, size_t group, size_t g, fixed_row r) {
     v16 x[MICA_FIXED_GROUP / 16] = {v16_zero()};
     for (size_t i = 0; i < group / 16; i++) x[i] = v16_load_as(MICA_BF16, from + g * group + 16 * i);
     v16 size = size_of(x, group);
@@ -98,8 +80,10 @@ V16_INLINE void split_group(const uint16_t *from, size_t group, size_t g, row r)
     r.sums[g] += unit * (float)split_term(x, group, inverse, unit, r.terms[1] + 2 * g * group);
 }
 
-void mica_cpu_avx512_fixed_row(const uint16_t *x, size_t k, size_t group, void *to) {
-    row r = row_at(to, k, k / group);
+size_t mica_cpu_avx512_fixed_size(size_t k, size_t group) { return MICA_DIRECT_ROWS * fixed_row_size(k, group); }
+
+void mica_cpu_avx512_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block) {
+    fixed_row r = fixed_row_at((char *)block + at * fixed_row_size(k, group), k, k / group);
     if (group == 64)
         for (size_t g = 0; g < k / 64; g++) split_group(x, 64, g, r);
     else
@@ -142,8 +126,7 @@ V16_INLINE v16 add_units(const int rows, v16 y, const v16i s[4], v16 scale, floa
     return v16_fma(sum, v16_mul(scale, v16_set1(unit)), y);
 }
 
-// The second term of a group, which is rare.
-static __attribute__((noinline)) v16 second_term(const mica_cpu_tiles *t, const unsigned char *tile, row r, size_t g, v16 scale, v16 y) {
+__attribute__((noinline)) v16 mica_cpu_avx512_fixed_second(const mica_cpu_tiles *t, const unsigned char *tile, fixed_row r, size_t g, v16 scale, v16 y) {
     v16i sum[1][4] = {{_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()}};
     for (size_t c = 0; c < t->depth / CHUNK; c++)
         chunk_sums(1, tile + c * 256, r.terms[1] + 2 * (g * t->depth + c * CHUNK), 0, sum);
@@ -153,9 +136,10 @@ static __attribute__((noinline)) v16 second_term(const mica_cpu_tiles *t, const 
 // `chunks` of a tile as a constant, or 0: as t says. Nothing is fetched ahead: Zen 4 foresees one stream a thread better by itself (decode of
 // Qwen3-0.6B 9.2 ms, with prefetches of any kind and distance 9.8 to 10.1).
 V16_INLINE void tile_columns(const int rows, const size_t chunks, const mica_cpu_tiles *t, const mica_cpu_direct *d) {
-    const size_t per_tile = chunks ? chunks : t->depth / CHUNK, bytes = t->bytes, codes = t->codes, ldx = (size_t)d->ldx;
+    const size_t per_tile = chunks ? chunks : t->depth / CHUNK, bytes = t->bytes, codes = t->codes;
+    const size_t ldx = fixed_row_size(d->k, t->depth);
     const unsigned char *tile = d->w;
-    const row first = row_at(d->x, d->k, t->per_column);
+    const fixed_row first = fixed_row_at(d->x, d->k, t->per_column);
     for (size_t n = 0; n < d->n; n += MICA_TILE_OUTPUTS) {
         const int8_t *x = first.terms[0];
         v16 y[8];
@@ -173,7 +157,7 @@ V16_INLINE void tile_columns(const int rows, const size_t chunks, const mica_cpu
                 y[r] = v16_fma(bias, v16_set1(units[2 * t->per_column]), y[r]);
                 sum[r][0] = sum[r][1] = sum[r][2] = sum[r][3] = _mm512_setzero_si512();
                 if (__builtin_expect(units[t->per_column] != 0, false))
-                    y[r] = second_term(t, tile, row_at((const char *)d->x + (size_t)r * ldx, d->k, t->per_column), g, scale, y[r]);
+                    y[r] = mica_cpu_avx512_fixed_second(t, tile, fixed_row_at((const char *)d->x + (size_t)r * ldx, d->k, t->per_column), g, scale, y[r]);
             }
         }
 #pragma GCC unroll 8

@@ -31,6 +31,6 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
     isa->dot_bf16 = mica_cpu_avx512_dot_bf16;
     isa->tiles_bf16 = mica_cpu_avx512_tiles_bf16;
     isa->fixed_size = mica_cpu_avx512_fixed_size, isa->fixed_row = mica_cpu_avx512_fixed_row;
-    isa->tiles_fixed = mica_cpu_avx512_tiles_fixed;
+    isa->tiles_fixed = mica_cpu_avx512_tiles_fixed, isa->fixed_rows = 1;
 }
 #endif
