@@ -36,8 +36,8 @@ exact
 
 step "Training"
 rm -rf "$work/adapter"
-mica train smollm2-135m --data "$work/orders" --adapter "$work/adapter" --mask-prompt --epochs 2 --lr 1e-3 --schedule cosine --warmup 10 \
-    --val-every 25 --report "$work/report.html"
+mica train smollm2-135m --data "$work/orders" --adapter "$work/adapter" --mask-prompt --epochs 1 --lr 1e-3 --schedule cosine --warmup 5 \
+    --val-every 10 --report "$work/report.html"
 
 step "After"
 mica chat smollm2-135m --adapter "$work/adapter" "$order" -n 120
