@@ -196,7 +196,7 @@ static const mica_cli_option options[] = {
     {"report", 0, MICA_CLI_STRING, AT(train.report), 0, 0, "FILE", "write a page (HTML) with curves, samples and configuration; needs gnuplot; logs to OUT/log.jsonl without --log"},
     {"sample-prompt", 0, MICA_CLI_LIST, AT(train.sample_prompts), 0, 0, "TEXT", "answered before and after, for log and report; may be repeated (default: from the data)"},
     {"samples", 0, MICA_CLI_INT, AT(train.samples), -1, 100, "N", "take N prompts from the validation data; -1: no samples (default 3)"},
-    {"sample-tokens", 0, MICA_CLI_INT, AT(train.sample_tokens), 1, MANY, "N", "most tokens of a sample (default 64)"},
+    {"sample-tokens", 0, MICA_CLI_INT, AT(train.sample_tokens), 1, MANY, "N", "most tokens of a sample (default 100)"},
     // mlx-lm's names
     {"resume-adapter-file", 0, MICA_CLI_STRING, AT(train.init_adapter), 0, 0, "DIR", "as --init-adapter"},
     {"model", 0, MICA_CLI_STRING, AT(model), 0, 0, "MODEL", "as the argument MODEL"},

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SAMPLES = 3, TOKENS = 64, BEGINNING = 48 }; // of a {"text"} example the first so many bytes and the rest of the word are the prompt
+enum { SAMPLES = 3, TOKENS = 100, BEGINNING = 48 }; // of a {"text"} example the first so many bytes and the rest of the word are the prompt
 
 // ---- prompts from data -----------------------------------------------------------------------------------------
 static char *copy(const char *text, size_t n) {
