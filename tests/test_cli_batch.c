@@ -152,7 +152,7 @@ static void rows_are_as_generate_has_them(void **state) {
         {"{\"prompt\":\"Hello\",\"max_tokens\":4,\"logprobs\":2}", {"generate", MODEL, "Hello", "--ignore-eos", "-n", "4", "--json", "--logprobs", "2"}},
         {"{\"prompt\":\"Hello\",\"max_tokens\":4,\"logprobs\":1,\"adapter\":\"mine\"}",
          {"generate", MODEL, "Hello", "--ignore-eos", "-n", "4", "--json", "--logprobs", "1", "--adapter", ADAPTER}},
-        {"{\"prompt\":\"Hello\",\"max_tokens\":4,\"speculate\":3}",
+        {"{\"prompt\":\"Hello\",\"max_tokens\":4}",
          {"generate", MODEL, "Hello", "--ignore-eos", "-n", "4", "--json", "--logprobs", "3", "--adapter", "x=" ADAPTER, "--use-adapter", "x"}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         spawned many = BATCH(cases[i].line, "--logprobs", "3", "--adapter", "mine=" ADAPTER, "--use-adapter", i == 2 ? "mine" : "");

@@ -24,7 +24,8 @@ typedef struct mica_batch_event {
 } mica_batch_event;     // pointers live until the next call on the batch
 
 /** Each step computes a token of every row that answers and, in what is left of it, pieces of the prompts of others; a common beginning of
- * prompts is computed once. Where memory is short the younger rows wait for others to end. options.speculate has no effect in a batch. A row's
+ * prompts is computed once. Where memory is short the younger rows wait for others to end. options.speculate has no effect in a batch: its rows
+ * fill a step already, and from eight of them on a guessed token costs as much as one (bench/NOTES.md). A row's
  * metrics: prefill_seconds and decode_seconds are those of the steps that it took part in, the time to its first token counts from mica_batch_add.
  * Every row's end is remembered until mica_batch_free (some hundred bytes each): who answers without end begins a new batch now and then.
  * A backend without batches answers rows one after another, and tells only then what is wrong with one.

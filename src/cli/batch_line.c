@@ -102,7 +102,7 @@ static const number_member numbers[] = {
     {"max_tokens", AT(max_tokens), 'i'}, {"min_tokens", AT(min_tokens), 'i'}, {"temperature", AT(temperature), 'f'}, {"temp", AT(temperature), 'f'},
     {"top_k", AT(top_k), 'i'}, {"top_p", AT(top_p), 'f'}, {"min_p", AT(min_p), 'f'}, {"repeat_penalty", AT(repeat_penalty), 'f'},
     {"presence_penalty", AT(presence_penalty), 'f'}, {"frequency_penalty", AT(frequency_penalty), 'f'}, {"seed", AT(seed), 'u'},
-    {"ignore_eos", AT(ignore_eos), 'b'}, {"logprobs", AT(logprobs), 'i'}, {"speculate", AT(speculate), 'i'}};
+    {"ignore_eos", AT(ignore_eos), 'b'}, {"logprobs", AT(logprobs), 'i'}};
 enum { NUMBERS = sizeof numbers / sizeof *numbers };
 
 static bool read_number(mica_cli_request *r, const number_member *m, const mica_cli_value *v) {

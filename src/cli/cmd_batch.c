@@ -208,7 +208,7 @@ const mica_cli_command mica_cli_batch = {
     .description =
         "Each line of stdin is an object: {\"prompt\":TEXT or [ids]} or {\"messages\":[…],\"tools\":[…],\"vars\":{…}}, with \"id\" and options as members:\n"
         "max_tokens, min_tokens, temperature, top_k, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty, seed, stop, stop_ids,\n"
-        "ignore_eos, logprobs, speculate, adapter (a NAME of --adapter, \"\" for none); the command's options are the defaults. Each answer is a line, in the order in which they end:\n"
+        "ignore_eos, logprobs, adapter (a NAME of --adapter, \"\" for none); the command's options are the defaults. Each answer is a line, in the order in which they end:\n"
         "{\"id\",\"text\",\"ids\",\"finish_reason\",\"metrics\"}, with \"logprobs\" if they are asked for; the id is the line's own, else its number. A line that is wrong gives\n"
         "{\"id\",\"error\"}. With --output FILE the work may be stopped and started again: lines whose id has an answer there are skipped;\n"
         "errors and answers that were cut off are tried again. Ctrl-C writes what has come so far.",
