@@ -165,6 +165,27 @@ static void restored_to_the_bit(void **state) {
     unlink(path);
 }
 
+// On two threads, with blocks computed again: the same bits each time.
+static void dropped_and_rounded_alike(void **state) {
+    (void)state;
+    mica_train_options o = adamw;
+    o.dropout = 0.2, o.seed = 5, o.optimizer.stochastic = o.optimizer.bf16_state = true, o.optimizer.seed = 5;
+    double losses[2][3];
+    for (int k = 0; k < 2; k++) {
+        trial r;
+        start(&r, "lora-llama", "models/llama-f32", false, &o);
+        r.t.recompute = k;
+        for (int i = 0; i < 3; i++) losses[k][i] = step(&r, i, 1 + i % 2);
+        finish(&r);
+    }
+    assert_memory_equal(losses[0], losses[1], sizeof losses[0]);
+    o.seed = 6;
+    trial r;
+    start(&r, "lora-llama", "models/llama-f32", false, &o);
+    assert_true(step(&r, 0, 1) != losses[0][0]);
+    finish(&r);
+}
+
 static void nothing_scored_and_not_finite(void **state) {
     (void)state;
     mica_error err = {0};
@@ -201,7 +222,7 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(losses_are_pytorchs), cmocka_unit_test(restored_to_the_bit), cmocka_unit_test(nothing_scored_and_not_finite),
+        cmocka_unit_test(losses_are_pytorchs), cmocka_unit_test(restored_to_the_bit), cmocka_unit_test(dropped_and_rounded_alike), cmocka_unit_test(nothing_scored_and_not_finite),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
