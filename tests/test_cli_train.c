@@ -90,6 +90,21 @@ static void wrong_files(void **state) {
     assert_failed(RUN("train", "--config"), 2, "--config");
 }
 
+static void mlx_lms_words(void **state) {
+    (void)state;
+    spawned s = RUN("train", "--model", MODEL, "--data", in_folder("data"), "--adapter-path", in_folder("mlx"), "--mask-prompt", "--iters", "2");
+    assert_failed(s, 1, "mask"); // taken as "last", which a {"text"} line has not
+    s = RUN("train", "--model", MODEL, "--data", in_folder("data"), "--adapter-path", in_folder("mlx"), "--iters", "2", "--num-layers", "1", "--learning-rate",
+            "1e-3", "--steps-per-report", "1", "--steps-per-eval", "2", "--val-batches", "1", "--max-seq-length", "40", "--fine-tune-type", "lora",
+            "--grad-accumulation-steps", "2", "--batch-size", "2");
+    assert_done(&s);
+    spawn_free(&s);
+    s = RUN("train", "--model", MODEL, "--data", in_folder("data"), "--adapter-path", in_folder("mlx2"), "--iters", "1", "--num-layers", "1",
+            "--resume-adapter-file", in_folder("mlx/adapters.safetensors"), "--quiet");
+    assert_done(&s);
+    spawn_free(&s);
+}
+
 static void epochs(void **state) {
     (void)state;
     spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("epochs"), "--epochs", "2", "--schedule", "cosine", "--quiet");
@@ -276,7 +291,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
-    static const char *const names[] = {"data", "config", "epochs", "log", "killed", "x", "report", "bar"};
+    static const char *const names[] = {"data", "config", "mlx", "mlx2", "epochs", "log", "killed", "x", "report", "bar"};
     for (size_t i = 0; i < MICA_COUNT(names); i++) mica_remove_flat_dir(in_folder(names[i]));
     mica_remove_flat_dir(folder);
     return access(folder, F_OK) == 0;
@@ -284,7 +299,7 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(from_a_file), cmocka_unit_test(wrong_files), cmocka_unit_test(epochs), cmocka_unit_test(logged), cmocka_unit_test(goes_on),
+        cmocka_unit_test(from_a_file), cmocka_unit_test(wrong_files), cmocka_unit_test(mlx_lms_words), cmocka_unit_test(epochs), cmocka_unit_test(logged), cmocka_unit_test(goes_on),
         cmocka_unit_test(log_that_cannot_be_written), cmocka_unit_test(without_gnuplot), cmocka_unit_test(reported), cmocka_unit_test(logs_of_nothing),
         cmocka_unit_test(a_bar_on_a_terminal),
     };

@@ -119,6 +119,17 @@ static char *log_path(const mica_cli_args *args) {
     return path;
 }
 
+/** The folder of the file that mlx-lm's --resume-adapter-file names; NULL for what is a folder. */
+static char *folder_of(const char *adapter) {
+    static const char end[] = "/adapters.safetensors";
+    size_t n = adapter ? strlen(adapter) : 0, m = sizeof end - 1;
+    if (n && strcmp(adapter, end + 1) == 0) return strcpy(mica_cli_realloc(NULL, 2), ".");
+    if (n <= m || strcmp(adapter + n - m, end) != 0) return NULL;
+    char *folder = memcpy(mica_cli_realloc(NULL, n - m + 1), adapter, n - m);
+    folder[n - m] = 0;
+    return folder;
+}
+
 static int check(const mica_cli_args *args) {
     if (!args->data) return mica_cli_usage("train", "--data DIR is needed: a folder with train.jsonl");
     if (!args->adapter) return mica_cli_usage("train", "--adapter OUT is needed: the folder to write");
@@ -134,12 +145,15 @@ static int run(const mica_cli_args *args) {
     if (status != MICA_EXIT_DONE) return status;
     const char *list = args->train.targets;
     char *names = list ? strcpy(mica_cli_realloc(NULL, strlen(list) + 1), list) : NULL, *own_log = NULL;
+    char *from = folder_of(args->train.init_adapter);
     mica_train_options o = options_of(args);
+    if (from) o.init_adapter = from;
     mica_cli_args all = settled(args, &o);
+    all.train.init_adapter = o.init_adapter;
     if (names) o.targets = targets, o.target_count = split_targets(names, targets, MOST_TARGETS);
     if (all.train.report && !all.train.log) all.train.log = own_log = log_path(args);
     status = train_with(&all, &o);
-    free(names), free(own_log);
+    free(names), free(own_log), free(from);
     return status;
 }
 
@@ -198,7 +212,7 @@ static const mica_cli_option options[] = {
     {"samples", 0, MICA_CLI_INT, AT(train.samples), -1, 100, "N", "take N prompts from the validation data; -1: no samples (default 3)"},
     {"sample-tokens", 0, MICA_CLI_INT, AT(train.sample_tokens), 1, MANY, "N", "most tokens of a sample (default 100)"},
     // mlx-lm's names
-    {"resume-adapter-file", 0, MICA_CLI_STRING, AT(train.init_adapter), 0, 0, "DIR", "as --init-adapter"},
+    {"resume-adapter-file", 0, MICA_CLI_STRING, AT(train.init_adapter), 0, 0, "FILE", "as --init-adapter, with the folder of FILE"},
     {"model", 0, MICA_CLI_STRING, AT(model), 0, 0, "MODEL", "as the argument MODEL"},
     {"adapter-path", 0, MICA_CLI_STRING, AT(adapter), 0, 0, "OUT", "as --adapter"},
     {"fine-tune-type", 0, MICA_CLI_STRING, AT(train.kind), 0, 0, "KIND", "as --kind"},
