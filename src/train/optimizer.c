@@ -147,8 +147,9 @@ static const optimizer_kind kinds[] = {
 
 // ---- objects ----------------------------------------------------------------------------------------------
 static const optimizer_kind *find(const char *name, mica_error *err) {
+    if (!name) return &kinds[0]; // apart from the loop: GCC 12 gets strcmp(name ? name : "…", …) over a table wrong at -O3
     for (size_t i = 0; i < MICA_COUNT(kinds); i++)
-        if (strcmp(name ? name : "adamw", kinds[i].name) == 0) return &kinds[i];
+        if (strcmp(name, kinds[i].name) == 0) return &kinds[i];
     mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: there is no \"%.40s\"; there are adamw, adam, sgd, adafactor and muon", name);
     return NULL;
 }

@@ -22,8 +22,9 @@ static const struct schedule_kind {
              {"step", true, stepped}};
 
 static const struct schedule_kind *find(const char *name) {
+    if (!name) return &kinds[0];
     for (size_t i = 0; i < MICA_COUNT(kinds); i++)
-        if (strcmp(name ? name : "constant", kinds[i].name) == 0) return &kinds[i];
+        if (strcmp(name, kinds[i].name) == 0) return &kinds[i];
     return NULL;
 }
 
