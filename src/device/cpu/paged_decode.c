@@ -72,9 +72,8 @@ static void fetch_scales(const mica_paged *k, unsigned char *keys) {
 static size_t slice_rows(const mica_paged *k) { return MICA_MAX(SLICE / k->row, (size_t)(k->codes ? 16 : 4)); }
 
 // s[r, j] *= scales[j]: what the codes of a run have been multiplied with, or will be.
-static void rescale(float *s, const float *scales, size_t R, size_t n) {
-    for (size_t r = 0; r < R; r++)
-        for (size_t j = 0; j < n; j++) s[r * STEP + j] *= scales[j];
+static void rescale(const mica_cpu_rows_isa *isa, float *s, const float *scales, size_t R, size_t n) {
+    for (size_t r = 0; r < R; r++) isa->binary[MICA_CPU_MUL][MICA_F32](s + r * STEP, s + r * STEP, scales, n);
 }
 
 // Scores with the n positions from p on, all of one page; `next` is what will be read afterwards, or NULL.
@@ -91,14 +90,14 @@ static void score_run(const head *d, size_t p, size_t n, unsigned char *keys, co
         else
             k->isa->scores[k->dtype](s + j, STEP, d->q, keys + (slot + j) * row, d->R, m, k->Dh, k->scale);
     }
-    if (k->codes) rescale(s, mica_paged_scales(k, keys) + slot, d->R, n);
+    if (k->codes) rescale(k->isa, s, mica_paged_scales(k, keys) + slot, d->R, n);
 }
 
 static void value_run(const head *d, size_t p, size_t n, unsigned char *values, const unsigned char *next) {
     const mica_paged *k = d->k;
     size_t row = k->row, slice = slice_rows(k), slot = p % k->P;
     float *s = d->scores + (p - d->p0);
-    if (k->codes) rescale(s, mica_paged_scales(k, values) + slot, d->R, n);
+    if (k->codes) rescale(k->isa, s, mica_paged_scales(k, values) + slot, d->R, n);
     for (size_t j = 0, m; j < n; j += m) {
         m = MICA_MIN(slice, n - j);
         if (next) fetch(next + (slot + j) * row, m * row);

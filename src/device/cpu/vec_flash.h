@@ -5,6 +5,7 @@
 // Included with
 //   FLASH(f), FLASH_PER   name of the instance; values in a unit
 //   FLASH_STORE(s, p)     stores KEYS weights p as units at s and returns their sum as stored
+//   FLASH_EXP(x)          e^x as exactly as weights are stored
 //   FLASH_GROUP           rows that are taken together
 //   FLASH(product)        c [rows, vectors * LANES] = c * rescale (or 0) + a [rows, units] · b (vec_product.h);
 //                         the number of units is a multiple of FLASH_UNITS, that of vectors is even
@@ -29,7 +30,7 @@ static float FLASH(weigh)(const mica_cpu_flash *b, size_t r) {
     float old = b->m[r], max = v_greatest(most);
     if (!(max > old)) max = old;
     vf m = v_set(max == -INFINITY ? 0.0f : max); // nothing seen: e^(-inf - 0) = 0
-    for (int i = 0; i < VECTORS; i++) x[i] = v_exp_weight(v_sub(x[i], m));
+    for (int i = 0; i < VECTORS; i++) x[i] = FLASH_EXP(v_sub(x[i], m));
     float sum = FLASH_STORE(s, x), rescale = max == old ? 1.0f : v_lane0(v_exp_weight(v_set(old - max)));
     b->m[r] = max;
     b->l[r] = b->l[r] * rescale + sum;

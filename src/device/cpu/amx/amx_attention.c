@@ -60,6 +60,7 @@ static void product_tiles(float *c, size_t ldc, const float *a, size_t lda, cons
 #define FLASH(f) f##_tiles
 #define FLASH_PER 2
 #define FLASH_STORE(s, p) store_weights_bf16(s, p)
+#define FLASH_EXP(x) exp_pairs(x)
 #include "device/cpu/vec_flash.h"
 
 // What underflows becomes 0: denormal numbers cost Intel's cores a hundred cycles each.

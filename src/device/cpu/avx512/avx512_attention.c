@@ -17,6 +17,7 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 #define FLASH_PER 1
 #define FLASH_ADD(c, a, b) v_fma(a, b, c)
 #define FLASH_STORE(s, p) store_weights_f32(s, p)
+#define FLASH_EXP(x) v_exp_weight(x)
 #define FLASH_STORE_ROW(s, x, n) store_row_f32(s, x, n)
 #include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
@@ -25,12 +26,14 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 #undef FLASH_PER
 #undef FLASH_ADD
 #undef FLASH_STORE
+#undef FLASH_EXP
 #undef FLASH_STORE_ROW
 
 #define FLASH(f) f##_pairs
 #define FLASH_PER 2
 #define FLASH_ADD(c, a, b) add_pairs(c, a, b)
 #define FLASH_STORE(s, p) store_weights_bf16(s, p)
+#define FLASH_EXP(x) exp_pairs(x)
 #define FLASH_STORE_ROW(s, x, n) store_row_bf16(s, x, n)
 #define FLASH_STORE_TURNED(s, x, y, n) store_turned_bf16(s, x, y, n)
 #include "device/cpu/vec_product.h"
@@ -146,7 +149,7 @@ static float weights_pairs(float *s, size_t n, float *max) {
     vf m = v_set(*max == -INFINITY ? 0.0f : *max);
     for (size_t i = 0; i < n; i += LANES) {
         __mmask16 part = n - i >= LANES ? 0xFFFF : v_first(n - i);
-        vf p = round_pairs(v_exp_weight(v_sub(_mm512_mask_loadu_ps(low, part, s + i), m)));
+        vf p = round_pairs(exp_pairs(v_sub(_mm512_mask_loadu_ps(low, part, s + i), m)));
         _mm512_mask_storeu_ps(s + i, part, p);
         sum = v_add(sum, p);
     }

@@ -15,6 +15,7 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 2, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 #define FLASH_PER 1
 #define FLASH_ADD(c, a, b) v_fma(a, b, c)
 #define FLASH_STORE(s, p) store_weights_f32(s, p)
+#define FLASH_EXP(x) v_exp_weight(x)
 #define FLASH_STORE_ROW(s, x, n) store_row_f32(s, x, n)
 #include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
