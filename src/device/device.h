@@ -50,8 +50,9 @@ typedef union mica_params {
     /** wide: the result is f32 whatever the inputs are; mixed: the inputs' types may differ, sums are in f32, the result is of dtype. */
     struct { int32_t wide, mixed, dtype; } matmul;
     struct { int32_t bits, group_size, mode, transpose, wide; } quant; // mode: mica_quant_mode
-    /** Packed quantised weight [out, in]. dtype: of the result; gate: mica_gate; int8: linear_packed rounds x to 8 bits. */
-    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate, int8; } packed;
+    /** Packed quantised weight [out, in]. dtype: of the result; gate: mica_gate; int8: linear_packed rounds x to 8 bits; back: x [..., out] times
+     * the weight itself, not its transpose. */
+    struct { int32_t out, in, bits, group_size, mode, scale_dtype, dtype, gate, int8, back; } packed;
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
     struct { int32_t gate; } gated;                            // gated_grad: mica_gate
     struct { float scale; int32_t layer, window; float eps; } paged; // attention over cache pages of one layer

@@ -83,6 +83,8 @@ static inline bool mica_needs_grad(const mica_array *node, int i) { return node-
 // Ops that only models use (not public).
 /** x [..., in] times a packed weight (bytes u8 [n] from the device's pack) -> [..., out] of dtype. */
 mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_dtype dtype);
+/** Its way back: g [..., out] times the weight -> [..., in] of dtype. */
+mica_array *mica_linear_packed_back(mica_scope *s, mica_array *g, mica_array *packed, const mica_params *params, mica_dtype dtype);
 /** As mica_linear_packed for a weight of gates and ups (mica_gate): act(gate) * up [..., out / 2], in x's dtype. */
 mica_array *mica_linear_gated(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_gate gate);
 /** x [M, K] times w [K, N], and x times a quantised w [N, K], with the sums in f32 given out as they are: for logits. */

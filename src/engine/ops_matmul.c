@@ -237,11 +237,13 @@ static bool check_packed(mica_scope *s, const mica_array *node, const mica_array
 bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
     const mica_array *x = node->in[0];
     if (!check_packed(s, node, node->in[1])) return false;
-    if (!is_short(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != node->params.packed.in)
-        return mica_op_fail(s, node, "x must be f32, f16 or bf16 [..., %d]", (int)node->params.packed.in);
+    const mica_params *p = &node->params;
+    int32_t from = p->packed.back ? p->packed.out : p->packed.in, to = p->packed.back ? p->packed.in : p->packed.out;
+    if (!is_short(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != from)
+        return mica_op_fail(s, node, "x must be f32, f16 or bf16 [..., %d]", (int)from);
     mica_like(node, x);
     node->dtype = (mica_dtype)node->params.packed.dtype;
-    node->shape[x->ndim - 1] = node->params.packed.out;
+    node->shape[x->ndim - 1] = to;
     if (node->params.packed.gate) {
         if (node->params.packed.out % (2 * MICA_GATE_BLOCK)) return mica_op_fail(s, node, "gates and ups must come in blocks of %d", MICA_GATE_BLOCK);
         node->shape[x->ndim - 1] /= 2;
@@ -263,8 +265,14 @@ bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
 
 mica_array *mica_linear_packed(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_dtype dtype) {
     mica_params p = *params;
-    p.packed.dtype = (int32_t)dtype, p.packed.gate = MICA_GATE_NONE;
+    p.packed.dtype = (int32_t)dtype, p.packed.gate = MICA_GATE_NONE, p.packed.back = 0;
     return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){x, packed}, 2, 0, &p);
+}
+
+mica_array *mica_linear_packed_back(mica_scope *s, mica_array *g, mica_array *packed, const mica_params *params, mica_dtype dtype) {
+    mica_params p = *params;
+    p.packed.dtype = (int32_t)dtype, p.packed.gate = MICA_GATE_NONE, p.packed.int8 = 0, p.packed.back = 1;
+    return mica_record(s, MICA_OP_linear_packed, (mica_array *[]){g, packed}, 2, 0, &p);
 }
 
 mica_array *mica_linear_gated(mica_scope *s, mica_array *x, mica_array *packed, const mica_params *params, mica_gate gate) {

@@ -50,11 +50,11 @@ static mica_array *ungate(mica_scope *s, mica_array *node, mica_array *g) {
     return mica_reshape(s, g, A->ndim, shape);
 }
 
-// The packed form serves x Wᵀ only: for ḡ W the rows are unpacked once, which many tokens share.
+// ḡ W straight from the packed form, and from there ḡ Wᵀ.
 bool mica_vjp_linear_packed(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    mica_array *rows = mica_arange(s, 0, node->params.packed.out, 1, MICA_I32);
-    mica_array *w = mica_take_packed(s, B, rows, &node->params, A->dtype); // [out, in]
     if (node->params.packed.gate) g = ungate(s, node, mica_narrow(s, g, A));
-    grads[0] = mica_matmul(s, mica_narrow(s, g, A), w);
+    g = mica_narrow(s, g, A);
+    if (node->params.packed.back) grads[0] = mica_linear_packed(s, g, B, &node->params, A->dtype);
+    else grads[0] = mica_linear_packed_back(s, g, B, &node->params, A->dtype);
     return true;
 }

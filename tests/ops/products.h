@@ -223,6 +223,17 @@ static void case_linear_packed(rig *r) {
         mica_arena_reset(&r->arena);
     }
     assert_true(packable);
+    EACH(k, specs) EACH(d, types) EACH(m, tokens) { // back: an odd number of outputs, inputs in parts of panels and in several
+        codes c = make_codes(r, specs[k], types[(d + k) % 3], 53, m == 1 ? 128 : 384);
+        value x = randoms(r, types[d], 2, (int64_t[]){tokens[m], 53}, -1, 1);
+        mica_params p;
+        mica_array *a = put(r, &x, (layout)((k + m) % LAYOUTS)), *packed = pack(r, &c, &p);
+        value want = codes_product(r, &x, &c, false);
+        if (m % 2) want.dtype = MICA_F32;
+        if (packed) expect_near(r, mica_linear_packed_back(r->s, a, packed, &p, want.dtype), &want, codes_slack(x.dtype, 53));
+        mica_scope_reset(r->s);
+        mica_arena_reset(&r->arena);
+    }
 }
 
 static void case_take_packed(rig *r) {

@@ -77,6 +77,10 @@ typedef struct mica_cpu_panels {
     /** Panel of tile columns first … (as many as fit), inputs k0 … k0+k; k0 and k are multiples of t->depth. */
     void (*from_tiles)(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t k0, size_t k,
                        size_t columns, void *panel);
+    /** NULL, or panel of the transpose: its columns are inputs first … first+n (multiples of 16) of the weight, its rows outputs k0 … k0+k (k0 a
+     * multiple of 16; an odd k is padded with a zero). */
+    void (*from_tiles_back)(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t n, size_t k0, size_t k, size_t columns,
+                            void *panel);
 } mica_cpu_panels;
 
 // Operands of a direct product: y [m][16·tiles or n] f32, rows ldy apart.

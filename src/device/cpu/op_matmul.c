@@ -79,8 +79,9 @@ static size_t quantized_matmul_scratch(const mica_call *c) {
 
 // ---- linear_packed ---------------------------------------------------------------------------------
 static mica_cpu_rhs packed_rhs(const mica_call *c) {
-    return (mica_cpu_rhs){.kind = MICA_CPU_TILES, .n = (size_t)c->params->packed.out, .k = (size_t)c->params->packed.in,
-                          .tiles = mica_cpu_tiles_of(c->params), .gate = (mica_gate)c->params->packed.gate};
+    size_t out = (size_t)c->params->packed.out, in = (size_t)c->params->packed.in;
+    if (c->params->packed.back) return (mica_cpu_rhs){.kind = MICA_CPU_TILES_KN, .n = in, .k = out, .tiles = mica_cpu_tiles_of(c->params)};
+    return (mica_cpu_rhs){.kind = MICA_CPU_TILES, .n = out, .k = in, .tiles = mica_cpu_tiles_of(c->params), .gate = (mica_gate)c->params->packed.gate};
 }
 
 static void linear_packed(const mica_call *c) {

@@ -113,7 +113,8 @@ static void plan_tasks(plan *p) {
     tasks = (p->n + p->outs - 1) / p->outs;
     p->tasks = p->rows ? tasks * ((p->m + p->rows - 1) / p->rows) : 0;
     size_t panel = MICA_MIN(p->panels->depth, round_up(p->kp, 2)) * lanes;
-    bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN;
+    bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN ||
+                 (p->rhs->kind == MICA_CPU_TILES_KN && !p->panels->from_tiles_back);
     p->at_panel = round_up(p->rows * p->outs * 4, LINE);
     p->at_codes = p->at_panel + round_up(panel * 4, LINE);
     p->per_thread = p->at_codes + (codes ? round_up(panel * 4, LINE) : 0);
@@ -291,6 +292,12 @@ static void panel_codes(const plan *p, size_t n0, size_t n, size_t k0, size_t k,
     p->panels->from_dense(MICA_F32, codes, nk ? 1 : (ptrdiff_t)len, nk ? (ptrdiff_t)len : 1, n, k, p->panels->columns, panel);
 }
 
+// The same of packed rows [K,N].
+static void panel_tiles_back(const plan *p, size_t n0, size_t n, size_t k0, size_t k, float *codes, void *panel) {
+    for (size_t i = 0; i < k; i++) mica_cpu_tiles_row(&p->rhs->tiles, p->call->in[1].data, k0 + i, n0, n, codes + i * n);
+    p->panels->from_dense(MICA_F32, codes, (ptrdiff_t)n, 1, n, k, p->panels->columns, panel);
+}
+
 static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t k0, size_t k, unsigned char *area) {
     const mica_tensor *w = &p->call->in[1];
     void *panel = area + p->at_panel;
@@ -305,6 +312,10 @@ static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t 
         p->panels->from_dense(w->dtype, w->data + at * (ptrdiff_t)mica_dtype_size(w->dtype), ldk, ldn, n, real, columns, panel);
         break;
     }
+    case MICA_CPU_TILES_KN:
+        if (p->panels->from_tiles_back) p->panels->from_tiles_back(&p->rhs->tiles, w->data, n0, n, k0, real, columns, panel);
+        else panel_tiles_back(p, n0, n, k0, real, (float *)(void *)(area + p->at_codes), panel);
+        break;
     default: panel_codes(p, n0, n, k0, real, (float *)(void *)(area + p->at_codes), panel);
     }
     if (p->panels->step && filled < k) memset((uint16_t *)panel + filled * columns, 0, (k - filled) * columns * 2);

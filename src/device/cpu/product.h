@@ -14,13 +14,14 @@ typedef enum mica_cpu_rhs_kind {
     MICA_CPU_CODES_NK, // quantised rows [N, K]: x · Wᵀ
     MICA_CPU_CODES_KN, // quantised rows [K, N]: x · W
     MICA_CPU_TILES,    // in[1] packed
+    MICA_CPU_TILES_KN, // in[1] packed, x · W
 } mica_cpu_rhs_kind;
 
 typedef struct mica_cpu_rhs {
     mica_cpu_rhs_kind kind;
     size_t n, k;
     mica_quant_rows codes; // CODES_*
-    mica_cpu_tiles tiles;  // TILES
+    mica_cpu_tiles tiles;  // TILES, TILES_KN
     mica_gate gate;        // TILES
 } mica_cpu_rhs;
 

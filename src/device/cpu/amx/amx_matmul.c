@@ -175,6 +175,7 @@ void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa) {
         .pack = pack_rows,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
+        .from_tiles_back = mica_cpu_avx512_panel_tiles_back_bf16,
     };
     isa->tiles_bf16 = mica_cpu_amx_tiles_bf16;
     isa->fixed_size = mica_cpu_amx_fixed_size, isa->fixed_row = mica_cpu_amx_fixed_row;

@@ -27,6 +27,7 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
         .gemm_out = mica_cpu_avx512_gemm_out_bf16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
+        .from_tiles_back = mica_cpu_avx512_panel_tiles_back_bf16,
     };
     isa->dot_bf16 = mica_cpu_avx512_dot_bf16;
     isa->tiles_bf16 = mica_cpu_avx512_tiles_bf16;

@@ -161,4 +161,53 @@ void mica_cpu_avx512_panel_tiles_bf16(const mica_cpu_tiles *t, const unsigned ch
         }
     }
 }
+
+// ---- panels of the transpose -------------------------------------------------------------------------------
+// A chunk of 16 outputs in pairs of inputs becomes, by a transposition, sixteen rows of 32 inputs; two rows interleave to pairs of outputs.
+V16_INLINE void back_chunk(const int bits, const mica_cpu_tiles *t, const unsigned char *tile, size_t chunk, tables table, __m512i rows[16]) {
+    uint16_t pairs[TILE_PAIRS * 2 * MICA_TILE_OUTPUTS];
+    const unsigned char *codes = tile + chunk * (size_t)bits * 64;
+    panel_half(bits, codes, 0, table, tile_scale(t, tile, 0), tile_scale(t, tile, t->groups), MICA_TILE_OUTPUTS, pairs);
+    panel_half(bits, codes, 1, table, tile_scale(t, tile, t->groups - 1), tile_scale(t, tile, 2 * t->groups - 1), MICA_TILE_OUTPUTS, pairs);
+    for (int p = 0; p < TILE_PAIRS; p++) rows[p] = _mm512_loadu_si512(pairs + p * 2 * MICA_TILE_OUTPUTS);
+    v16i_transpose(rows);
+}
+
+// Outputs o … o+15 (of which `outs` are wanted), inputs first … first+n.
+V16_INLINE void back_bits(const int bits, const mica_cpu_tiles *t, const unsigned char *column, size_t first, size_t n, size_t outs, size_t columns,
+                          uint16_t *panel) {
+    const tables table = tables_of(bits);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2,
+                                         33, 1, 32, 0);
+    for (size_t i = first / MICA_TILE_CHUNK * MICA_TILE_CHUNK; i < first + n; i += MICA_TILE_CHUNK) {
+        __m512i rows[16];
+        back_chunk(bits, t, column + i / t->depth * t->bytes, i % t->depth / MICA_TILE_CHUNK, table, rows);
+        for (size_t half = 0; half < 2; half++) {
+            size_t at = i + half * 16;
+            const __m512i order = _mm512_add_epi16(low, _mm512_set1_epi16((short)(16 * half)));
+            if (at < first || at >= first + n) continue;
+            for (size_t p = 0; 2 * p < outs; p++)
+                _mm512_storeu_si512(panel + (p * columns + at - first) * 2, _mm512_permutex2var_epi16(rows[2 * p], order, rows[2 * p + 1]));
+        }
+    }
+}
+
+void mica_cpu_avx512_panel_tiles_back_bf16(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t n, size_t k0, size_t k,
+                                           size_t columns, void *panel) {
+    for (size_t o = 0; o < k; o += MICA_TILE_OUTPUTS) {
+        const unsigned char *column = packed + (k0 + o) / MICA_TILE_OUTPUTS * t->per_column * t->bytes;
+        uint16_t *to = (uint16_t *)panel + o * columns;
+        size_t outs = k - o < MICA_TILE_OUTPUTS ? k - o : MICA_TILE_OUTPUTS;
+        for (size_t p = 0; n < columns && 2 * p < outs; p++)
+            for (size_t j = n / 16 * 16; j < columns; j += 16) _mm512_storeu_si512(to + (p * columns + j) * 2, _mm512_setzero_si512());
+        switch (t->bits) {
+        case 2: back_bits(2, t, column, first, n, outs, columns, to); break;
+        case 3: back_bits(3, t, column, first, n, outs, columns, to); break;
+        case 4: back_bits(4, t, column, first, n, outs, columns, to); break;
+        case 5: back_bits(5, t, column, first, n, outs, columns, to); break;
+        case 6: back_bits(6, t, column, first, n, outs, columns, to); break;
+        default: back_bits(8, t, column, first, n, outs, columns, to); break;
+        }
+    }
+}
 #endif

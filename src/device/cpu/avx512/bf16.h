@@ -14,6 +14,8 @@ void mica_cpu_avx512_panel_dense_bf16(mica_dtype type, const void *w, ptrdiff_t 
                                       size_t columns, void *panel);
 void mica_cpu_avx512_panel_tiles_bf16(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t k0, size_t k,
                                       size_t columns, void *panel);
+void mica_cpu_avx512_panel_tiles_back_bf16(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t n, size_t k0, size_t k,
+                                           size_t columns, void *panel);
 void mica_cpu_avx512_dot_bf16(mica_dtype type, const mica_cpu_direct *d);
 void mica_cpu_avx512_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d);
 size_t mica_cpu_avx512_fixed_size(size_t k, size_t group);
