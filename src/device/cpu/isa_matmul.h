@@ -40,11 +40,12 @@ typedef struct mica_cpu_tiles {
     size_t bytes;           // bytes of a tile
 } mica_cpu_tiles;
 
-// A panel to decode, as from_tiles does.
+// A panel to decode, as from_tiles does, and the one after it, which is fetched meanwhile (the same one if it is the last).
 typedef struct mica_cpu_ahead {
     const mica_cpu_tiles *t; // NULL: none
     const unsigned char *packed;
     size_t first, k0, k;
+    size_t soon_first, soon_k0;
     void *panel;
 } mica_cpu_ahead;
 

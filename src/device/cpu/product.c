@@ -354,11 +354,12 @@ static void run_panels_ahead(const plan *p, size_t n0, size_t n, size_t row, siz
     p->panels->from_tiles(next.t, next.packed, next.first, 0, next.k, columns, next.panel);
     for (size_t i = 0; i < all; i++) {
         mica_cpu_ahead now = next;
-        size_t j = (i + 1) % across;
-        next.k0 = (i + 1) / across * depth, next.k = MICA_MIN(depth, p->kp - next.k0), next.first = (n0 + j * columns) / MICA_TILE_OUTPUTS;
+        size_t j = i % across, soon = MICA_MIN(i + 2, all - 1);
+        next.k0 = (i + 1) / across * depth, next.k = MICA_MIN(depth, p->kp - next.k0);
+        next.first = (n0 + (i + 1) % across * columns) / MICA_TILE_OUTPUTS;
+        next.soon_k0 = soon / across * depth, next.soon_first = (n0 + soon % across * columns) / MICA_TILE_OUTPUTS;
         next.panel = area + p->at_panel + (i + 1) % 2 * depth * columns * 2; // two panels of bf16 have the room of one of f32
         if (i + 1 == all) next.t = NULL;
-        j = i % across;
         p->panels->gemm_ahead(rows, now.k, packed_at(p, 0, row, now.k0), (ptrdiff_t)now.k, now.panel, c + j * columns * rows, !now.k0, j > 0, &next);
     }
 }

@@ -16,7 +16,7 @@ enum {
     TILE_BYTES = 1024,
     COLUMNS = 2,         // tile columns at a time
     MOST_STEPS = MICA_FIXED_GROUP / STEP,
-    AHEAD = 4096,
+    AHEAD = 2560,        // bytes of a column
     ALONE = 2,           // rows up to which the kernel of level avx512 is faster
 };
 
@@ -75,12 +75,13 @@ V16_INLINE void advance(stage *s, const shape *p, const int columns) {
 
 V16_INLINE void decode(const int columns, const size_t chunks, const shape *p, stage *s) {
     const __m512i low = _mm512_set1_epi8(0x0F);
+    const size_t ahead = mica_cpu_amx_ahead(AHEAD, (p->t->per_column - s->group) * p->t->bytes, (size_t)(columns - 1) * p->column_bytes);
     for (int j = 0; j < columns; j++) {
         const unsigned char *tile = s->tile + (size_t)j * p->column_bytes;
         unsigned char *to = p->r->codes[s->slot][j];
-        _mm_prefetch((const char *)tile + AHEAD + p->t->codes, _MM_HINT_T0);
+        _mm_prefetch((const char *)tile + ahead + p->t->codes, _MM_HINT_T0);
         for (size_t v = 0; v < chunks * 4; v++, tile += 64, to += 128) {
-            _mm_prefetch((const char *)tile + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)tile + ahead, _MM_HINT_T0);
             __m512i w = _mm512_loadu_si512(tile);
             _mm512_store_si512(to, _mm512_and_si512(w, low));
             _mm512_store_si512(to + 64, _mm512_and_si512(_mm512_srli_epi16(w, 4), low));

@@ -38,6 +38,7 @@ typedef struct ahead {
     __m512i table;
     size_t per_tile, columns;  // chunks of a tile; tile columns that exist
     size_t done, jobs;         // of a vector of codes each, four of weights
+    ptrdiff_t soon;            // from a tile to the same one of the panel after the next
     size_t due, steps;         // after every step `jobs` of `steps` parts of a job more are due
 } ahead;
 
@@ -48,6 +49,8 @@ static ahead plan_ahead(const mica_cpu_ahead *next, size_t steps) {
     d.per_tile = next->t->depth / MICA_TILE_CHUNK;
     d.columns = next->t->columns - next->first;
     d.jobs = next->k / MICA_TILE_CHUNK * 8;
+    d.soon = (((ptrdiff_t)next->soon_first - (ptrdiff_t)next->first) * (ptrdiff_t)next->t->per_column +
+              ((ptrdiff_t)next->soon_k0 - (ptrdiff_t)next->k0) / (ptrdiff_t)next->t->depth) * (ptrdiff_t)next->t->bytes;
     return d;
 }
 
@@ -61,6 +64,9 @@ V16_INLINE void decode_job(ahead *d) {
         return;
     }
     const unsigned char *tile = d->next->packed + ((d->next->first + column) * t->per_column + at / d->per_tile) * t->bytes;
+    const char *soon = (const char *)tile + d->soon;
+    _mm_prefetch(soon + at % d->per_tile * 256 + quarter * 64, _MM_HINT_T1);
+    if (at % d->per_tile == 0 && quarter == 0) _mm_prefetch(soon + t->codes, _MM_HINT_T1);
     __m512i codes = _mm512_loadu_si512(tile + at % d->per_tile * 256 + quarter * 64);
     v16 s = tile_scale(t, tile, 0), b = tile_scale(t, tile, 1);
 #pragma GCC unroll 4

@@ -19,7 +19,7 @@ enum {
     CHUNK_BYTES = 1024, // 16 pairs × 16 outputs in bf16: one AMX tile
     ROWS = 16,          // of an AMX tile
     X_BYTES = 2 * CHUNK_BYTES, // of a chunk's 32 packed rows
-    AHEAD = 4096,
+    AHEAD = 2560, // bytes of a column
 };
 
 typedef struct ring {
@@ -52,11 +52,11 @@ V16_INLINE unsigned char *codes_at(const shape *p, size_t slot, size_t column) {
     return p->r->codes + (slot * COLUMNS + column) * p->tile_codes;
 }
 
-V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p, const unsigned char *tile, const tables table, unsigned char *to) {
-    _mm_prefetch((const char *)tile + AHEAD + p->t->codes, _MM_HINT_T0);
+V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p, const unsigned char *tile, size_t ahead, const tables table, unsigned char *to) {
+    _mm_prefetch((const char *)tile + ahead + p->t->codes, _MM_HINT_T0);
     for (size_t c = 0; c < chunks; c++, to += CHUNK_BYTES, tile += (size_t)bits * 64) {
 #pragma GCC unroll 8
-        for (int l = 0; l < bits; l++) _mm_prefetch((const char *)tile + AHEAD + l * 64, _MM_HINT_T0);
+        for (int l = 0; l < bits; l++) _mm_prefetch((const char *)tile + ahead + l * 64, _MM_HINT_T0);
 #pragma GCC unroll 16
         for (int i = 0; i < TILE_PAIRS; i++) {
             _mm512_store_si512(to + i * 64, pair_codes(bits, tile, i, table));
@@ -66,8 +66,9 @@ V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p,
 }
 
 V16_INLINE void decode(const int bits, const int columns, const size_t chunks, const shape *p, stage *s, const tables table) {
+    const size_t ahead = mica_cpu_amx_ahead(AHEAD, (p->t->per_column - s->group) * p->t->bytes, (size_t)(columns - 1) * p->column_bytes);
     for (int j = 0; j < columns; j++)
-        decode_tile(bits, chunks, p, s->tile + (size_t)j * p->column_bytes, table, codes_at(p, s->slot, (size_t)j));
+        decode_tile(bits, chunks, p, s->tile + (size_t)j * p->column_bytes, ahead, table, codes_at(p, s->slot, (size_t)j));
     advance(s, p, columns);
 }
 

@@ -5,6 +5,10 @@
 
 #include "device/cpu/isa_matmul.h"
 
+/** Where to prefetch, from the tile at hand on, so that it comes `bytes` later in the order in which columns are read together: `left` bytes
+ * of this column are to come, `skip` bytes of others lie between it and its next one. */
+static inline size_t mica_cpu_amx_ahead(size_t bytes, size_t left, size_t skip) { return bytes < left ? bytes : bytes + skip; }
+
 /** Up to 32 rows, packed (mica_cpu_panels.pack), unless t->groups is 2. */
 void mica_cpu_amx_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d);
 /** Rows in fixed point: the fields of mica_cpu_matmul_isa. */
