@@ -3,30 +3,20 @@
 #include "faults_testing.h"
 #include "infer/past.h"
 #include "mica/session.h"
+#include "model_testing.h"
 #include "base/file.h"
 #include <math.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #define GOLDEN MICA_SOURCE_DIR "/tests/golden/"
 static const char *const models[] = {GOLDEN "models/gemma3-text-f32", GOLDEN "models/llama-f32", GOLDEN "quant/gemma3-4bit", GOLDEN "models/qwen3-bf16"};
 enum { F32_MODELS = 2, TOKENS = 24 };
 
 static mica_model *load_kv(const char *path, int32_t kv_bits) {
-    mica_error err = {0};
-    mica_model *m = mica_model_load(path, &(mica_load_options){.threads = 2, .context = 8192, .prefix_cache = -1, .kv_bits = kv_bits}, &err);
-    if (!m) fail_msg("%s: %s", path, err.msg);
-    return m;
-}
-
-static mica_model *load(const char *path) { return load_kv(path, 0); }
-
-static void make_ids(const mica_model *m, int32_t *ids, size_t n, uint32_t seed) {
-    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)((seed = seed * 1664525 + 1013904223) >> 8) % m->info.vocab_size;
+    return load(path, &(mica_load_options){.threads = 2, .context = 8192, .prefix_cache = -1, .kv_bits = kv_bits});
 }
 
 // ---- turns ----------------------------------------------------------------------------------------------------
@@ -80,7 +70,7 @@ static size_t go_on(const mica_model *m, int32_t *text, size_t n, const turn *t,
 static void later_turns_compute_only_what_is_new(void **state) {
     (void)state;
     for (size_t k = 0; k < MICA_COUNT(models); k++) {
-        mica_model *m = load(models[k]);
+        mica_model *m = load_kv(models[k], 0);
         mica_error err = {0};
         int32_t text[4000];
         size_t n = 2000;
@@ -107,7 +97,7 @@ static void later_turns_compute_only_what_is_new(void **state) {
 static void texts_fork_and_are_cut_back(void **state) {
     (void)state;
     for (size_t k = 0; k < F32_MODELS; k++) {
-        mica_model *m = load(models[k]);
+        mica_model *m = load_kv(models[k], 0);
         mica_error err = {0};
         int32_t text[2000], other[2000];
         size_t n = 300;
@@ -166,7 +156,7 @@ static void kept_prefixes_serve_sessions(void **state) {
 
 static void one_call_at_a_time(void **state) {
     (void)state;
-    mica_model *m = load(models[0]);
+    mica_model *m = load_kv(models[0], 0);
     mica_error err = {0};
     int32_t ids[40];
     mica_token t;
@@ -248,7 +238,7 @@ static void print_turn(FILE *f, const turn *t) {
 
 static int restore_and_print(const char *path) {
     mica_error err = {0};
-    mica_model *m = load(models[0]);
+    mica_model *m = load_kv(models[0], 0);
     mica_session *s = mica_session_load(m, path, &err);
     if (!s) return 1;
     int32_t text[1000];
@@ -265,7 +255,7 @@ static int restore_and_print(const char *path) {
 
 static void another_process_goes_on_identically(void **state) {
     (void)state;
-    mica_model *m = load(models[0]);
+    mica_model *m = load_kv(models[0], 0);
     mica_error err = {0};
     int32_t text[1000];
     size_t n = 520, count;
@@ -312,7 +302,7 @@ static void refuse(mica_model *m, const unsigned char *bytes, size_t size, const
 
 static void other_files_are_refused(void **state) {
     (void)state;
-    mica_model *m = load(models[0]), *bf16 = load(GOLDEN "models/gemma3-text-bf16"), *codes = load_kv(models[0], 8), *llama = load(models[1]);
+    mica_model *m = load_kv(models[0], 0), *bf16 = load_kv(GOLDEN "models/gemma3-text-bf16", 0), *codes = load_kv(models[0], 8), *llama = load_kv(models[1], 0);
     mica_error err = {0};
     int32_t text[400];
     size_t n = 100, size;
@@ -378,7 +368,7 @@ static bool talk_and_save(mica_error *err) {
 static void every_allocation_may_fail(void **state) {
     (void)state;
     mica_error err = {0};
-    faulty = load(models[0]);
+    faulty = load_kv(models[0], 0);
     fault_path = temporary("faults");
     if (!talk_and_save(&err)) fail_msg("%s", err.msg);
     uint64_t live = mica_alloc_get_stats().live, n = 1;

@@ -4,10 +4,10 @@
 // was computed with one is used with another; loading and unloading while requests run; refusals.
 #include "adapter_testing.h"
 #include "faults_testing.h"
-#include "infer/internal.h"
 #include "mica/adapter.h"
 #include "mica/backend.h"
 #include "mica/session.h"
+#include "model_testing.h"
 #include <math.h>
 #include <pthread.h>
 
@@ -17,14 +17,11 @@ enum { ANSWER = 12, MOST_IDS = 700, ADAPTERS = 3 }; // two adapters, and none
 static const char *const names[ADAPTERS] = {"one", "two", ""};
 static char folders[ADAPTERS][1200];
 
-static mica_model *load(const char *path, const mica_load_options *options) {
-    mica_error err = {0};
+static mica_model *open_model(const char *path, const mica_load_options *options) {
     mica_load_options o = options ? *options : (mica_load_options){0};
     if (!o.threads) o.threads = 2;
     if (!o.context) o.context = 1024;
-    mica_model *m = mica_model_load(path, &o, &err);
-    if (!m) fail_msg("%s: %s", path, err.msg);
-    return m;
+    return load(path, &o);
 }
 
 // Folders of two adapters for the model: one of q and v, one of everything (with DoRA or of the embedding too, where asked).
@@ -40,7 +37,7 @@ static void drop_two(void) {
 
 static mica_model *load_with_two(const char *path, const mica_load_options *options) {
     mica_error err = {0};
-    mica_model *m = load(path, options);
+    mica_model *m = open_model(path, options);
     for (int i = 0; i < 2; i++)
         if (!mica_adapter_load(m, names[i], folders[i], &err)) fail_msg("%s", err.msg);
     return m;
@@ -53,10 +50,6 @@ typedef struct answer {
     size_t count;
     int64_t cached;
 } answer;
-
-static void make_ids(const mica_model *m, int32_t *ids, size_t n, uint32_t seed) {
-    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)((seed = seed * 1664525 + 1013904223) >> 8) % m->info.vocab_size;
-}
 
 static mica_generate_options options_for(const char *adapter) {
     return (mica_generate_options){.max_tokens = ANSWER, .ignore_eos = true, .logprobs = -1, .adapter = adapter};
@@ -113,12 +106,12 @@ static void as_a_model_loaded_with_it(void **state) {
     int32_t ids[150];
     for (size_t k = 0; k < MICA_COUNT(models); k++) {
         make_two(models[k].path, models[k].dora, models[k].embed);
-        mica_model *plain = load(models[k].path, NULL), *both = load_with_two(models[k].path, &(mica_load_options){.adapter = folders[1]});
+        mica_model *plain = open_model(models[k].path, NULL), *both = load_with_two(models[k].path, &(mica_load_options){.adapter = folders[1]});
         make_ids(plain, ids, 150, 3);
         answer none = ask(plain, NULL, ids, 150), got = ask(both, "", ids, 150), own = ask(both, NULL, ids, 150);
         assert_same("none", &got, &none);
         for (int i = 0; i < 2; i++) {
-            mica_model *m = load(models[k].path, &(mica_load_options){.adapter = folders[i]});
+            mica_model *m = open_model(models[k].path, &(mica_load_options){.adapter = folders[i]});
             answer want = ask(m, NULL, ids, 150);
             got = ask(both, names[i], ids, 150);
             assert_same(names[i], &got, &want);
@@ -271,7 +264,7 @@ static void loading_is_counted_and_refused(void **state) {
     mica_error err = {0};
     mica_adapter_info list[4];
     make_two(path, false, false);
-    mica_model *m = load(path, NULL);
+    mica_model *m = open_model(path, NULL);
     assert_true(mica_adapter_works(m));
     assert_int_equal(mica_model_info(m)->adapter_bytes, 0);
     assert_int_equal(mica_adapter_list(m, list, 4), 0);
@@ -336,7 +329,7 @@ static void the_budget_counts_them(void **state) {
     int64_t weights = mica_model_info(m)->weight_bytes, page = 64 * mica_model_info(m)->kv_bytes_per_token;
     assert_int_equal(mica_adapter_list(m, &info, 1), 2);
     mica_model_free(m);
-    m = load(path, &(mica_load_options){.memory_budget = weights + page + info.bytes, .context = 32});
+    m = open_model(path, &(mica_load_options){.memory_budget = weights + page + info.bytes, .context = 32});
     assert_true(mica_adapter_load(m, "one", folders[0], &err));
     assert_false(mica_adapter_load(m, "two", folders[1], &err));
     assert_int_equal(err.code, MICA_ERR_NO_MEMORY);
@@ -434,7 +427,7 @@ static void others_refuse(void **state) {
                                .start = fake_start, .next = fake_next, .cancel = fake_cancel, .finish = fake_finish, .error = fake_error,
                                .metrics = fake_metrics, .end = fake_cancel};
     assert_true(mica_backend_register(&fake, &err));
-    mica_model *m = load("anything", &(mica_load_options){.backend = "fake-switch"});
+    mica_model *m = open_model("anything", &(mica_load_options){.backend = "fake-switch"});
     assert_false(mica_adapter_works(m));
     assert_false(mica_adapter_load(m, "one", GOLDEN, &err));
     assert_non_null(strstr(err.msg, "fake-switch"));
@@ -468,7 +461,7 @@ static void any_allocation_may_fail(void **state) {
     const char *path = GOLDEN "models/qwen2-f32";
     mica_error err = {0};
     make_two(path, true, false);
-    shared = load(path, &(mica_load_options){.threads = 1, .prefix_cache = -1});
+    shared = open_model(path, &(mica_load_options){.threads = 1, .prefix_cache = -1});
     for (int i = 0; i < 2; i++)
         if (!load_ask_unload(&err)) fail_msg("%s", err.msg);
     uint64_t live = mica_alloc_get_stats().live, n = 1;
