@@ -262,6 +262,12 @@ static void fast(void **state) {
     REFUSE(rms_norm, mica_rms_norm(s, i23, NULL, 1e-5f), "x must be floats");
     REFUSE(rms_norm, mica_rms_norm(s, one, NULL, 1e-5f), "x must be floats [..., D]");
     REFUSE(rms_norm, mica_rms_norm(s, NULL, f4, 1e-5f), "input 0 is NULL");
+    REFUSE(rms_norm_grad, mica_rms_norm_grad(s, f23, f34, NULL, 1e-5f), "x and g must be floats [..., D]");
+    REFUSE(rms_norm_grad, mica_rms_norm_grad(s, f23, f23, f4, 1e-5f), "weights must be floats [3]");
+    REFUSE(gated_grad, mica_gated_grad(s, f23, f34, f23, MICA_GATE_SWIGLU), "gate, up and g must be floats of one shape and dtype");
+    REFUSE(gated_grad, mica_gated_grad(s, f23, f23, f23, MICA_GATE_NONE), "no gate is number 0");
+    REFUSE(cross_entropy_grad, mica_cross_entropy_grad(s, f34, f4, i3, f4, MICA_F32), "wants logits f32 [R,V], f32 [R], targets i32 [R]");
+    REFUSE(cross_entropy_grad, mica_cross_entropy_grad(s, f34, zeros(MICA_F32, MICA_SHAPE(3)), i3, zeros(MICA_F32, MICA_SHAPE(3)), MICA_F64), "makes f32");
     REFUSE(layer_norm, mica_layer_norm(s, f34, f4, i3, 1e-5f), "weights must be floats [4]");
     REFUSE(layer_norm, mica_layer_norm(s, NULL, f4, f4, 1e-5f), "input 0 is NULL");
     REFUSE(rope, mica_rope(s, f234, NULL, NULL, NULL), "x must be floats [B,H,T,Dh]: f32[2,3,4]");

@@ -91,6 +91,10 @@ static sample fast_sample(mica_op op) {
     case MICA_OP_cache_attention:
         return (sample){.n = 9, .optional = 0x1C0, .in = {F32(5, 2, 6), F32(3, 2, 1, 2, 4, 6), I32(2, 4), I32(2, 3), F32(5, 1, 6), F32(5, 1, 6),
                                                           F32(1, 5, 4), F32(6), F32(6)}};
+    case MICA_OP_rms_norm_grad: return (sample){.n = 3, .optional = 4, .in = {F32(2, 3, 5), F32(2, 3, 5), F32(5)}, .params.norm.eps = 1e-5f};
+    case MICA_OP_gated_grad:
+        return (sample){.n = 3, .in = {F32(3, 5), F32(3, 5), F32(3, 5)}, .params.gated.gate = below(2) ? MICA_GATE_SWIGLU : MICA_GATE_GEGLU};
+    case MICA_OP_cross_entropy_grad: return (sample){.n = 4, .in = {F32(3, 7), F32(3), I32(3), F32(3)}, .params.packed.dtype = (int32_t)below(4)};
     case MICA_OP_segment_attention:
     case MICA_OP_segment_attention_grad: {
         sample t = {.n = op == MICA_OP_segment_attention ? 4 : 5, .in = {F32(7, 4, 6), F32(7, 2, 6), F32(7, 2, 6), I32(3), F32(7, 4, 6)}};
@@ -215,7 +219,7 @@ static void random_nodes(void **unused) {
             mica_array *in[MICA_KERNEL_INPUTS];
             mica_scope_reset(s);
             for (int i = 0; i < t.n; i++) in[i] = random_array(s, t.in[i]);
-            if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope)) // as the public functions do
+            if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope, MICA_OP_gated_grad, MICA_OP_cross_entropy_grad)) // as the public functions do
                 for (int i = 0; i < t.n; i++) in[i] = in[i] ? mica_contiguous(s, in[i]) : NULL;
             if (op == MICA_OP_kv_append && in[0] && !mica_eval(s, in, 1, &e)) fail_msg("%s", e.msg); // it writes there
             if (op == MICA_OP_cache_attention && in[1] && !mica_eval(s, in + 1, 1, &e)) fail_msg("%s", e.msg);

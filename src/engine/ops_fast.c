@@ -54,6 +54,8 @@ bool mica_infer_gated_grad(mica_scope *s, mica_array *node) {
     if (!mica_dtype_is_float(a->dtype) || b->dtype != a->dtype || g->dtype != a->dtype || !mica_same_shape(a, b) || !mica_same_shape(a, g) ||
         a->ndim == MICA_MAX_DIMS)
         return mica_op_fail(s, node, "gate, up and g must be floats of one shape and dtype");
+    int32_t gate = node->params.gated.gate;
+    if (gate != MICA_GATE_SWIGLU && gate != MICA_GATE_GEGLU) return mica_op_fail(s, node, "no gate is number %d", (int)gate);
     node->dtype = a->dtype, node->ndim = a->ndim + 1, node->shape[0] = 2;
     memcpy(node->shape + 1, a->shape, (size_t)a->ndim * sizeof a->shape[0]);
     return true;
