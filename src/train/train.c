@@ -105,7 +105,9 @@ static bool load_net(run *r, mica_error *err) {
     r->net = files ? mica_net_load(files, &o, r->device, err) : NULL;
     if (r->o.init_adapter) mica_adapter_close(&adapter);
     if (r->net) r->o.max_seq = (int32_t)MICA_MIN((int64_t)r->o.max_seq, MICA_MAX(r->net->config->max_position_embeddings, (int64_t)2));
-    return r->net && mica_net_identity(r->net, &r->state.identity, err);
+    if (!r->net || !mica_net_identity(r->net, &r->state.identity, err)) return false;
+    mica_checkpoint_rest(r->net->checkpoint); // of weights that were brought to another type the file's own are not needed any more
+    return true;
 }
 
 static int64_t count_elements(const mica_parameters *p) {
