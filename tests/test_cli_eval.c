@@ -2,6 +2,7 @@
 // `mica eval`: perplexity of texts against the log-probabilities that `mica score` gives, training data against the validation of a run, labelled texts
 // against `mica classify`.
 #include "spawn.h"
+#include "folder_testing.h"
 #include "base/base.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -9,22 +10,6 @@
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
 #define TEXT "The quick brown fox jumps over the lazy dog, and the dog sleeps on. "
-static char folder[] = "/tmp/mica-cli-eval-XXXXXX";
-
-static const char *in_folder(const char *name) {
-    static char paths[8][200];
-    static int at;
-    char *p = paths[at++ % 8];
-    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
-    return p;
-}
-
-static void write_file(const char *name, const char *text) {
-    FILE *f = fopen(in_folder(name), "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
 
 /** What a command prints as JSON; lives in the arena. */
 static const mica_json *json_of(mica_arena *arena, spawned s) {

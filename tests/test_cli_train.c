@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `mica train` takes and shows: configuration files, the log and its going on after a stop, the report page, the bar on a terminal.
 #include "spawn.h"
+#include "folder_testing.h"
 #include "base/base.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -10,22 +11,6 @@
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
 #define NASTY "</pre><script>alert('x')</script> & \\\"fox\\\""
-static char folder[] = "/tmp/mica-cli-train-XXXXXX";
-
-static const char *in_folder(const char *name) {
-    static char paths[8][200];
-    static int at;
-    char *p = paths[at++ % 8];
-    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
-    return p;
-}
-
-static void write_file(const char *name, const char *text) {
-    FILE *f = fopen(in_folder(name), "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
 
 /** The file's text; lives until the next call. */
 static char *text_of(const char *name) {

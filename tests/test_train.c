@@ -2,31 +2,17 @@
 // Whole training runs on a tiny model: reports, files, runs that are stopped, killed and resumed and end with the same bits, bad input.
 #include "base/base.h"
 #include "base/file.h"
+#include "folder_testing.h"
 #include "mica/model.h"
 #include "mica/train.h"
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #define MODEL MICA_SOURCE_DIR "/tests/golden/models/llama-f32"
 enum { ITERS = 12 };
-static char folder[] = "/tmp/mica-train-XXXXXX";
-
-static const char *in_folder(const char *name) {
-    static char paths[4][200];
-    static int at;
-    char *p = paths[at++ % 4];
-    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
-    return p;
-}
 
 static void write_lines(const char *name, int lines, int from) {
     mica_mkdirs(in_folder("data"), NULL);

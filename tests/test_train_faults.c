@@ -2,40 +2,25 @@
 // What goes wrong in training and what is left then: losses that are not finite, a disk that is full, refused memory, files and adapters that
 // do not fit. And that memory stays flat.
 #include "base/file.h"
+#include "folder_testing.h"
 #include "faults_testing.h"
 #include "mica/model.h"
 #include "mica/train.h"
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #define GOLDEN MICA_SOURCE_DIR "/tests/golden/"
 #define MODEL GOLDEN "models/llama-f32"
-static char folder[] = "/tmp/mica-train-faults-XXXXXX";
-
-static const char *in_folder(const char *name) {
-    static char paths[8][200];
-    static int at;
-    char *p = paths[at++ % 8];
-    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
-    return p;
-}
 
 static void put_lines(const char *name, const char *text) {
-    char *path = mica_path_join(in_folder(name), "train.jsonl");
+    char path[100];
+    snprintf(path, sizeof path, "%s/train.jsonl", name);
     mica_mkdirs(in_folder(name), NULL);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-    mica_free(path);
+    write_file(path, text);
 }
 
 static mica_train_options options(int iters) {

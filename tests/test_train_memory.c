@@ -4,39 +4,13 @@
 // are at hand ($MICA_TEST_MODELS or the cache's models), each run in a process of its own.
 #include "base/base.h"
 #include "base/file.h"
+#include "folder_testing.h"
+#include "real_testing.h"
 #include "mica/train.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
-
-static char folder[] = "/tmp/mica-train-memory-XXXXXX";
-
-static const char *in_folder(const char *name) {
-    static char paths[4][200];
-    static int at;
-    char *p = paths[at++ % 4];
-    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
-    return p;
-}
-
-static char *find_model(const char *name) {
-    const char *models = getenv("MICA_TEST_MODELS");
-    char *cache = mica_cache_dir();
-    char *paths[] = {models ? mica_strf("%s/%s", models, name) : NULL, cache ? mica_strf("%s/models/%s", cache, name) : NULL}, *found = NULL;
-    for (size_t i = 0; i < MICA_COUNT(paths); i++) {
-        if (!found && paths[i] && mica_is_dir(paths[i])) found = paths[i];
-        else mica_free(paths[i]);
-    }
-    mica_free(cache);
-    return found;
-}
 
 static int64_t status_bytes(const char *key) {
     FILE *f = fopen("/proc/self/status", "re");
