@@ -66,16 +66,16 @@ V16_INLINE void split_group(const uint16_t *from, size_t group, size_t g, fixed_
     v16 x[MICA_FIXED_GROUP / 16] = {v16_zero()};
     for (size_t i = 0; i < group / 16; i++) x[i] = v16_load_as(MICA_BF16, from + g * group + 16 * i);
     v16 size = size_of(x, group);
-    float inverse, unit = unit_of(_mm512_reduce_max_ps(most_of(x, group)), &inverse);
-    r.units[0][g] = unit, r.units[1][g] = 0;
-    r.sums[g] = unit * (float)split_term(x, group, inverse, unit, r.terms[0] + 2 * g * group);
-    v16 excess = _mm512_fnmadd_ps(size, v16_set1(COARSE), size_of(x, group));
-    float over = _mm512_reduce_add_ps(excess);
-    if (over <= 0) return;
-    if (!(over < INFINITY)) { // NaN and infinities: what they meet is no number
+    r.units[1][g] = 0;
+    if (_mm512_cmp_ps_mask(size, v16_set1(INFINITY), _CMP_NLT_UQ)) { // NaN and infinities: what they meet is no number
         r.units[0][g] = r.sums[g] = NAN;
         return;
     }
+    float inverse, unit = unit_of(_mm512_reduce_max_ps(most_of(x, group)), &inverse);
+    r.units[0][g] = unit;
+    r.sums[g] = unit * (float)split_term(x, group, inverse, unit, r.terms[0] + 2 * g * group);
+    v16 excess = _mm512_fnmadd_ps(size, v16_set1(COARSE), size_of(x, group));
+    if (_mm512_reduce_add_ps(excess) <= 0) return;
     unit = r.units[1][g] = unit_of(_mm512_reduce_max_ps(most_of(x, group)), &inverse);
     r.sums[g] += unit * (float)split_term(x, group, inverse, unit, r.terms[1] + 2 * g * group);
 }
