@@ -62,6 +62,6 @@ bool mica_gguf_str(const mica_gguf *g, const char *key, mica_gguf_string *out);
 const mica_gguf_vocab *mica_gguf_get_vocab(const mica_gguf *g);
 /** "Q4_K", …; "?" for an unknown type. */
 const char *mica_ggml_type_name(mica_ggml_type type);
-#endif/** Whether there is a file that begins as a GGUF file does. */
+/** Whether there is a file that begins as a GGUF file does. */
 bool mica_gguf_is(const char *path);
-
+#endif
