@@ -22,22 +22,23 @@ static void drop_plan(mica_device_state *st, size_t i) {
     st->plans[i] = NULL;
 }
 
+static size_t oldest_plan(const mica_device_state *st) {
+    size_t oldest = SIZE_MAX;
+    for (size_t i = 0; i < MICA_MOST_PLANS; i++)
+        if (st->plans[i] && (oldest == SIZE_MAX || st->plan_used[i] < st->plan_used[oldest])) oldest = i;
+    return oldest;
+}
+
 // An empty place, else the least recently used.
 static size_t plan_place(const mica_device_state *st) {
-    size_t place = 0;
-    for (size_t i = 0; i < MICA_MOST_PLANS && st->plans[place]; i++)
-        if (!st->plans[i] || st->plan_used[i] < st->plan_used[place]) place = i;
-    return place;
+    for (size_t i = 0; i < MICA_MOST_PLANS; i++)
+        if (!st->plans[i]) return i;
+    return oldest_plan(st);
 }
 
 // Plans of training are large, and every length of batch has its own: those not used for longest go.
 static void limit_plans(mica_device_state *st, size_t more) {
-    while (st->plan_bytes && st->plan_bytes + more > MICA_MOST_PLAN_BYTES) {
-        size_t oldest = SIZE_MAX;
-        for (size_t i = 0; i < MICA_MOST_PLANS; i++)
-            if (st->plans[i] && (oldest == SIZE_MAX || st->plan_used[i] < st->plan_used[oldest])) oldest = i;
-        drop_plan(st, oldest);
-    }
+    while (st->plan_bytes && st->plan_bytes + more > MICA_MOST_PLAN_BYTES) drop_plan(st, oldest_plan(st));
 }
 
 static mica_plan *add_plan(mica_device *d, const mica_collection *c, mica_error *err) {
