@@ -70,13 +70,12 @@ static mica_array *masked(mica_scope *s, mica_array *const *in, const mica_param
     return mica_squeeze(s, mica_swap_axes(s, y, 1, 2), 0);
 }
 
+// The gradients of q, k and v side by side, as the op gives them.
+static mica_array *grad_graph(mica_scope *s, const mica_array *node, mica_array *const *in) {
+    mica_array *y = masked(s, in, &node->params), *g = in[4], *parts[3];
+    return y && mica_vjp(s, &y, &g, 1, in, 3, parts) ? mica_concatenate(s, parts, 3, 1) : NULL;
+}
+
 bool mica_vjp_segment_attention_grad(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    mica_array *in[5], *parts[3], *first[3], *second[4];
-    for (int i = 0; i < 5; i++) // nodes of their own: inputs may depend on one another
-        if (!(in[i] = mica_reshape(s, node->in[i], node->in[i]->ndim, node->in[i]->shape))) return false;
-    split_heads(s, g, in[0]->shape[1], in[1]->shape[1], parts);
-    mica_array *y = masked(s, in, &node->params), *wanted[] = {in[0], in[1], in[2], in[4]};
-    if (!y || !mica_vjp(s, &y, &in[4], 1, in, 3, first) || !mica_vjp(s, first, parts, 3, wanted, 4, second)) return false;
-    for (int i = 0; i < 4; i++) grads[i < 3 ? i : 4] = second[i];
-    return true;
+    return mica_vjp_by_graph(s, node, g, grads, grad_graph);
 }
