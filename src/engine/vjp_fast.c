@@ -17,33 +17,29 @@ static mica_array *sum_rows(mica_scope *s, mica_array *a, const mica_array *w) {
 }
 
 // y = n w + b with n = c / sqrt(mean(c²) + eps), c = x or x - mean(x). With h = ḡ w: c̄ = r (h - n mean(h n)), and a centred
-// row gives its mean back.
-static bool vjp_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads, bool centred) {
+// row gives its mean back. wanted: by x, w and b.
+static bool vjp_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads, bool centred, const bool wanted[3]) {
     mica_dtype wide = wide_of(node->dtype);
     mica_array *x = as_type(s, node->in[0], wide), *w = node->in[1];
     mica_array *c = centred ? mica_sub(s, x, row_mean(s, x)) : x;
     mica_array *r = mica_rsqrt(s, mica_add_scalar(s, row_mean(s, mica_square(s, c)), (double)node->params.norm.eps));
     mica_array *n = mica_mul(s, c, r);
     g = as_type(s, g, wide);
-    if (NEEDS(0)) {
+    if (wanted[0]) {
         mica_array *h = w ? mica_mul(s, g, as_type(s, w, wide)) : g;
         mica_array *d = mica_sub(s, h, mica_mul(s, n, row_mean(s, mica_mul(s, h, n))));
         if (centred) d = mica_sub(s, d, row_mean(s, h));
         grads[0] = mica_narrow(s, mica_mul(s, r, d), node->in[0]);
     }
-    if (NEEDS(1)) grads[1] = sum_rows(s, mica_mul(s, g, n), w);
-    if (centred && NEEDS(2)) grads[2] = sum_rows(s, g, node->in[2]);
+    if (wanted[1]) grads[1] = sum_rows(s, mica_mul(s, g, n), w);
+    if (wanted[2]) grads[2] = sum_rows(s, g, node->in[2]);
     return true;
 }
 
 // By x in one pass over x and g.
 bool mica_vjp_rms_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
-    bool by_x = NEEDS(0);
-    if (by_x) node->in[0]->needs_grad = false; // what is left to the graph
-    bool ok = !NEEDS(1) || vjp_norm(s, node, g, grads, false);
-    node->in[0]->needs_grad = by_x;
-    if (by_x) grads[0] = mica_rms_norm_grad(s, node->in[0], g, node->in[1], node->params.norm.eps);
-    return ok;
+    if (NEEDS(0)) grads[0] = mica_rms_norm_grad(s, node->in[0], g, node->in[1], node->params.norm.eps);
+    return !NEEDS(1) || vjp_norm(s, node, g, grads, false, (bool[3]){[1] = true});
 }
 
 // The graph that the fused gradient computes: inputs x, g, w.
@@ -51,19 +47,16 @@ static mica_array *norm_grad_graph(mica_scope *s, const mica_array *node, mica_a
     mica_params p = {.norm = {.eps = node->params.norm.eps}};
     mica_array *grads[2] = {NULL}, *inputs[] = {in[0], in[2]};
     mica_array norm = {.op = MICA_OP_rms_norm, .dtype = node->dtype, .n_in = 2, .in = inputs, .params = p};
-    bool by_w = in[2] && in[2]->needs_grad;
-    in[0]->needs_grad = true;
-    if (in[2]) in[2]->needs_grad = false;
-    bool ok = vjp_norm(s, &norm, in[1], grads, false);
-    if (in[2]) in[2]->needs_grad = by_w;
-    return ok ? grads[0] : NULL;
+    return vjp_norm(s, &norm, in[1], grads, false, (bool[3]){true}) ? grads[0] : NULL;
 }
 
 bool mica_vjp_rms_norm_grad(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
     return mica_vjp_by_graph(s, node, g, grads, norm_grad_graph);
 }
 
-bool mica_vjp_layer_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) { return vjp_norm(s, node, g, grads, true); }
+bool mica_vjp_layer_norm(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
+    return vjp_norm(s, node, g, grads, true, (bool[3]){NEEDS(0), NEEDS(1), NEEDS(2)});
+}
 
 // ---- rotary embedding: turned back by the same angles ----------------------------------------------------------
 bool mica_vjp_rope(mica_scope *s, mica_array *node, mica_array *g, mica_array **grads) {
