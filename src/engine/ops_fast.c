@@ -77,7 +77,7 @@ bool mica_infer_cross_entropy_grad(mica_scope *s, mica_array *node) {
                 target->shape[0] == x->shape[0] && weight->shape[0] == x->shape[0];
     if (!rows || x->dtype != MICA_F32 || lse->dtype != MICA_F32 || target->dtype != MICA_I32 || weight->dtype != MICA_F32)
         return mica_op_fail(s, node, "wants logits f32 [R,V], f32 [R], targets i32 [R] and weights f32 [R]");
-    if (!mica_dtype_is_float(dtype) || dtype == MICA_F64) return mica_op_fail(s, node, "makes f32, f16 or bf16");
+    if (!mica_is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
     mica_like(node, x);
     node->dtype = dtype;
     return true;
@@ -215,7 +215,7 @@ static bool has_whole_heads(const mica_array *a) { return a->ndim < 1 || a->shap
 
 bool mica_infer_segment_attention(mica_scope *s, mica_array *node) {
     const mica_array *q = node->in[0], *k = node->in[1], *v = node->in[2], *lengths = node->in[3];
-    if (!mica_dtype_is_float(q->dtype) || q->dtype == MICA_F64 || k->dtype != q->dtype || v->dtype != q->dtype)
+    if (!mica_is_short(q->dtype) || k->dtype != q->dtype || v->dtype != q->dtype)
         return mica_op_fail(s, node, "q, k and v must be f32, f16 or bf16, all the same");
     if (q->ndim != 3 || k->ndim != 3 || !mica_same_shape(k, v) || q->shape[0] != k->shape[0] || q->shape[2] != k->shape[2])
         return mica_op_fail(s, node, "wants q [N,H,Dh], k and v [N,Hkv,Dh]");
@@ -260,14 +260,12 @@ mica_array *mica_segment_attention_grad(mica_scope *s, mica_array *q, mica_array
 }
 
 // ---- cache pages ------------------------------------------------------------------------------------------------------
-static bool is_short(mica_dtype t) { return mica_dtype_is_float(t) && t != MICA_F64; }
-
 static int64_t head_size(const mica_array *pool) { return pool->shape[5] - (pool->dtype == MICA_I8 ? 4 : 0); }
 
 // The pool, meta and table inputs of the cache ops.
 static bool check_pages(mica_scope *s, const mica_array *node, const mica_array *pool, const mica_array *meta, const mica_array *table) {
     bool codes = pool->dtype == MICA_I8;
-    if ((!codes && !is_short(pool->dtype)) || pool->ndim != 6 || pool->shape[3] != 2 || pool->shape[4] < 1)
+    if ((!codes && !mica_is_short(pool->dtype)) || pool->ndim != 6 || pool->shape[3] != 2 || pool->shape[4] < 1)
         return mica_op_fail(s, node, "the pool must be f32, f16 or bf16 [pages,L,Hkv,2,P,Dh]");
     if (codes && (head_size(pool) < 0 || pool->shape[4] * head_size(pool) % 4))
         return mica_op_fail(s, node, "an i8 pool must be [pages,L,Hkv,2,P,Dh+4], P*Dh a multiple of 4");
@@ -286,7 +284,7 @@ static bool lasts(const mica_array *pool) {
 }
 
 static bool check_append(mica_scope *s, const mica_array *node, const mica_array *pool, const mica_array *k, const mica_array *v) {
-    bool fits = is_short(k->dtype) && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) && k->shape[1] == pool->shape[2] &&
+    bool fits = mica_is_short(k->dtype) && k->dtype == v->dtype && k->ndim == 3 && mica_same_shape(k, v) && k->shape[1] == pool->shape[2] &&
                 k->shape[2] == head_size(pool);
     if (!fits) return mica_op_fail(s, node, "k and v must be f32, f16 or bf16 [N,%lld,%lld]", (long long)pool->shape[2], (long long)head_size(pool));
     return lasts(pool) || mica_op_fail(s, node, "the pool must be evaluated and contiguous");
@@ -302,7 +300,7 @@ bool mica_infer_kv_append(mica_scope *s, mica_array *node) {
 bool mica_infer_paged_attention(mica_scope *s, mica_array *node) {
     const mica_array *q = node->in[0], *pool = node->in[1];
     if (!check_pages(s, node, pool, node->in[2], node->in[3])) return false;
-    bool typed = pool->dtype == MICA_I8 ? is_short(q->dtype) : q->dtype == pool->dtype;
+    bool typed = pool->dtype == MICA_I8 ? mica_is_short(q->dtype) : q->dtype == pool->dtype;
     if (!typed || q->ndim != 3 || q->shape[2] != head_size(pool) || pool->shape[2] < 1 || q->shape[1] % pool->shape[2])
         return mica_op_fail(s, node, "q must be [N,H,Dh] in the pool's dtype, H a multiple of Hkv");
     if (node->params.paged.window < 0) return mica_op_fail(s, node, "the window is negative");

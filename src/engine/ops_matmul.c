@@ -5,16 +5,13 @@
 #include "base/quant.h"
 #include <string.h>
 
-// Quantised weights and what they meet; f64 exists for plain arithmetic.
-static bool is_short(mica_dtype d) { return mica_dtype_is_float(d) && d != MICA_F64; }
-
 // ---- dense ------------------------------------------------------------------------------------------------
 bool mica_infer_matmul(mica_scope *s, mica_array *node) {
     const mica_array *a = node->in[0], *b = node->in[1];
     bool mixed = node->params.matmul.mixed != 0;
     if (a->dtype != b->dtype && !mixed) return mica_op_fail(s, node, "dtypes differ; mica_astype converts");
     if (!mica_dtype_is_float(a->dtype)) return mica_op_fail(s, node, "wants floats");
-    if (mixed && (!is_short(a->dtype) || !is_short(b->dtype) || !is_short((mica_dtype)node->params.matmul.dtype) || a->ndim != 2))
+    if (mixed && (!mica_is_short(a->dtype) || !mica_is_short(b->dtype) || !mica_is_short((mica_dtype)node->params.matmul.dtype) || a->ndim != 2))
         return mica_op_fail(s, node, "mixed types: wants matrices in f32, f16 or bf16");
     if (a->ndim < 2 || a->ndim != b->ndim) return mica_op_fail(s, node, "wants matrices");
     int n = a->ndim;
@@ -99,7 +96,7 @@ static bool check_quantized(mica_scope *s, const mica_array *node, int first, mi
     if (w->shape[w->ndim - 1] * 32 != *columns * spec.bits)
         return mica_op_fail(s, node, "%d bits in groups of %d do not fit these weights and scales", spec.bits, spec.group_size);
     bool affine = spec.mode == MICA_AFFINE;
-    if (affine ? !is_short(scales->dtype) : scales->dtype != MICA_U8)
+    if (affine ? !mica_is_short(scales->dtype) : scales->dtype != MICA_U8)
         return mica_op_fail(s, node, affine ? "scales must be f32, f16 or bf16" : "scales must be u8");
     if (affine != (biases != NULL)) return mica_op_fail(s, node, affine ? "biases are missing" : "this mode has no biases");
     if (biases && (biases->dtype != scales->dtype || !mica_same_shape(biases, scales)))
@@ -110,7 +107,7 @@ static bool check_quantized(mica_scope *s, const mica_array *node, int first, mi
 bool mica_infer_quantized_matmul(mica_scope *s, mica_array *node) {
     const mica_array *x = node->in[0], *w = node->in[1];
     int64_t columns = 0;
-    if (!is_short(x->dtype)) return mica_op_fail(s, node, "x must be f32, f16 or bf16, not %s", mica_dtype_name(x->dtype));
+    if (!mica_is_short(x->dtype)) return mica_op_fail(s, node, "x must be f32, f16 or bf16, not %s", mica_dtype_name(x->dtype));
     if (!check_quantized(s, node, 1, spec_of(&node->params), &columns)) return false;
     if (w->ndim != 2 || x->ndim < 1) return mica_op_fail(s, node, "wants x [..., K] and a matrix");
     bool transpose = node->params.quant.transpose != 0;
@@ -169,7 +166,7 @@ static bool infer_quantize(mica_scope *s, mica_array *node) {
     const mica_array *a = node->in[0];
     mica_quant_spec spec = spec_of(&node->params);
     if (!check_spec(s, node, spec)) return false;
-    if (!is_short(a->dtype)) return mica_op_fail(s, node, "wants f32, f16 or bf16");
+    if (!mica_is_short(a->dtype)) return mica_op_fail(s, node, "wants f32, f16 or bf16");
     if (a->ndim < 1 || !mica_quant_fits(spec, (size_t)a->shape[a->ndim - 1]))
         return mica_op_fail(s, node, "rows are not a multiple of the group size %d", spec.group_size);
     mica_like(node, a);
@@ -207,7 +204,7 @@ bool mica_infer_dequantize(mica_scope *s, mica_array *node) {
     int64_t columns = 0;
     mica_dtype dtype = (mica_dtype)node->params.packed.dtype;
     if (!check_quantized(s, node, 0, spec_of(&node->params), &columns)) return false;
-    if (!is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
+    if (!mica_is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
     mica_like(node, node->in[0]);
     node->dtype = dtype;
     node->shape[node->ndim - 1] = columns;
@@ -239,7 +236,7 @@ bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
     if (!check_packed(s, node, node->in[1])) return false;
     const mica_params *p = &node->params;
     int32_t from = p->packed.back ? p->packed.out : p->packed.in, to = p->packed.back ? p->packed.in : p->packed.out;
-    if (!is_short(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != from)
+    if (!mica_is_short(x->dtype) || x->ndim < 1 || x->shape[x->ndim - 1] != from)
         return mica_op_fail(s, node, "x must be f32, f16 or bf16 [..., %d]", (int)from);
     mica_like(node, x);
     node->dtype = (mica_dtype)node->params.packed.dtype;
@@ -248,7 +245,7 @@ bool mica_infer_linear_packed(mica_scope *s, mica_array *node) {
         if (node->params.packed.out % (2 * MICA_GATE_BLOCK)) return mica_op_fail(s, node, "gates and ups must come in blocks of %d", MICA_GATE_BLOCK);
         node->shape[x->ndim - 1] /= 2;
     }
-    return is_short(node->dtype) || mica_op_fail(s, node, "makes f32, f16 or bf16");
+    return mica_is_short(node->dtype) || mica_op_fail(s, node, "makes f32, f16 or bf16");
 }
 
 bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
@@ -256,7 +253,7 @@ bool mica_infer_take_packed(mica_scope *s, mica_array *node) {
     mica_dtype dtype = (mica_dtype)node->params.packed.dtype;
     if (!check_packed(s, node, node->in[0])) return false;
     if (!mica_is_integer(ids->dtype) || ids->ndim == MICA_MAX_DIMS) return mica_op_fail(s, node, "ids must be integers");
-    if (!is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
+    if (!mica_is_short(dtype)) return mica_op_fail(s, node, "makes f32, f16 or bf16");
     mica_like(node, ids);
     node->dtype = dtype;
     node->shape[node->ndim++] = node->params.packed.in;

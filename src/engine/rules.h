@@ -42,6 +42,8 @@ mica_array *mica_scatter_add_along_axis(mica_scope *s, mica_array *a, mica_array
 // ---- pieces of gradients ------------------------------------------------------------------------------------
 /** f16 and bf16 as f32, others as they are: gradients round once, at the end. */
 mica_array *mica_widen(mica_scope *s, mica_array *a);
+/** A type of activations and of what quantised weights meet; f64 exists for plain arithmetic. */
+static inline bool mica_is_short(mica_dtype d) { return mica_dtype_is_float(d) && d != MICA_F64; }
 /** a in the dtype of `like`. */
 mica_array *mica_narrow(mica_scope *s, mica_array *a, const mica_array *like);
 /** The gradient of a fused op, taken through the graph that it computes: `graph` records that from stand-ins for the node's inputs. */
