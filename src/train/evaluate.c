@@ -7,9 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-// ---- how data are read --------------------------------------------------------------------------------------
-// The place of a name among three, which are the values of an option in order.
-static bool one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err) {
+// ---- what runs and measurements start with --------------------------------------------------------------------------------------
+bool mica_train_one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err) {
     for (*value = 0; *value < 3; ++*value)
         if (strcmp(name, names[*value]) == 0) return true;
     return mica_fail(err, MICA_ERR_ARGUMENT, "%s: there is no \"%.40s\"; there are %s, %s and %s", option, name, names[0], names[1], names[2]);
@@ -18,8 +17,8 @@ static bool one_of(const char *option, const char *name, const char *const names
 bool mica_train_data_options(const char *mask_prompt, const char *too_long, int32_t max_seq, bool skip_bad, mica_dataset_options *out, mica_error *err) {
     static const char *const masks[] = {"none", "last", "assistant"}, *const lengths[] = {"truncate", "split", "skip"};
     int mask = 0, length = 0;
-    if (mask_prompt && !one_of("mask_prompt", mask_prompt, masks, &mask, err)) return false;
-    if (too_long && !one_of("too_long", too_long, lengths, &length, err)) return false;
+    if (mask_prompt && !mica_train_one_of("mask_prompt", mask_prompt, masks, &mask, err)) return false;
+    if (too_long && !mica_train_one_of("too_long", too_long, lengths, &length, err)) return false;
     *out = (mica_dataset_options){.max_length = max_seq ? (size_t)MICA_MAX(max_seq, 2) : 0, .skip_bad = skip_bad, .mask = (mica_dataset_mask)mask,
                                   .too_long = (mica_dataset_long)length};
     return true;
@@ -32,6 +31,17 @@ bool mica_train_load_text(const char *model, mica_tokenizer **tokenizer, mica_te
     if (*chat || none.code == MICA_ERR_UNSUPPORTED) return true;
     if (err) *err = none;
     return false;
+}
+
+mica_net *mica_train_load_net(const char *model, const char *adapter_path, mica_net_options options, mica_device *device, mica_error *err) {
+    mica_adapter adapter = {0};
+    options.separate = true;
+    if (adapter_path && !mica_adapter_open(&adapter, adapter_path, err)) return NULL;
+    if (adapter_path) options.adapter = &adapter;
+    mica_model_files *files = mica_checkpoint_open(model, err);
+    mica_net *net = files ? mica_net_load(files, &options, device, err) : NULL;
+    if (adapter_path) mica_adapter_close(&adapter);
+    return net;
 }
 
 // ---- sums ---------------------------------------------------------------------------------------------------
@@ -75,14 +85,8 @@ typedef struct job {
 } job;
 
 static bool load_net(job *j, const char *model, mica_error *err) {
-    mica_adapter adapter = {0};
-    mica_net_options o = {.f32 = j->o->f32, .separate = true};
     j->device = mica_device_open("cpu", &(mica_device_options){.threads = j->o->threads}, err);
-    if (!j->device || (j->o->adapter && !mica_adapter_open(&adapter, j->o->adapter, err))) return false;
-    if (j->o->adapter) o.adapter = &adapter;
-    mica_model_files *files = mica_checkpoint_open(model, err);
-    j->net = files ? mica_net_load(files, &o, j->device, err) : NULL;
-    if (j->o->adapter) mica_adapter_close(&adapter);
+    j->net = j->device ? mica_train_load_net(model, j->o->adapter, (mica_net_options){.f32 = j->o->f32}, j->device, err) : NULL;
     if (!j->net) return false;
     j->t = (mica_trainer){.net = j->net, .scope = mica_scope_new(j->device, err)};
     return j->t.scope != NULL;

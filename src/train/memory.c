@@ -26,20 +26,17 @@ static size_t states_there(const mica_trainer *t) {
     return bytes;
 }
 
-bool mica_run_predict(const mica_run_memory *m, int64_t *bytes, mica_error *err) {
+// The peak over the whole run, in bytes, with so many blocks computed again.
+static bool predict_with(const mica_run_memory *m, int32_t recompute, int64_t *bytes, mica_error *err) {
     mica_trainer_need need;
     size_t validation = 0;
+    m->trainer->recompute = recompute;
     if (!mica_trainer_size(m->trainer, &m->train->largest, &need, err)) return false;
     if (m->valid->largest.n && !mica_trainer_measure_size(m->trainer, &m->valid->largest, &validation, err)) return false;
     size_t gradients = need.gradients * (m->accumulates ? 2 : 1), updating = need.gradients + need.update; // sums so far, and with one batch more
     *bytes = there(m) + (int64_t)(need.states - states_there(m->trainer) + MICA_MAX(need.workspace, validation) + MICA_MAX(gradients, updating) +
                                   plans(m, need.plan));
     return true;
-}
-
-static bool predict_with(const mica_run_memory *m, int32_t recompute, int64_t *bytes, mica_error *err) {
-    m->trainer->recompute = recompute;
-    return mica_run_predict(m, bytes, err);
 }
 
 // The fewest blocks with which it fits, or all of them: the peak falls with their number. (Not where blocks are so small that other things

@@ -13,8 +13,6 @@ typedef struct mica_run_memory {
     uint64_t before;     // heap bytes before the run began (mica_alloc_get_stats)
 } mica_run_memory;
 
-/** The peak over the whole run, in bytes, with the trainer's number of recomputed blocks. */
-bool mica_run_predict(const mica_run_memory *m, int64_t *bytes, mica_error *err);
 /** Sets the trainer's recomputed blocks: "off": 0, "on": all, "auto": as few as the budget asks for; *predicted: the peak then. A peak beyond the
  * budget fails (NO_MEMORY). budget 0: none, and for "auto" what the machine has. */
 bool mica_run_fit(const mica_run_memory *m, const char *mode, int64_t budget, int64_t *predicted, mica_error *err);

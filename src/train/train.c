@@ -65,13 +65,6 @@ static bool at_least_one(const char *name, int64_t value, mica_error *err) {
 
 static bool peft(const mica_train_options *o) { return strcmp(o->adapter_format, "peft") == 0; }
 
-// The place of a name among three, which are the values of an option in order.
-static bool one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err) {
-    for (*value = 0; *value < 3; ++*value)
-        if (strcmp(name, names[*value]) == 0) return true;
-    return mica_fail(err, MICA_ERR_ARGUMENT, "%s: there is no \"%.40s\"; there are %s, %s and %s", option, name, names[0], names[1], names[2]);
-}
-
 static bool check(const mica_train_options *o, mica_error *err) {
     if (strcmp(o->kind, "lora") != 0 && strcmp(o->kind, "dora") != 0 && strcmp(o->kind, "full") != 0)
         return mica_fail(err, MICA_ERR_ARGUMENT, "kind: there is no \"%.40s\"; there are lora, dora and full", o->kind);
@@ -79,7 +72,7 @@ static bool check(const mica_train_options *o, mica_error *err) {
         return mica_fail(err, MICA_ERR_ARGUMENT, "adapter_format: there is no \"%.40s\"; there are mlx-lm and peft", o->adapter_format);
     static const char *const modes[] = {"off", "on", "auto"}, *const types[] = {"model", "f32", "bf16"};
     int any;
-    if (!one_of("grad_checkpoint", o->grad_checkpoint, modes, &any, err) || !one_of("dtype", o->dtype, types, &any, err)) return false;
+    if (!mica_train_one_of("grad_checkpoint", o->grad_checkpoint, modes, &any, err) || !mica_train_one_of("dtype", o->dtype, types, &any, err)) return false;
     if (o->memory_budget < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "memory_budget must not be negative");
     if (!(o->dropout >= 0 && o->dropout < 1)) return mica_fail(err, MICA_ERR_ARGUMENT, "dropout must be from 0 to below 1, got %g", o->dropout);
     if (!isfinite(o->scale)) return mica_fail(err, MICA_ERR_ARGUMENT, "scale must be finite");
@@ -96,14 +89,9 @@ static bool full(const run *r) { return strcmp(r->o.kind, "full") == 0; }
 static bool all_bf16(const mica_train_options *o) { return strcmp(o->dtype, "bf16") == 0; }
 
 static bool load_net(run *r, mica_error *err) {
-    mica_adapter adapter = {0};
-    mica_net_options o = {.separate = true, .f32 = strcmp(r->o.dtype, "f32") == 0, .bf16 = all_bf16(&r->o)};
+    mica_net_options o = {.f32 = strcmp(r->o.dtype, "f32") == 0, .bf16 = all_bf16(&r->o)};
     r->device = mica_device_open("cpu", &(mica_device_options){.threads = r->o.threads}, err);
-    if (!r->device || (r->o.init_adapter && !mica_adapter_open(&adapter, r->o.init_adapter, err))) return false;
-    if (r->o.init_adapter) o.adapter = &adapter;
-    mica_model_files *files = mica_checkpoint_open(r->model, err);
-    r->net = files ? mica_net_load(files, &o, r->device, err) : NULL;
-    if (r->o.init_adapter) mica_adapter_close(&adapter);
+    r->net = r->device ? mica_train_load_net(r->model, r->o.init_adapter, o, r->device, err) : NULL;
     if (r->net) r->o.max_seq = (int32_t)MICA_MIN((int64_t)r->o.max_seq, MICA_MAX(r->net->config->max_position_embeddings, (int64_t)2));
     if (!r->net || !mica_net_identity(r->net, &r->state.identity, err)) return false;
     mica_checkpoint_rest(r->net->checkpoint); // of weights that were brought to another type the file's own are not needed any more

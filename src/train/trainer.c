@@ -92,17 +92,22 @@ bool mica_trainer_add(mica_trainer *t, const mica_text_batch *b, mica_error *err
 }
 
 // ---- updates ----------------------------------------------------------------------------------------------
+static bool square_sum(mica_trainer *t, mica_array *a, float *sum, mica_error *err) {
+    mica_scope *s = t->scope;
+    mica_scope_reset(s);
+    bool ok = mica_read_f32(mica_sum(s, mica_square(s, mica_astype(s, a, MICA_F32)), NULL, 0, false), sum, 1, err);
+    mica_scope_reset(s);
+    return ok;
+}
+
 // Of the summed gradients; in order, so that it does not depend on threads.
 static bool norm_of(mica_trainer *t, double *norm, mica_error *err) {
-    mica_scope *s = t->scope;
     double sum = 0;
     for (size_t i = 0; i < t->params.count; i++) {
-        mica_scope_reset(s);
         float square;
-        if (!mica_read_f32(mica_sum(s, mica_square(s, mica_astype(s, t->grads[i], MICA_F32)), NULL, 0, false), &square, 1, err)) return false;
+        if (!square_sum(t, t->grads[i], &square, err)) return false;
         sum += (double)square;
     }
-    mica_scope_reset(s);
     *norm = sqrt(sum);
     return true;
 }
@@ -146,18 +151,15 @@ static const char *last_good(const mica_trainer *t, char *text, size_t size) {
 }
 
 bool mica_trainer_finite(mica_trainer *t, mica_error *err) {
-    mica_scope *s = t->scope;
     char good[80];
     bool ok = true;
     for (size_t i = 0; ok && i < t->params.count; i++) {
         float square;
-        mica_scope_reset(s);
-        ok = mica_read_f32(mica_sum(s, mica_square(s, mica_astype(s, *t->params.items[i].place, MICA_F32)), NULL, 0, false), &square, 1, err);
+        ok = square_sum(t, *t->params.items[i].place, &square, err);
         if (ok && !isfinite(square))
             ok = mica_fail(err, MICA_ERR_ARGUMENT, "step %lld: the run has diverged: %s is no longer finite%s", (long long)t->step, t->params.items[i].name,
                            last_good(t, good, sizeof good));
     }
-    mica_scope_reset(s);
     return ok;
 }
 

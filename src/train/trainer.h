@@ -60,6 +60,10 @@ bool mica_trainer_finite(mica_trainer *t, mica_error *err);
 /** Loss of a batch, without gradients: sum and number of scored tokens are added. */
 bool mica_trainer_measure(mica_trainer *t, const mica_text_batch *batch, double *loss, double *weight, mica_error *err);
 
+/** The place of a name among three, which are the values of an option in order; the error names all. */
+bool mica_train_one_of(const char *option, const char *name, const char *const names[3], int *value, mica_error *err);
+/** The model with separate layers, and with the adapter of a folder unless that is NULL, to be trained or measured. */
+mica_net *mica_train_load_net(const char *model, const char *adapter, mica_net_options options, mica_device *device, mica_error *err);
 /** The model's tokenizer and its template, NULL if it has none. */
 bool mica_train_load_text(const char *model, mica_tokenizer **tokenizer, mica_template **chat, mica_error *err);
 /** How data are read, by the names of mica_train_options; NULL and 0: its defaults. */
