@@ -30,9 +30,7 @@ static void grow(mica_cli_answered *a) {
 
 static void add(mica_cli_answered *a, const mica_cli_value *id) {
     if (2 * a->count >= a->capacity) grow(a);
-    char *copy = mica_cli_realloc(NULL, id->size + 1);
-    memcpy(copy, id->text, id->size);
-    copy[id->size] = 0;
+    char *copy = mica_cli_copy(id->text, id->size);
     size_t i = slot_of(a, copy);
     if (a->slots[i]) free(copy);
     else a->slots[i] = copy, a->count++;

@@ -16,11 +16,8 @@ static bool MICA_PRINTF(2, 3) wrong(mica_cli_request *r, const char *fmt, ...) {
 }
 
 static char *own(mica_cli_request *r, const char *text, size_t size) {
-    char *copy = mica_cli_realloc(NULL, size + 1);
-    if (size) memcpy(copy, text, size);
-    copy[size] = 0;
     r->owned = mica_cli_realloc(r->owned, (r->owned_count + 1) * sizeof *r->owned);
-    return r->owned[r->owned_count++] = copy;
+    return r->owned[r->owned_count++] = mica_cli_copy(text, size);
 }
 
 static char *own_value(mica_cli_request *r, const mica_cli_value *v) { return own(r, v->text, v->size); }

@@ -9,23 +9,16 @@ static bool wrong(mica_cli_text_line *e, const char *why) {
     return false;
 }
 
-static char *copy_of(const char *text, size_t size) {
-    char *copy = mica_cli_realloc(NULL, size + 1);
-    if (size) memcpy(copy, text, size);
-    copy[size] = 0;
-    return copy;
-}
-
 static bool set_text(mica_cli_text_line *e, const mica_cli_text *text) {
     free(e->text), e->text = NULL;
     if (memchr(text->data, 0, text->size)) return wrong(e, "a NUL character in the text");
-    return (e->text = copy_of(text->data, text->size));
+    return (e->text = mica_cli_copy(text->data, text->size));
 }
 
 static bool read_members(mica_cli_text_line *e, const mica_cli_value *object, mica_cli_text *key, mica_cli_text *string) {
     mica_cli_value v;
     for (const char *at = NULL; mica_cli_json_next(object, &at, key, &v);) {
-        if (strcmp(key->data, "id") == 0) free(e->id), e->id = copy_of(v.text, v.size);
+        if (strcmp(key->data, "id") == 0) free(e->id), e->id = mica_cli_copy(v.text, v.size);
         if (strcmp(key->data, "text") == 0 && (!mica_cli_json_string_of(&v, string) || !set_text(e, string)))
             return e->why[0] ? false : wrong(e, "\"text\" is not a string");
     }
@@ -64,7 +57,7 @@ bool mica_cli_text_line_read(mica_cli_text_line *e, const char *line, size_t siz
     bool ok = strlen(line) == size || wrong(e, "a NUL byte in the line");
     if (ok && form.json) ok = read_json(e, line, &key, &string);
     else if (ok && form.field) ok = read_csv(e, line, form.field, &string);
-    else if (ok) e->text = copy_of(line, size);
+    else if (ok) e->text = mica_cli_copy(line, size);
     if (!ok) free(e->text), e->text = NULL;
     free(key.data);
     free(string.data);

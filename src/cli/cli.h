@@ -183,6 +183,10 @@ typedef struct mica_cli_text {
     size_t size, capacity;
 } mica_cli_text;
 void mica_cli_append(mica_cli_text *text, const char *bytes, size_t n);
+/** An allocated copy of n bytes, NUL-terminated. */
+char *mica_cli_copy(const char *text, size_t n);
+/** a, b and c in one, allocated. */
+char *mica_cli_join(const char *a, const char *b, const char *c);
 /** All of stdin; false after a complaint. */
 bool mica_cli_read_stdin(const mica_cli_args *args, const char *what, mica_cli_text *text);
 /** All of a file; false after a complaint. */

@@ -27,9 +27,7 @@ static bool load_named(const mica_cli_args *args, mica_model *model) {
         const char *given = args->adapters.items[i], *end = name_end(given);
         mica_error err = {0};
         if (!end) continue;
-        char *name = mica_cli_realloc(NULL, (size_t)(end - given) + 1);
-        memcpy(name, given, (size_t)(end - given));
-        name[end - given] = 0;
+        char *name = mica_cli_copy(given, (size_t)(end - given));
         bool ok = mica_adapter_load(model, name, end + 1, &err);
         free(name);
         if (!ok) return mica_cli_fail_error("--adapter", &err), false;
@@ -79,6 +77,12 @@ bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text 
     if (strcmp(given, "-") == 0) return mica_cli_read_stdin(args, what, text);
     mica_cli_append(text, given, strlen(given));
     return true;
+}
+
+void mica_cli_note_unused(const mica_cli_args *args, int64_t bad_lines, int64_t long_examples, int64_t unscored_examples) {
+    if (bad_lines) mica_cli_note(args, "%lld bad lines were left out", (long long)bad_lines);
+    if (long_examples) mica_cli_note(args, "%lld examples were longer than --max-seq", (long long)long_examples);
+    if (unscored_examples) mica_cli_note(args, "%lld examples had nothing to score", (long long)unscored_examples);
 }
 
 void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m) {

@@ -22,6 +22,8 @@ bool mica_cli_prompt(const mica_cli_args *args, const char *what, mica_cli_text 
 bool mica_cli_measure_text(const mica_cli_args *args, mica_model *model, mica_model *reference, const mica_cli_text *text, mica_perplexity *result);
 /** "a,b,c" cut apart: *names holds the pieces and is to be freed. How many; 0 after a complaint. */
 size_t mica_cli_labels(const char *command, const char *list, size_t most, const char **labels, char **names);
+/** What is left out of training data, in remarks; nothing for a count of 0. */
+void mica_cli_note_unused(const mica_cli_args *args, int64_t bad_lines, int64_t long_examples, int64_t unscored_examples);
 /** Members of the object "metrics". */
 void mica_cli_json_metrics(mica_cli_json *j, const mica_metrics *m);
 /** Candidates as an array of [id, logprob] pairs; of top[n] those before an id of -1. */

@@ -23,16 +23,9 @@ typedef struct chat {
 } chat;
 
 // ---- the conversation -----------------------------------------------------------------------------------
-static char *copy(const char *s, size_t n) {
-    char *c = mica_cli_realloc(NULL, n + 1);
-    memcpy(c, s, n);
-    c[n] = 0;
-    return c;
-}
-
 static void push(chat *c, const char *text, size_t n) {
     if (c->count == c->capacity) c->turns = mica_cli_realloc(c->turns, (c->capacity = 2 * c->capacity + 16) * sizeof *c->turns);
-    c->turns[c->count++] = copy(text, n);
+    c->turns[c->count++] = mica_cli_copy(text, n);
 }
 
 static void drop_to(chat *c, size_t count) {
@@ -91,7 +84,7 @@ static bool reset(chat *c, const char *rest) {
 
 static bool set_system(chat *c, const char *rest) {
     free(c->system);
-    c->system = *rest ? copy(rest, strlen(rest)) : NULL;
+    c->system = *rest ? mica_cli_copy(rest, strlen(rest)) : NULL;
     return true;
 }
 
@@ -148,7 +141,7 @@ static bool adapter(chat *c, const char *rest) {
     while (i < n && i < 64 && strcmp(list[i].name, rest) != 0) i++;
     if (*rest && (i == n || i == 64)) return mica_cli_fail("/adapter: there is no adapter \"%s\"", rest), false;
     free(c->adapter);
-    c->options.adapter = c->adapter = copy(rest, strlen(rest));
+    c->options.adapter = c->adapter = mica_cli_copy(rest, strlen(rest));
     return true;
 }
 
@@ -231,7 +224,7 @@ static int chat_with(chat *c, const mica_cli_text *message) {
 }
 
 static int run(const mica_cli_args *args) {
-    chat c = {.args = args, .system = args->system ? copy(args->system, strlen(args->system)) : NULL};
+    chat c = {.args = args, .system = args->system ? mica_cli_copy(args->system, strlen(args->system)) : NULL};
     bool one = args->word_count > 1;
     mica_logit_bias *biases = NULL;
     mica_cli_text message = {0};

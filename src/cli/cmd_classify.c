@@ -123,7 +123,7 @@ static void summarise(job *t) {
 // ---- the command -----------------------------------------------------------------------------------------------
 size_t mica_cli_labels(const char *command, const char *list, size_t most, const char **labels, char **names) {
     size_t count = 0;
-    *names = strcpy(mica_cli_realloc(NULL, strlen(list) + 1), list);
+    *names = mica_cli_copy(list, strlen(list));
     for (char *s = *names; s;) {
         char *end = strchr(s, ',');
         if (end) *end++ = 0;

@@ -12,6 +12,38 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+// ---- results ---------------------------------------------------------------------------------------------------
+static void print_evaluation(const mica_evaluation *e, bool examples) {
+    printf("perplexity   %.4f ± %.4f\nloss         %.5f ± %.5f\n", e->perplexity, e->perplexity_error, e->loss, e->loss_error);
+    if (examples) printf("examples     %lld\n", (long long)e->examples);
+    printf("tokens       %lld, ", (long long)e->tokens);
+    if (examples) printf("%lld of them scored, ", (long long)e->scored);
+    printf("%.1f/s\n", (double)e->tokens / e->seconds);
+}
+
+static void put_evaluation(const char *file, const mica_evaluation *e, bool examples) {
+    mica_cli_json j = {.out = stdout};
+    mica_cli_json_open(&j, NULL, '{');
+    mica_cli_json_string(&j, "kind", examples ? "examples" : "text");
+    mica_cli_json_string(&j, "file", file);
+    mica_cli_json_double(&j, "perplexity", e->perplexity);
+    mica_cli_json_double(&j, "perplexity_standard_error", e->perplexity_error);
+    mica_cli_json_double(&j, "loss", e->loss);
+    mica_cli_json_double(&j, "loss_standard_error", e->loss_error);
+    if (examples) mica_cli_json_int(&j, "examples", e->examples);
+    mica_cli_json_int(&j, "tokens", e->tokens);
+    if (examples) mica_cli_json_int(&j, "scored_tokens", e->scored);
+    mica_cli_json_double(&j, "tokens_per_second", (double)e->tokens / e->seconds);
+    mica_cli_json_close(&j, '}');
+    mica_cli_json_end(&j);
+}
+
+static int show(const mica_cli_args *args, const char *file, const mica_evaluation *e, bool examples) {
+    if (args->json) put_evaluation(file, e, examples);
+    else print_evaluation(e, examples);
+    return MICA_EXIT_DONE;
+}
+
 // ---- a text ----------------------------------------------------------------------------------------------------
 static int evaluate_text(const mica_cli_args *args, const char *file) {
     mica_cli_text text = {0};
@@ -24,50 +56,12 @@ static int evaluate_text(const mica_cli_args *args, const char *file) {
     mica_model_free(model);
     free(text.data);
     if (!ok) return MICA_EXIT_FAILED;
-    double loss = log(p.perplexity), rate = (double)p.predicted / seconds;
-    if (!args->json) {
-        printf("perplexity   %.4f ± %.4f\nloss         %.5f ± %.5f\ntokens       %zu, %.1f/s\n", p.perplexity, p.standard_error, loss,
-               p.standard_error / p.perplexity, p.predicted, rate);
-        return MICA_EXIT_DONE;
-    }
-    mica_cli_json j = {.out = stdout};
-    mica_cli_json_open(&j, NULL, '{');
-    mica_cli_json_string(&j, "kind", "text");
-    mica_cli_json_string(&j, "file", file);
-    mica_cli_json_double(&j, "perplexity", p.perplexity);
-    mica_cli_json_double(&j, "perplexity_standard_error", p.standard_error);
-    mica_cli_json_double(&j, "loss", loss);
-    mica_cli_json_double(&j, "loss_standard_error", p.standard_error / p.perplexity);
-    mica_cli_json_int(&j, "tokens", (int64_t)p.predicted);
-    mica_cli_json_double(&j, "tokens_per_second", rate);
-    mica_cli_json_close(&j, '}');
-    mica_cli_json_end(&j);
-    return MICA_EXIT_DONE;
+    const mica_evaluation e = {.loss = log(p.perplexity), .loss_error = p.standard_error / p.perplexity, .perplexity = p.perplexity,
+                               .perplexity_error = p.standard_error, .tokens = (int64_t)p.predicted, .seconds = seconds};
+    return show(args, file, &e, false);
 }
 
 // ---- training data ---------------------------------------------------------------------------------------------
-static void print_evaluation(const mica_evaluation *e) {
-    printf("perplexity   %.4f ± %.4f\nloss         %.5f ± %.5f\nexamples     %lld\ntokens       %lld, %lld of them scored, %.1f/s\n", e->perplexity,
-           e->perplexity_error, e->loss, e->loss_error, (long long)e->examples, (long long)e->tokens, (long long)e->scored, (double)e->tokens / e->seconds);
-}
-
-static void put_evaluation(const char *file, const mica_evaluation *e) {
-    mica_cli_json j = {.out = stdout};
-    mica_cli_json_open(&j, NULL, '{');
-    mica_cli_json_string(&j, "kind", "examples");
-    mica_cli_json_string(&j, "file", file);
-    mica_cli_json_double(&j, "perplexity", e->perplexity);
-    mica_cli_json_double(&j, "perplexity_standard_error", e->perplexity_error);
-    mica_cli_json_double(&j, "loss", e->loss);
-    mica_cli_json_double(&j, "loss_standard_error", e->loss_error);
-    mica_cli_json_int(&j, "examples", e->examples);
-    mica_cli_json_int(&j, "tokens", e->tokens);
-    mica_cli_json_int(&j, "scored_tokens", e->scored);
-    mica_cli_json_double(&j, "tokens_per_second", (double)e->tokens / e->seconds);
-    mica_cli_json_close(&j, '}');
-    mica_cli_json_end(&j);
-}
-
 typedef struct shown {
     mica_cli_progress progress;
     mica_cli_lines none; // no bar: bytes are not what is counted
@@ -99,12 +93,8 @@ static int evaluate_examples(const mica_cli_args *args, const char *file) {
     free(model);
     if (!ok && err.code == MICA_ERR_CANCELLED) return MICA_EXIT_STOPPED;
     if (!ok) return mica_cli_fail_error("eval", &err);
-    if (e.bad_lines) mica_cli_note(args, "%lld bad lines were left out", (long long)e.bad_lines);
-    if (e.long_examples) mica_cli_note(args, "%lld examples were longer than --max-seq", (long long)e.long_examples);
-    if (e.unscored_examples) mica_cli_note(args, "%lld examples had nothing to score", (long long)e.unscored_examples);
-    if (args->json) put_evaluation(file, &e);
-    else print_evaluation(&e);
-    return MICA_EXIT_DONE;
+    mica_cli_note_unused(args, e.bad_lines, e.long_examples, e.unscored_examples);
+    return show(args, file, &e, true);
 }
 
 // ---- which of them ---------------------------------------------------------------------------------------------
@@ -112,15 +102,12 @@ static int evaluate_examples(const mica_cli_args *args, const char *file) {
 static char *file_of(const char *data) {
     static const char *const names[] = {"test.jsonl", "valid.jsonl"};
     struct stat st;
-    size_t size = strlen(data) + 16;
-    char *file = mica_cli_realloc(NULL, size);
-    snprintf(file, size, "%s", data);
-    if (stat(data, &st) != 0 || !S_ISDIR(st.st_mode)) return file;
+    if (stat(data, &st) != 0 || !S_ISDIR(st.st_mode)) return mica_cli_copy(data, strlen(data));
     for (size_t i = 0; i < 2; i++) {
-        snprintf(file, size, "%s/%s", data, names[i]);
+        char *file = mica_cli_join(data, "/", names[i]);
         if (access(file, R_OK) == 0) return file;
+        free(file);
     }
-    free(file);
     mica_cli_fail("eval: %s: neither test.jsonl nor valid.jsonl is in it", data);
     return NULL;
 }
@@ -172,7 +159,7 @@ const mica_cli_command mica_cli_eval = {
         "With --json: {\"kind\":\"text\"|\"examples\"|\"labels\",…}: \"perplexity\", \"perplexity_standard_error\", \"loss\", \"loss_standard_error\", \"tokens\",\n"
         "\"tokens_per_second\"; or \"accuracy\", \"accuracy_standard_error\", \"texts\", \"correct\", \"labels\".",
     .example = "mica eval smollm2-135m --adapter out --data data\n"
-               "mica eval smollm2-135m --data reviews.jsonl --prompt 'Review: {text}\\nSentiment:'",
+               "mica eval smollm2-135m --data reviews.jsonl --prompt 'Review: {text} Sentiment:'",
     .min_words = 1,
     .max_words = 1,
     .groups = MICA_CLI_LOADING | MICA_CLI_COMMON,

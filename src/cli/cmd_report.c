@@ -5,24 +5,20 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static char *with_end(const char *path, size_t n, const char *end) {
-    size_t size = n + strlen(end) + 1;
-    char *s = mica_cli_realloc(NULL, size);
-    snprintf(s, size, "%.*s%s", (int)n, path, end);
-    return s;
-}
-
 /** LOG, or log.jsonl in the folder LOG. */
 static char *log_of(const char *given) {
     struct stat st;
     bool folder = stat(given, &st) == 0 && S_ISDIR(st.st_mode);
-    return with_end(given, strlen(given), folder ? "/log.jsonl" : "");
+    return mica_cli_join(given, folder ? "/log.jsonl" : "", "");
 }
 
 /** log.html for log.jsonl. */
 static char *page_of(const char *log) {
     const char *dot = strrchr(log, '.'), *slash = strrchr(log, '/');
-    return with_end(log, dot && (!slash || dot > slash) ? (size_t)(dot - log) : strlen(log), ".html");
+    bool has_end = dot && (!slash || dot > slash);
+    char *stem = mica_cli_copy(log, has_end ? (size_t)(dot - log) : strlen(log)), *page = mica_cli_join(stem, ".html", "");
+    free(stem);
+    return page;
 }
 
 static int run(const mica_cli_args *args) {

@@ -34,9 +34,7 @@ static bool on_event(void *context, const mica_train_event *e) {
 }
 
 static void remarks(const mica_cli_args *args, const mica_train_summary *sum) {
-    if (sum->bad_lines) mica_cli_note(args, "%lld bad lines were left out", (long long)sum->bad_lines);
-    if (sum->long_examples) mica_cli_note(args, "%lld examples were longer than --max-seq", (long long)sum->long_examples);
-    if (sum->unscored_examples) mica_cli_note(args, "%lld examples had nothing to score", (long long)sum->unscored_examples);
+    mica_cli_note_unused(args, sum->bad_lines, sum->long_examples, sum->unscored_examples);
     if (sum->stopped) mica_cli_note(args, "stopped at step %lld; --resume goes on from there", (long long)sum->steps);
 }
 
@@ -111,23 +109,13 @@ static mica_cli_args settled(const mica_cli_args *args, const mica_train_options
     return s;
 }
 
-/** OUT/log.jsonl, for a report without a log of its own; made when the run begins. */
-static char *log_path(const mica_cli_args *args) {
-    size_t size = strlen(args->adapter) + sizeof "/log.jsonl";
-    char *path = mica_cli_realloc(NULL, size);
-    snprintf(path, size, "%s/log.jsonl", args->adapter);
-    return path;
-}
-
 /** The folder of the file that mlx-lm's --resume-adapter-file names; NULL for what is a folder. */
 static char *folder_of(const char *adapter) {
     static const char end[] = "/adapters.safetensors";
     size_t n = adapter ? strlen(adapter) : 0, m = sizeof end - 1;
-    if (n && strcmp(adapter, end + 1) == 0) return strcpy(mica_cli_realloc(NULL, 2), ".");
+    if (n && strcmp(adapter, end + 1) == 0) return mica_cli_copy(".", 1);
     if (n <= m || strcmp(adapter + n - m, end) != 0) return NULL;
-    char *folder = memcpy(mica_cli_realloc(NULL, n - m + 1), adapter, n - m);
-    folder[n - m] = 0;
-    return folder;
+    return mica_cli_copy(adapter, n - m);
 }
 
 static int check(const mica_cli_args *args) {
@@ -144,14 +132,14 @@ static int run(const mica_cli_args *args) {
     int status = check(args);
     if (status != MICA_EXIT_DONE) return status;
     const char *list = args->train.targets;
-    char *names = list ? strcpy(mica_cli_realloc(NULL, strlen(list) + 1), list) : NULL, *own_log = NULL;
+    char *names = list ? mica_cli_copy(list, strlen(list)) : NULL, *own_log = NULL;
     char *from = folder_of(args->train.init_adapter);
     mica_train_options o = options_of(args);
     if (from) o.init_adapter = from;
     mica_cli_args all = settled(args, &o);
     all.train.init_adapter = o.init_adapter;
     if (names) o.targets = targets, o.target_count = split_targets(names, targets, MOST_TARGETS);
-    if (all.train.report && !all.train.log) all.train.log = own_log = log_path(args);
+    if (all.train.report && !all.train.log) all.train.log = own_log = mica_cli_join(args->adapter, "/log.jsonl", ""); // made when the run begins
     status = train_with(&all, &o);
     free(names), free(own_log), free(from);
     return status;

@@ -16,10 +16,8 @@ typedef struct reader {
 /** A copy that lives as long as args. */
 static const char *own(mica_cli_args *args, const char *text) {
     mica_cli_strings *owned = &args->owned;
-    char *copy = strcpy(mica_cli_realloc(NULL, strlen(text) + 1), text);
     owned->items = mica_cli_realloc(owned->items, (owned->count + 1) * sizeof *owned->items);
-    owned->items[owned->count++] = copy;
-    return copy;
+    return owned->items[owned->count++] = mica_cli_copy(text, strlen(text));
 }
 
 static bool wrong_value(reader *r, const mica_cli_option *o, const mica_cli_value *v) {

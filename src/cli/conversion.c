@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `mica convert` and `mica fuse` share.
 #include "cli/conversion.h"
-#include <time.h>
+#include "cli/lines.h"
 #include <unistd.h>
 
 /** Between tensors: draws the bar, and asks whether to go on. */
@@ -16,14 +16,8 @@ static bool on_progress(void *ctx, const char *tensor, uint64_t done, uint64_t t
     return !mica_cli_stopped();
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 bool mica_cli_conversion_begin(mica_cli_conversion *c, const mica_cli_args *args, const char *command) {
-    *c = (mica_cli_conversion){.shown = !args->quiet && isatty(STDERR_FILENO), .started = now()};
+    *c = (mica_cli_conversion){.shown = !args->quiet && isatty(STDERR_FILENO), .started = mica_cli_seconds()};
     c->options = (mica_convert_options){.bits = args->bits, .group_size = args->group_size, .dtype = args->dtype, .threads = args->threads,
                                         .progress = on_progress, .progress_ctx = c};
     if (args->mode && !mica_quant_mode_parse(args->mode, &c->options.mode)) {
@@ -62,6 +56,6 @@ bool mica_cli_conversion_report(const mica_cli_conversion *c, const mica_cli_arg
     mica_cli_json_int(j, "quant_group", info.quant_group);
     mica_cli_json_string(j, "quant_mode", info.quant_mode);
     mica_cli_json_int(j, "bytes_on_disk", info.bytes_on_disk);
-    mica_cli_json_double(j, "seconds", now() - c->started);
+    mica_cli_json_double(j, "seconds", mica_cli_seconds() - c->started);
     return true;
 }

@@ -8,16 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-void mica_cli_append(mica_cli_text *text, const char *bytes, size_t n) {
-    if (text->size + n + 1 > text->capacity) {
-        text->capacity = 2 * (text->size + n) + 64;
-        text->data = mica_cli_realloc(text->data, text->capacity);
-    }
-    if (n) memcpy(text->data + text->size, bytes, n);
-    text->size += n;
-    text->data[text->size] = 0;
-}
-
 static bool read_all(FILE *file, mica_cli_text *text) {
     mica_cli_append(text, "", 0);
     char chunk[1 << 16];
@@ -48,18 +38,11 @@ bool mica_cli_read_line(mica_cli_text *line) {
     return true;
 }
 
-static char *join(const char *a, const char *b, const char *c) {
-    size_t size = strlen(a) + strlen(b) + strlen(c) + 1;
-    char *s = mica_cli_realloc(NULL, size);
-    snprintf(s, size, "%s%s%s", a, b, c);
-    return s;
-}
-
 char *mica_cli_model_cache(void) {
     const char *own = getenv("MICA_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (own && *own) return join(own, "/models/", "");
-    if (xdg && *xdg) return join(xdg, "/mica/models/", "");
-    return home && *home ? join(home, "/.cache/mica/models/", "") : NULL;
+    if (own && *own) return mica_cli_join(own, "/models/", "");
+    if (xdg && *xdg) return mica_cli_join(xdg, "/mica/models/", "");
+    return home && *home ? mica_cli_join(home, "/.cache/mica/models/", "") : NULL;
 }
 
 static bool exists(const char *path) {
@@ -69,11 +52,11 @@ static bool exists(const char *path) {
 
 char *mica_cli_model_path(const char *name) {
     if (!*name) return mica_cli_fail("MODEL: the name is empty"), NULL;
-    if (exists(name)) return join(name, "", "");
+    if (exists(name)) return mica_cli_join(name, "", "");
     bool plain = !strchr(name, '/') && name[0] != '.';
     char *cache = plain ? mica_cli_model_cache() : NULL, *found = NULL;
     for (int gguf = 0; cache && !found && gguf < 2; gguf++) {
-        char *path = join(cache, name, gguf ? ".gguf" : "");
+        char *path = mica_cli_join(cache, name, gguf ? ".gguf" : "");
         if (exists(path)) found = path;
         else free(path);
     }

@@ -87,8 +87,7 @@ static void open_history(mica_cli_line *line) {
     if (models && strlen(models) > 8) { // "<cache>/models/"
         models[strlen(models) - 7] = 0;
         mkdir(models, 0777);
-        line->history_file = mica_cli_realloc(NULL, strlen(models) + 16);
-        strcat(strcpy(line->history_file, models), "chat-history");
+        line->history_file = mica_cli_join(models, "chat-history", "");
         if (line->history) history(line->history, &event, H_LOAD, line->history_file);
     }
     free(models);

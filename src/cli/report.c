@@ -239,9 +239,7 @@ static bool put_page(FILE *out, const mica_cli_run_log *log) {
 
 bool mica_cli_report_write(const mica_cli_args *args, const char *log_path, const char *path) {
     mica_cli_run_log log = {0};
-    size_t size = strlen(path) + 8;
-    char *temporary = mica_cli_realloc(NULL, size);
-    snprintf(temporary, size, "%s.part", path);
+    char *temporary = mica_cli_join(path, ".part", "");
     bool ok = mica_cli_report_possible() && mica_cli_run_log_read(log_path, &log);
     FILE *out = ok ? fopen(temporary, "w") : NULL;
     if (out) {

@@ -82,7 +82,7 @@ static void start(mica_cli_run_log *log, record *r) {
     log->planned = r->numbers[STEPS], log->parameters = r->numbers[PARAMETERS], log->trained = r->numbers[TRAINED];
     for (const char *at = NULL; r->config.text && mica_cli_json_next(&r->config, &at, &key, &v);) {
         mica_cli_report_entry *e = grow(&log->config, &log->config_count, sizeof *e);
-        *e = (mica_cli_report_entry){strcpy(mica_cli_realloc(NULL, strlen(key.data) + 1), key.data), text_of(&v)};
+        *e = (mica_cli_report_entry){mica_cli_copy(key.data, key.size), text_of(&v)};
     }
     free(key.data);
 }

@@ -69,9 +69,3 @@ int mica_cli_finish(int status) {
     return status == MICA_EXIT_DONE ? MICA_EXIT_FAILED : status;
 }
 
-void *mica_cli_realloc(void *p, size_t size) {
-    void *q = realloc(p, size ? size : 1);
-    if (q) return q;
-    mica_cli_fail("out of memory: %zu bytes", size);
-    exit(MICA_EXIT_FAILED);
-}

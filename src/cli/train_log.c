@@ -108,9 +108,7 @@ static bool cut_back(const char *path, const mica_train_event *e, bool *begun) {
     mica_cli_text old = {0};
     *begun = false;
     if (access(path, F_OK) != 0) return true;
-    size_t size = strlen(path) + 8;
-    char *temporary = mica_cli_realloc(NULL, size);
-    snprintf(temporary, size, "%s.part", path);
+    char *temporary = mica_cli_join(path, ".part", "");
     bool ok = mica_cli_read_file(path, &old);
     FILE *to = ok ? fopen(temporary, "w") : NULL;
     if (ok && !to) ok = cannot_write(temporary);
@@ -132,16 +130,18 @@ mica_cli_json mica_cli_train_log_begin(mica_cli_train_log *log, const char *even
     return j;
 }
 
+static bool written_out(mica_cli_train_log *log) { return (fflush(log->file) == 0 && !ferror(log->file)) || cannot_write(log->path); }
+
 bool mica_cli_train_log_end(mica_cli_train_log *log, mica_cli_json *j) {
     mica_cli_json_close(j, '}');
     mica_cli_json_end(j);
-    return (fflush(log->file) == 0 && !ferror(log->file)) || cannot_write(log->path);
+    return written_out(log);
 }
 
 bool mica_cli_train_log_event(mica_cli_train_log *log, const mica_train_event *e) {
     if (!log->file || e->kind == MICA_TRAIN_START || e->kind == MICA_TRAIN_PROGRESS) return true;
     mica_cli_train_json(log->file, e);
-    return (fflush(log->file) == 0 && !ferror(log->file)) || cannot_write(log->path);
+    return written_out(log);
 }
 
 bool mica_cli_train_log_open(mica_cli_train_log *log, const mica_cli_args *args, const mica_train_event *e) {

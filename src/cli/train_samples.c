@@ -10,12 +10,6 @@
 enum { SAMPLES = 3, TOKENS = 100, BEGINNING = 48 }; // of a {"text"} example the first so many bytes and the rest of the word are the prompt
 
 // ---- prompts from data -----------------------------------------------------------------------------------------
-static char *copy(const char *text, size_t n) {
-    char *s = memcpy(mica_cli_realloc(NULL, n + 1), text, n);
-    s[n] = 0;
-    return s;
-}
-
 /** {"role":"user","content":…} */
 static char *user_message(const mica_cli_value *content) {
     static const char start[] = "{\"role\":\"user\",\"content\":";
@@ -49,11 +43,11 @@ static bool from_messages(const mica_cli_value *list, mica_cli_sample *s) {
     free(key.data);
     if (last.text && mica_cli_json_is(&last, '{') && is_answer(&last)) s->expected = mica_cli_json_string_member(&last, "content"), last = before;
     if (!last.text || !mica_cli_json_is(&last, '{') || !(s->prompt = mica_cli_json_string_member(&last, "content"))) return false;
-    s->last = copy(last.text, last.size);
+    s->last = mica_cli_copy(last.text, last.size);
     size_t n = (size_t)(last.text - list->text); // "[…," before it
     while (n && strchr(", \t\r\n", list->text[n - 1])) n--;
     if (n <= 1) return true;
-    s->history = copy(list->text, n + 1);
+    s->history = mica_cli_copy(list->text, n + 1);
     s->history[n] = ']';
     return true;
 }
@@ -64,7 +58,7 @@ static bool from_text(const mica_cli_value *object, mica_cli_sample *s) {
     size_t n = strlen(text), cut = n > BEGINNING ? BEGINNING : n / 3;
     while (cut < n && !strchr(" \n\t", text[cut])) cut++;
     if (cut == n) for (cut = n / 2; cut && ((unsigned char)text[cut] & 0xC0) == 0x80;) cut--;
-    s->prompt = copy(text, cut), s->expected = copy(text + cut, n - cut);
+    s->prompt = mica_cli_copy(text, cut), s->expected = mica_cli_copy(text + cut, n - cut);
     free(text);
     return true;
 }
@@ -81,7 +75,7 @@ static bool from_line(const char *line, mica_cli_sample *s) {
     *s = (mica_cli_sample){0};
     if (!mica_cli_json_read(line, &object, &why) || !mica_cli_json_is(&object, '{')) return false;
     bool ok = mica_cli_json_member(&object, "messages", &list) && mica_cli_json_is(&list, '[') ? from_messages(&list, s) : from_pair(&object, s) || from_text(&object, s);
-    if (!s->expected) s->expected = copy("", 0);
+    if (!s->expected) s->expected = mica_cli_copy("", 0);
     if (!ok || !*s->prompt) free_sample(s), ok = false;
     return ok;
 }
@@ -93,9 +87,8 @@ static void append(mica_cli_samples *samples, mica_cli_sample s) {
 
 /** The first `most` examples of a file; false if it cannot be read. */
 static bool from_file(const char *folder, const char *name, size_t most, mica_cli_samples *samples) {
-    size_t size = strlen(folder) + strlen(name) + 2, capacity = 0;
-    char *path = mica_cli_realloc(NULL, size), *line = NULL;
-    snprintf(path, size, "%s/%s", folder, name);
+    char *path = mica_cli_join(folder, "/", name), *line = NULL;
+    size_t capacity = 0;
     FILE *f = fopen(path, "r");
     mica_cli_sample s;
     while (f && samples->count < most && getline(&line, &capacity, f) >= 0)
@@ -107,7 +100,7 @@ static bool from_file(const char *folder, const char *name, size_t most, mica_cl
 
 /** A prompt that was given becomes what the data's are: text to go on with, or a message. */
 static mica_cli_sample given(const char *prompt, bool raw) {
-    mica_cli_sample s = {.prompt = copy(prompt, strlen(prompt)), .expected = copy("", 0)};
+    mica_cli_sample s = {.prompt = mica_cli_copy(prompt, strlen(prompt)), .expected = mica_cli_copy("", 0)};
     if (raw) return s;
     char *text = NULL;
     size_t size;
