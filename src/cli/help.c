@@ -24,7 +24,7 @@ void mica_cli_help(FILE *out) {
 static void spell(const mica_cli_option *o, char *out, size_t size) {
     char letter[8] = "    ";
     if (o->letter) snprintf(letter, sizeof letter, "-%c, ", o->letter);
-    bool maybe = o->kind == MICA_CLI_CHOICE;
+    bool maybe = o->kind == MICA_CLI_CHOICE || o->kind == MICA_CLI_MAYBE; // the value may be left out
     snprintf(out, size, "%s--%s%s%s%s%s", letter, o->name, o->value ? " " : "", maybe ? "[" : "", o->value ? o->value : "", maybe ? "]" : "");
 }
 
