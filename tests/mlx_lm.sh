@@ -27,7 +27,9 @@ cat >"$chat/chat_template.jinja" <<'END'
 {%- for m in messages %}<s>{{ m.role }}: {{ m.content | trim }}</s>
 {% endfor %}{% if add_generation_prompt %}<s>assistant:{% endif %}
 END
-models="$chat $source/tests/golden/models/qwen2-f32"
+# Those of llama and gemma3 have configs of transformers >= 5, whose "rope_parameters" mlx-lm does not read by itself.
+models="$chat"
+for name in qwen2-f32 llama-f32 gemma3-text-f32; do models="$models $source/tests/golden/models/$name"; done
 real=${MICA_TEST_MODELS:-/nowhere}/smollm2-135m-bf16
 if [ -f "$real/config.json" ]; then models="$models $real"
 else echo "SmolLM2 is not on this machine (\$MICA_TEST_MODELS/smollm2-135m-bf16): not tried"

@@ -180,6 +180,45 @@ def read_json(path):
         return {}
 
 
+def regular_pattern(kinds):
+    """p where layer i sees everything exactly if p divides i + 1; None where no p does."""
+    for p in range(1, len(kinds) + 2):
+        if all((kind == "full_attention") == ((i + 1) % p == 0) for i, kind in enumerate(kinds)):
+            return p
+    return None
+
+
+def older_spellings(part):
+    """What a config of transformers >= 5 says about positions, in the keys of older ones: mlx-lm's classes for llama, qwen2 and gemma3 (0.32) know
+    no "rope_parameters" and compute with their defaults instead."""
+    ropes, older = part.get("rope_parameters") or {}, {}
+    full = ropes.get("full_attention", ropes)
+    if "rope_theta" in full:
+        older["rope_theta"] = full["rope_theta"]
+    if (full.get("rope_type") or full.get("type") or "default") != "default":
+        original = part.get("original_max_position_embeddings")
+        older["rope_scaling"] = {**full, **({"original_max_position_embeddings": original} if original else {})}
+    if "rope_theta" in ropes.get("sliding_attention", {}):
+        older["rope_local_base_freq"] = ropes["sliding_attention"]["rope_theta"]
+    if "sliding_attention" in ropes and part.get("layer_types"):
+        older["sliding_window_pattern"] = regular_pattern(part["layer_types"])
+    return {k: v for k, v in older.items() if v is not None and part.get(k) is None}
+
+
+def positions_for(config):
+    """Members of the config that mlx-lm needs in other words, for it to take beside those of the folder."""
+    import mlx_lm.utils
+
+    try:
+        known = getattr(mlx_lm.utils._get_classes(config)[1], "__dataclass_fields__", {})
+    except Exception:  # an architecture that mlx-lm does not have: loading says so
+        known = {}
+    text = config.get("text_config")
+    inner = older_spellings(text) if isinstance(text, dict) else {}
+    outer = {} if "rope_parameters" in known else older_spellings(config)
+    return {**outer, **({"text_config": {**text, **inner}} if inner else {})}
+
+
 def as_list(value):
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -197,7 +236,7 @@ class Model:
         if not self.config:
             raise Refused("io", f"{path}: no config.json")
         self.check_budget(path, request.get("memory_budget"))
-        self.model, tokenizer = mlx_lm.utils.load(path, adapter_path=request.get("adapter"))
+        self.model, tokenizer = mlx_lm.utils.load(path, model_config=positions_for(self.config), adapter_path=request.get("adapter"))
         self.text = Text(tokenizer)
         self.weights = dict(mlx.utils.tree_flatten(self.model.parameters()))
         self.parameters = mlx_lm.utils.get_total_parameters(self.model)
