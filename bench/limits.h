@@ -83,11 +83,9 @@ static double bench_peak_f32_neon(long rounds) {
 
 static bench_peak_fn *bench_peak_of(const char *level, int type) {
 #if defined(__x86_64__)
-    bool vnni = __builtin_cpu_supports("avx512vnni"), bf16 = __builtin_cpu_supports("avx512bf16");
     if (!strcmp(level, "avx2")) return type == BENCH_F32 ? bench_peak_f32_avx2 : type == BENCH_INT8 ? bench_peak_int8_avx2 : NULL;
-    if (!strcmp(level, "avx512"))
-        return type == BENCH_F32 ? bench_peak_f32_avx512 : type == BENCH_BF16 ? (bf16 ? bench_peak_bf16_avx512 : NULL)
-                                                                              : (vnni ? bench_peak_int8_avx512 : NULL);
+    if (!strcmp(level, "avx512vnni") || !strcmp(level, "avx512"))
+        return type == BENCH_F32 ? bench_peak_f32_avx512 : type == BENCH_INT8 ? bench_peak_int8_avx512 : level[6] ? NULL : bench_peak_bf16_avx512;
     if (!strcmp(level, "amx")) return type == BENCH_BF16 ? bench_peak_bf16_amx : type == BENCH_INT8 ? bench_peak_int8_amx : bench_peak_f32_avx512;
 #elif defined(__aarch64__)
     if (!strcmp(level, "neon") && type == BENCH_F32) return bench_peak_f32_neon;

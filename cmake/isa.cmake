@@ -1,13 +1,13 @@
 # Only the files of an ISA's folder get that ISA's flags; the table of kernels is chosen at run time.
 # Levels of other architectures are left out.
 set(MICA_CPU_FOLDER ${PROJECT_SOURCE_DIR}/src/device/cpu)
-set(levels_x86 avx2 avx512 amx)
+set(levels_x86 avx2 avx512vnni avx512 amx)
 set(levels_arm neon)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(levels ${levels_x86})
   set(MICA_ISA_avx2 -mavx2 -mfma -mf16c)
-  set(MICA_ISA_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni -mavx512bf16
-      -mprefer-vector-width=512)
+  set(MICA_ISA_avx512vnni -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512)
+  set(MICA_ISA_avx512 ${MICA_ISA_avx512vnni} -mavx512vbmi -mavx512bf16)
   set(MICA_ISA_amx ${MICA_ISA_avx512} -mamx-tile -mamx-bf16 -mamx-int8)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(levels ${levels_arm})

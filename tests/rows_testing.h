@@ -246,7 +246,7 @@ static inline size_t levels_count(void) {
 
 static inline int levels_print(void **state) {
     (void)state;
-    static const char *const all[] = {"ref", "avx2", "avx512", "amx", "neon"};
+    static const char *const all[] = {"ref", "avx2", "avx512vnni", "avx512", "amx", "neon"};
     for (size_t i = 0; i < MICA_COUNT(all); i++)
         printf("level %-6s %s\n", all[i], mica_cpu_isa_find(all[i]) ? "runs" : "skipped: this CPU or build lacks it");
     return 0;

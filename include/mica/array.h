@@ -24,7 +24,7 @@ typedef struct mica_array mica_array;
 
 // ---- devices ------------------------------------------------------------------------------------------
 typedef struct mica_device_options {
-    const char *level; // CPU level "ref", "avx2", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
+    const char *level; // CPU level "ref", "avx2", "avx512vnni", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
     int32_t threads;   // default: the CPUs this process may run on
 } mica_device_options;
 /** name: "cpu". Reference counted; release with mica_device_close. */

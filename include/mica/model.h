@@ -44,7 +44,7 @@ MICA_API int64_t mica_info_memory(const mica_info *info, int32_t context);
 typedef struct mica_load_options {
     const char *backend;   // "cpu", "mlx_lm" or one registered (backend.h); default: the first of these that is available here
     const char *device;    // "cpu" (default)
-    const char *cpu_level; // "ref", "avx2", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
+    const char *cpu_level; // "ref", "avx2", "avx512vnni", "avx512", "amx", "neon"; default $MICA_CPU, else the best there is
     int32_t threads;       // default: the CPUs this process may run on
     int32_t context;       // most positions a sequence may have; default: the model's own
     int32_t kv_bits;       // 8: keys and values are cached as 8-bit codes, one scale for each position and head, in half the

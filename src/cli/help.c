@@ -101,6 +101,6 @@ void mica_cli_man_page(FILE *out) {
     fputs(".SH EXIT STATUS\n", out);
     troff(out, status_note);
     fputs("\nA failure is one line on standard error: \"mica: what: why\".\n.SH ENVIRONMENT\n", out);
-    fputs(".TP\n.B MICA_CPU\nref, avx2, avx512, amx or neon: use the kernels of this level.\n", out);
+    fputs(".TP\n.B MICA_CPU\nref, avx2, avx512vnni, avx512, amx or neon: use the kernels of this level.\n", out);
     fputs(".TP\n.B MICA_CACHE\nFolder of models and compiled tokenizers.\n.TP\n.B NO_COLOR\nIf set, no colours.\n", out);
 }

@@ -99,7 +99,7 @@ typedef struct mica_pack_part {
 
 struct mica_device {
     const char *name;  // "cpu"
-    const char *level; // "ref", "avx2", "avx512", "amx", …
+    const char *level; // "ref", "avx2", "avx512vnni", …
     const mica_kernel *kernels; // any order; the engine looks ops up by name once, when the device opens
     size_t kernel_count;
     /** Bytes of a quantised weight (params.packed) in the layout this device computes fastest with; 0 = the plain

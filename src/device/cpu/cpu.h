@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU device. Kernels come in two layers:
 //   * raw kernels (isa.h): pure functions on contiguous rows, one table per instruction-set level, filled with plain C
-//     (ref) and overwritten by avx2, avx512, amx or neon, chosen at run time (MICA_CPU forces a level);
+//     (ref) and overwritten by avx2, avx512vnni, avx512, amx or neon, chosen at run time (MICA_CPU forces a level);
 //   * op kernels (op_*.c): take a mica_call, deal with strides, types and threads, and call the raw kernels.
 // Work is cut into tasks by shape alone, so results do not depend on the number of threads.
 #ifndef MICA_DEVICE_CPU_H

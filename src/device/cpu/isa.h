@@ -15,7 +15,7 @@
 #include "device/cpu/isa_rows.h"
 
 typedef struct mica_cpu_isa {
-    const char *name; // "ref", "avx2", "avx512", "amx", "neon"
+    const char *name; // "ref", "avx2", "avx512vnni", "avx512", "amx", "neon"
     mica_cpu_matmul_isa matmul;
     mica_cpu_int8_isa int8;
     mica_cpu_rows_isa rows;
@@ -36,8 +36,10 @@ void mica_cpu_ref_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_avx2_matmul(mica_cpu_matmul_isa *isa);
 void mica_cpu_avx2_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_avx2_rows(mica_cpu_rows_isa *isa);
+void mica_cpu_avx512vnni_matmul(mica_cpu_matmul_isa *isa);
+void mica_cpu_avx512vnni_int8(mica_cpu_int8_isa *isa);
+void mica_cpu_avx512vnni_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa);
-void mica_cpu_avx512_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_amx_matmul(mica_cpu_matmul_isa *isa);
 void mica_cpu_amx_rows(mica_cpu_rows_isa *isa);

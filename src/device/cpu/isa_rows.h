@@ -161,7 +161,7 @@ typedef struct mica_cpu_rows_isa {
 #if defined(__x86_64__)
 // The attention part of a level, called by its mica_cpu_<level>_rows (isa.h).
 void mica_cpu_avx2_attention(mica_cpu_rows_isa *isa);
-void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa);
+void mica_cpu_avx512vnni_attention(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512_codes(mica_cpu_rows_isa *isa);
 void mica_cpu_amx_attention(mica_cpu_rows_isa *isa);
 #elif defined(__aarch64__)

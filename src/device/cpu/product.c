@@ -130,7 +130,7 @@ static bool is_direct(const plan *p) {
 }
 
 static bool is_fixed(const plan *p) {
-    if (p->rhs->kind != MICA_CPU_TILES || !p->direct || !p->bf16 || !p->isa->tiles_fixed || (p->m > p->isa->fixed_rows && !p->call->rows_alone)) return false;
+    if (p->rhs->kind != MICA_CPU_TILES || !p->direct || !p->isa->tiles_fixed || (p->m > p->isa->fixed_rows && !p->call->rows_alone)) return false;
     const mica_cpu_tiles *t = &p->rhs->tiles;
     return t->bits == 4 && t->groups == 1 && t->depth <= MICA_FIXED_GROUP;
 }
@@ -144,13 +144,14 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.batch = shared ? 1 : mica_cpu_row_count(x, 2);
     p.m = shared ? mica_cpu_row_count(x, 1) : (size_t)x->shape[x->ndim - 2];
     bool exact = rhs->kind == MICA_CPU_DENSE && c->in[1].dtype != x->dtype; // mixed: nothing of either is rounded away
-    p.bf16 = x->dtype == MICA_BF16 && isa->bf16.columns && !exact;
-    p.panels = p.bf16 ? &isa->bf16 : &isa->f32;
+    bool short_x = x->dtype == MICA_BF16 && !exact;
+    p.panels = short_x && isa->bf16.columns ? &isa->bf16 : &isa->f32;
     p.direct = is_direct(&p);
+    p.fixed = short_x && is_fixed(&p);
+    p.bf16 = p.panels == &isa->bf16 || p.fixed;
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
            : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
-    p.fixed = is_fixed(&p);
     p.pack = p.panels->pack && !p.fixed && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
     if (p.direct && p.pack) p.unit = 2 * MICA_TILE_OUTPUTS; // their kernels take tiles in pairs
     bool even = even_rows(x, shared ? 0 : x->ndim - 2, &p.ldx);

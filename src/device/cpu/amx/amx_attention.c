@@ -4,7 +4,7 @@
 // units of 16 columns.
 #if defined(__x86_64__)
 #include "device/cpu/amx/tile.h"
-#include "device/cpu/avx512/vec512.h"
+#include "device/cpu/avx512vnni/vec512.h"
 #include "device/cpu/isa.h"
 #include "device/cpu/vec_math.h"
 #include <math.h>

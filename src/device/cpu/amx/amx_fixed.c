@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A few rows in 16-bit fixed point (avx512_fixed.c) against 4-bit weights on AMX: one tile holds the upper bytes of up to eight rows and
+// A few rows in 16-bit fixed point (avx512vnni_fixed.c) against 4-bit weights on AMX: one tile holds the upper bytes of up to eight rows and
 // their lower bytes, so that one product of tiles serves 64 inputs of all of them and 16 outputs. Stages as in amx_tiles.c: nibbles
 // become bytes in the first-level cache; AMX multiplies; sums are put together and scaled. One or two rows take the kernel of level
-// avx512: the same bits, and less work.
+// avx512vnni: the same bits, and less work.
 #if defined(__x86_64__)
 #include "device/cpu/amx/packed.h"
 #include "device/cpu/amx/tile.h"
-#include "device/cpu/avx512/fixed.h"
+#include "device/cpu/avx512vnni/fixed.h"
 #include <stdbool.h>
 
 enum {
@@ -17,22 +17,22 @@ enum {
     COLUMNS = 2,         // tile columns at a time
     MOST_STEPS = MICA_FIXED_GROUP / STEP,
     AHEAD = 2560,        // bytes of a column
-    ALONE = 2,           // rows up to which the kernel of level avx512 is faster
+    ALONE = 2,           // rows up to which the kernel of level avx512vnni is faster
 };
 
 // ---- rows -------------------------------------------------------------------------------------------------
-// A block: eight rows as at level avx512; then for each group and STEP inputs of it a tile, upper bytes of all rows before the lower ones.
+// A block: eight rows as at level avx512vnni; then for each group and STEP inputs of it a tile, upper bytes of all rows before the lower ones.
 static size_t steps_of(size_t group) { return (group + STEP - 1) / STEP; }
 static unsigned char *tiles_at(const void *block, size_t k, size_t group) {
-    return (unsigned char *)block + mica_cpu_avx512_fixed_size(k, group);
+    return (unsigned char *)block + mica_cpu_avx512vnni_fixed_size(k, group);
 }
 
 size_t mica_cpu_amx_fixed_size(size_t k, size_t group) {
-    return mica_cpu_avx512_fixed_size(k, group) + k / group * steps_of(group) * TILE_BYTES;
+    return mica_cpu_avx512vnni_fixed_size(k, group) + k / group * steps_of(group) * TILE_BYTES;
 }
 
 void mica_cpu_amx_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block) {
-    mica_cpu_avx512_fixed_row(x, k, group, at, block);
+    mica_cpu_avx512vnni_fixed_row(x, k, group, at, block);
     const int8_t *from = fixed_row_at((char *)block + at * fixed_row_size(k, group), k, k / group).terms[0];
     unsigned char *to = tiles_at(block, k, group) + at * STEP;
     const __m512i uppers = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), lowers = _mm512_add_epi64(uppers, _mm512_set1_epi64(1));
@@ -112,7 +112,7 @@ V16_INLINE void multiply(const int columns, const size_t steps, const shape *p, 
     advance(s, p, columns);
 }
 
-// As add_units and what follows it in avx512_fixed.c, to the bit; the last group of a column writes its outputs.
+// As add_units and what follows it in avx512vnni_fixed.c, to the bit; the last group of a column writes its outputs.
 V16_INLINE void scale(const int columns, const shape *p, stage *s, float **out) {
     const mica_cpu_tiles *t = p->t;
     const size_t groups = t->per_column;
@@ -129,7 +129,7 @@ V16_INLINE void scale(const int columns, const shape *p, stage *s, float **out) 
             v16 y = v16_fma(_mm512_cvtepi32_ps(sum), v16_mul(factor, v16_set1(units[0])), first ? v16_zero() : v16_load(ys[r]));
             y = v16_fma(bias, v16_set1(units[2 * groups]), y);
             if (__builtin_expect(units[groups] != 0, false))
-                y = mica_cpu_avx512_fixed_second(t, tile, fixed_row_at((const char *)p->d->x + r * p->row_size, p->d->k, groups), s->group, factor, y);
+                y = mica_cpu_avx512vnni_fixed_second(t, tile, fixed_row_at((const char *)p->d->x + r * p->row_size, p->d->k, groups), s->group, factor, y);
             v16_store(to + r * step, y);
         }
     }
@@ -169,7 +169,7 @@ static void shape_tiles(size_t group) {
 
 void mica_cpu_amx_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
     if (d->m <= ALONE) {
-        mica_cpu_avx512_tiles_fixed(t, d);
+        mica_cpu_avx512vnni_tiles_fixed(t, d);
         return;
     }
     ring r;

@@ -1,34 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention kernels, level avx512. f32 and f16 are packed to f32; bf16 stays bf16: queries, keys and values are exact
+// Attention kernels, level avx512: bf16 stays bf16 (avx512vnni_attention.c packs it to f32). Queries, keys and values are exact
 // in vdpbf16ps, and weights are rounded to bf16 (their sum is taken after rounding, so that the average keeps weights
 // that add up to one). Register blocks of 6 rows x 4 vectors: 24 sums, 4 keys, 1 query.
 #if defined(__x86_64__)
-#include "device/cpu/avx512/vec512.h"
+#include "device/cpu/avx512vnni/vec512.h"
 #include "device/cpu/isa.h"
 #include "device/cpu/vec_math.h"
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
 #include "device/cpu/avx512/pairs.h"
-#include "device/cpu/vec_weights.h"
 
 enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DECODE_ROWS = 4, DECODE_COLUMNS = 4 };
-#define FLASH(f) f##_f32
-#define FLASH_PER 1
-#define FLASH_ADD(c, a, b) v_fma(a, b, c)
-#define FLASH_STORE(s, p) store_weights_f32(s, p)
-#define FLASH_EXP(x) v_exp_weight(x)
-#define FLASH_STORE_ROW(s, x, n) store_row_f32(s, x, n)
-#include "device/cpu/vec_product.h"
-#include "device/cpu/vec_flash.h"
-#include "device/cpu/vec_flash_grad.h"
-#undef FLASH
-#undef FLASH_PER
-#undef FLASH_ADD
-#undef FLASH_STORE
-#undef FLASH_EXP
-#undef FLASH_STORE_ROW
-
 #define FLASH(f) f##_pairs
 #define FLASH_PER 2
 #define FLASH_ADD(c, a, b) add_pairs(c, a, b)
@@ -39,10 +22,6 @@ enum { FLASH_ROWS = 6, FLASH_COLUMNS = 4, FLASH_GROUP = 48, FLASH_UNITS = 1, DEC
 #include "device/cpu/vec_product.h"
 #include "device/cpu/vec_flash.h"
 #include "device/cpu/vec_flash_grad.h"
-
-#define VEC_TEMPLATE "device/cpu/vec_attention.h"
-#include "device/cpu/vec_types.h"
-#include "device/cpu/vec_codes.h"
 
 // ---- bf16 packing ----
 enum { WORDS = 32 }; // bf16 values in a vector
@@ -219,11 +198,7 @@ static void values_pairs(float *acc, const float *p, size_t ps, const void *v, s
     }
 }
 
-void mica_cpu_avx512_attention(mica_cpu_rows_isa *isa) {
-    fill_attention_f32(isa);
-    fill_attention_f16(isa);
-    fill_attention_bf16(isa);
-    fill_attention_codes(isa);
+void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa) {
     mica_cpu_avx512_codes(isa);
     isa->pack_query[MICA_BF16] = pack_query_pairs, isa->pack_size[MICA_BF16] = sizeof(uint16_t);
     isa->pack_keys[MICA_BF16] = pack_keys_pairs, isa->pack_values[MICA_BF16] = pack_values_pairs;

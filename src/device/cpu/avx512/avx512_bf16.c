@@ -3,7 +3,7 @@
 // few rows. The instruction multiplies pairs of bf16 exactly and adds both products to an f32 lane.
 #if defined(__x86_64__)
 #include "device/cpu/avx512/bf16.h"
-#include "device/cpu/avx512/v16.h"
+#include "device/cpu/avx512vnni/v16.h"
 #include "device/cpu/ref/ref_matmul.h"
 #include <string.h>
 

@@ -4,7 +4,7 @@
 // 2^-9. Codes are widened to words for queries; for weights they stay bytes, and the weights are cut into two of them.
 // The sums are exact until they are made floats.
 #if defined(__x86_64__)
-#include "device/cpu/avx512/vec512.h"
+#include "device/cpu/avx512vnni/vec512.h"
 #include "device/cpu/isa.h"
 #include <math.h>
 #include <string.h>

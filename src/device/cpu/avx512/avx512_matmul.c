@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul kernels, level avx512: f32 from the common template, bf16 from avx512_bf16.c.
+// matmul kernels, level avx512, which multiplies bf16 pairs (avx512_bf16.c, avx512_tiles.c).
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
 #include "device/cpu/avx512/bf16.h"
-#include "device/cpu/avx512/v16.h"
-
-#define F32_ROWS 8
-#define F32_VECTORS 3
-#include "device/cpu/f32_products.h"
 
 void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
-    isa->f32 = f32_panels;
-    isa->dot_f32 = dot_f32;
-    isa->tiles_f32 = tiles_f32;
-    isa->group_sums = group_sums;
     isa->bf16 = (mica_cpu_panels){
         .columns = 48,
         .depth = 1024, // 96 KiB of panel in the second-level cache
@@ -31,7 +22,5 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
     };
     isa->dot_bf16 = mica_cpu_avx512_dot_bf16;
     isa->tiles_bf16 = mica_cpu_avx512_tiles_bf16;
-    isa->fixed_size = mica_cpu_avx512_fixed_size, isa->fixed_row = mica_cpu_avx512_fixed_row;
-    isa->tiles_fixed = mica_cpu_avx512_tiles_fixed, isa->fixed_rows = 1;
 }
 #endif

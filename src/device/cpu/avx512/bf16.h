@@ -18,7 +18,4 @@ void mica_cpu_avx512_panel_tiles_back_bf16(const mica_cpu_tiles *t, const unsign
                                            size_t columns, void *panel);
 void mica_cpu_avx512_dot_bf16(mica_dtype type, const mica_cpu_direct *d);
 void mica_cpu_avx512_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d);
-size_t mica_cpu_avx512_fixed_size(size_t k, size_t group);
-void mica_cpu_avx512_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block);
-void mica_cpu_avx512_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d);
 #endif

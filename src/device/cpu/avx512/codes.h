@@ -5,7 +5,7 @@
 #ifndef MICA_DEVICE_CPU_AVX512_CODES_H
 #define MICA_DEVICE_CPU_AVX512_CODES_H
 
-#include "device/cpu/avx512/v16.h"
+#include "device/cpu/avx512vnni/v16.h"
 #include "device/cpu/tiles.h"
 
 enum { TILE_PAIRS = MICA_TILE_CHUNK / 2 };

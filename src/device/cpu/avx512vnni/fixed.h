@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of activations in 16-bit fixed point (avx512_fixed.c), as the avx512 and amx levels lay them out.
-#ifndef MICA_DEVICE_CPU_AVX512_FIXED_H
-#define MICA_DEVICE_CPU_AVX512_FIXED_H
+// Rows of activations in 16-bit fixed point (avx512vnni_fixed.c), as the avx512vnni and amx levels lay them out.
+#ifndef MICA_DEVICE_CPU_AVX512VNNI_FIXED_H
+#define MICA_DEVICE_CPU_AVX512VNNI_FIXED_H
 
-#include "device/cpu/avx512/bf16.h"
-#include "device/cpu/avx512/v16.h"
+#include "device/cpu/avx512vnni/v16.h"
+#include "device/cpu/isa_matmul.h"
 #include "device/cpu/tiles.h"
 
 // Bytes [2][k][2] of both terms, then f32 [groups] thrice: units of both terms (the second 0 where there is none), and the sum.
@@ -23,6 +23,10 @@ static inline fixed_row fixed_row_at(const void *p, size_t k, size_t groups) {
     return r;
 }
 
+/** Fields of mica_cpu_matmul_isa. */
+size_t mica_cpu_avx512vnni_fixed_size(size_t k, size_t group);
+void mica_cpu_avx512vnni_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block);
+void mica_cpu_avx512vnni_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d);
 /** y and the second term of group g, which is rare. */
-v16 mica_cpu_avx512_fixed_second(const mica_cpu_tiles *t, const unsigned char *tile, fixed_row r, size_t g, v16 scale, v16 y);
+v16 mica_cpu_avx512vnni_fixed_second(const mica_cpu_tiles *t, const unsigned char *tile, fixed_row r, size_t g, v16 scale, v16 y);
 #endif

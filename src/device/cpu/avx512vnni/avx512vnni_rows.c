@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row kernels, level avx512: the templates of vec_rows.h on 16 lanes of f32. Attention is in avx512_attention.c.
+// Row kernels, level avx512vnni: the templates of vec_rows.h on 16 lanes of f32. Attention is in avx512vnni_attention.c.
 #if defined(__x86_64__)
-#include "device/cpu/avx512/vec512.h"
+#include "device/cpu/avx512vnni/vec512.h"
 #include "device/cpu/isa.h"
 #include "device/cpu/vec_math.h"
 #include <math.h>
@@ -11,10 +11,10 @@
 #define VEC_TEMPLATE "device/cpu/vec_rows.h"
 #include "device/cpu/vec_types.h"
 
-void mica_cpu_avx512_rows(mica_cpu_rows_isa *isa) {
+void mica_cpu_avx512vnni_rows(mica_cpu_rows_isa *isa) {
     fill_rows_f32(isa);
     fill_rows_f16(isa);
     fill_rows_bf16(isa);
-    mica_cpu_avx512_attention(isa);
+    mica_cpu_avx512vnni_attention(isa);
 }
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sixteen f32 lanes in one AVX-512 register: the vocabulary of f32_products.h (avx2/v16.h is the other dialect).
-#ifndef MICA_DEVICE_CPU_AVX512_V16_H
-#define MICA_DEVICE_CPU_AVX512_V16_H
+#ifndef MICA_DEVICE_CPU_AVX512VNNI_V16_H
+#define MICA_DEVICE_CPU_AVX512VNNI_V16_H
 
 #include "mica/dtype.h"
 #include <immintrin.h>

@@ -6,7 +6,7 @@
 // unit so coarse that the group is off by 2^-14 of the sum of its magnitudes (a sixteenth of what rounding to bf16 costs), what is
 // left of the group follows as a second term with a unit of its own: 0.2 to 4 % of the groups of real models.
 #if defined(__x86_64__)
-#include "device/cpu/avx512/fixed.h"
+#include "device/cpu/avx512vnni/fixed.h"
 #include <math.h>
 #include <stdbool.h>
 
@@ -27,14 +27,13 @@ static inline float unit_of(float most, float *inverse) {
     return mica_f32_from_bits((bits - BITS) << 23);
 }
 
+// Eight words w, a quarter of a vector: upper bytes, of w + 128, whose upper byte goes with the lower one of w as a signed number, then lower ones.
 V16_INLINE void store_bytes(int8_t *to, __m512i first, __m512i second) {
-    static const uint8_t order[64] = {
-        // words w of 32 inputs, and w + 128 behind them (bytes 64 …), whose upper byte goes with the lower one of w as a signed number
-        65, 73, 67, 75, 69, 77, 71, 79, 0,  8,  2,  10, 4,  12, 6,  14, 81, 89, 83, 91, 85, 93, 87, 95, 16, 24, 18, 26, 20, 28, 22, 30,
-        97, 105, 99, 107, 101, 109, 103, 111, 32, 40, 34, 42, 36, 44, 38, 46, 113, 121, 115, 123, 117, 125, 119, 127, 48, 56, 50, 58, 52, 60, 54, 62};
+    const __m512i upper_bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 9, 3, 11, 5, 13, 7, 15, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m512i lower_bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 0, 8, 2, 10, 4, 12, 6, 14));
     __m512i words = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)), _mm512_cvtepi32_epi16(second), 1);
-    __m512i upper = _mm512_add_epi16(words, _mm512_set1_epi16(128));
-    _mm512_storeu_si512(to, _mm512_permutex2var_epi8(words, _mm512_loadu_si512(order), upper));
+    __m512i upper = _mm512_shuffle_epi8(_mm512_add_epi16(words, _mm512_set1_epi16(128)), upper_bytes);
+    _mm512_storeu_si512(to, _mm512_or_si512(upper, _mm512_shuffle_epi8(words, lower_bytes)));
 }
 
 // A group x [n] (a multiple of 32) as one term: returns the sum of its words; what is left of x replaces it.
@@ -80,9 +79,9 @@ V16_INLINE void split_group(const uint16_t *from, size_t group, size_t g, fixed_
     r.sums[g] += unit * (float)split_term(x, group, inverse, unit, r.terms[1] + 2 * g * group);
 }
 
-size_t mica_cpu_avx512_fixed_size(size_t k, size_t group) { return MICA_DIRECT_ROWS * fixed_row_size(k, group); }
+size_t mica_cpu_avx512vnni_fixed_size(size_t k, size_t group) { return MICA_DIRECT_ROWS * fixed_row_size(k, group); }
 
-void mica_cpu_avx512_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block) {
+void mica_cpu_avx512vnni_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block) {
     fixed_row r = fixed_row_at((char *)block + at * fixed_row_size(k, group), k, k / group);
     if (group == 64)
         for (size_t g = 0; g < k / 64; g++) split_group(x, 64, g, r);
@@ -126,7 +125,7 @@ V16_INLINE v16 add_units(const int rows, v16 y, const v16i s[4], v16 scale, floa
     return v16_fma(sum, v16_mul(scale, v16_set1(unit)), y);
 }
 
-__attribute__((noinline)) v16 mica_cpu_avx512_fixed_second(const mica_cpu_tiles *t, const unsigned char *tile, fixed_row r, size_t g, v16 scale, v16 y) {
+__attribute__((noinline)) v16 mica_cpu_avx512vnni_fixed_second(const mica_cpu_tiles *t, const unsigned char *tile, fixed_row r, size_t g, v16 scale, v16 y) {
     v16i sum[1][4] = {{_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()}};
     for (size_t c = 0; c < t->depth / CHUNK; c++)
         chunk_sums(1, tile + c * 256, r.terms[1] + 2 * (g * t->depth + c * CHUNK), 0, sum);
@@ -157,7 +156,7 @@ V16_INLINE void tile_columns(const int rows, const size_t chunks, const mica_cpu
                 y[r] = v16_fma(bias, v16_set1(units[2 * t->per_column]), y[r]);
                 sum[r][0] = sum[r][1] = sum[r][2] = sum[r][3] = _mm512_setzero_si512();
                 if (__builtin_expect(units[t->per_column] != 0, false))
-                    y[r] = mica_cpu_avx512_fixed_second(t, tile, fixed_row_at((const char *)d->x + (size_t)r * ldx, d->k, t->per_column), g, scale, y[r]);
+                    y[r] = mica_cpu_avx512vnni_fixed_second(t, tile, fixed_row_at((const char *)d->x + (size_t)r * ldx, d->k, t->per_column), g, scale, y[r]);
             }
         }
 #pragma GCC unroll 8
@@ -179,7 +178,7 @@ ROWS(6)
 ROWS(7)
 ROWS(8)
 
-void mica_cpu_avx512_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
+void mica_cpu_avx512vnni_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
     static void (*const run[])(const mica_cpu_tiles *, const mica_cpu_direct *) = {rows_1, rows_2, rows_3, rows_4, rows_5, rows_6, rows_7, rows_8};
     run[d->m - 1](t, d);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with activations in 8 bits, level avx512: int8_products.h with vpdpbusd, which adds four products of unsigned
+// Products with activations in 8 bits, level avx512vnni: int8_products.h with vpdpbusd, which adds four products of unsigned
 // and signed bytes to each 32-bit lane.
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
-#include "device/cpu/avx512/v16.h"
+#include "device/cpu/avx512vnni/v16.h"
 
 V16_INLINE v16i v16i_zero(void) { return _mm512_setzero_si512(); }
 V16_INLINE v16i v16i_set1(int32_t v) { return _mm512_set1_epi32(v); }
@@ -32,5 +32,5 @@ V16_INLINE void v16i_narrow(v16i v, int8_t *to) {
 #define INT8_DIRECT 8
 #include "device/cpu/int8_products.h"
 
-void mica_cpu_avx512_int8(mica_cpu_int8_isa *isa) { *isa = (mica_cpu_int8_isa){.round_row = round_row, .tiles = tiles}; }
+void mica_cpu_avx512vnni_int8(mica_cpu_int8_isa *isa) { *isa = (mica_cpu_int8_isa){.round_row = round_row, .tiles = tiles}; }
 #endif
