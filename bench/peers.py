@@ -9,22 +9,18 @@
 A B C A B C …; it writes one CSV (each run with its exact command), a Markdown table and a plot. An engine whose best run
 is far below the best peer's is not run to the end of a case (--all: run it anyway). See bench/README.md.
 """
-import argparse
-import csv
-import datetime
 import json
 import os
 import re
-import shlex
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import peers_report  # noqa: E402
+import peers_run  # noqa: E402
+from peers_run import say  # noqa: E402
 
 # case: (prompt or depth, tokens decoded, sequences, what of it counts: {metric: "prefill" or "decode"})
 CASES = {
@@ -40,7 +36,6 @@ DEFAULT_CASES = ["decode", "prefill512", "deep", "batch8", "batch32"]
 BOUND_BY_READING = ("decode", "deep", "batch8", "batch32")
 HOPELESS = {1: 0.6, 2: 0.85}  # after so many runs, an engine below this share of the best peer rests
 PROMPT = "Hello my name is"
-COLUMNS = ["machine", "date", "model", "metric", "engine", "run", "value", "unit", "command"]
 
 
 # ---- commands and what they print ---------------------------------------------------------------------------
@@ -104,66 +99,14 @@ def parse_python(text):
 KINDS = {"mica": (mica_commands, parse_mica), "llama": (llama_commands, parse_llama), "python": (python_commands, parse_python)}
 
 
-def parse_measure(text):
-    """What `measure` says in its last line."""
-    for line in reversed(text.splitlines()):
-        if line.startswith("measure: {"):
-            return json.loads(line[len("measure: "):])
-    raise ValueError("no line of `measure`")
-
-
-def parse_limits(text):
-    """{("read", "", 1): GB/s, ("bf16", "avx512", 2): GFLOP/s, …} from bench_limits."""
-    rows = csv.DictReader(text.strip().splitlines())
-    return {(r["limit"], r["level"], int(r["threads"])): (float(r["value"]), r["unit"]) for r in rows}
-
-
 # ---- running -------------------------------------------------------------------------------------------------
-class Bench:
-    def __init__(self, config, args):
-        self.config, self.args = config, args
-        self.threads = args.threads or config.get("threads") or os.cpu_count()
-        self.machine = config.get("machine") or machine_name()
-        self.out = args.out or os.path.join(HERE, "results", self.machine + ".csv")
-        self.date = datetime.date.today().isoformat()
-        self.rows = []
-        self.folder = tempfile.TemporaryDirectory()  # engines may leave logs where they run
-
-    def run(self, command, busy=0, limit=240):
-        """Stdout and the line of `measure`; None and why not, if it fails."""
-        measure = [os.path.join(self.config["build"], "bench", "measure")] + (["--busy", str(busy)] if busy else [])
-        try:
-            p = subprocess.run(self.config.get("wrap", []) + measure + command, capture_output=True, text=True, timeout=limit,
-                               errors="replace", stdin=subprocess.DEVNULL, cwd=self.folder.name)
-        except subprocess.TimeoutExpired:
-            return None, "more than %d s" % limit
-        if p.returncode:
-            lines = [s for s in p.stderr.strip().splitlines() if not s.startswith("measure:")]
-            return None, "status %d: %s" % (p.returncode, lines[-1] if lines else "")
-        return p.stdout + "\n" + p.stderr if "llama" in command[0] else p.stdout, parse_measure(p.stderr)
-
-    def add(self, model, metric, engine, run, value, unit, command):
-        shown = shlex.join(a if a.startswith("-") else os.path.basename(a) or a for a in command)
-        self.rows.append(dict(zip(COLUMNS, [self.machine, self.date, model, metric, engine, run, "%.6g" % value, unit, shown])))
-
-    def limits(self):
-        command = [os.path.join(self.config["build"], "bench", "bench_limits"), str(self.threads)]
-        out, why = self.run(command)
-        if out is None:
-            sys.exit("bench_limits: " + why)
-        for (limit, level, threads), (value, unit) in parse_limits(out).items():
-            name = " ".join(str(x) for x in (limit, level, threads) if x != "")
-            self.add("", "limit " + name, "machine", 1, value, unit, command)
-
+class Bench(peers_run.Bench):
     def bandwidth(self, model, case, run):
         """Neighbours on the host change the bandwidth from minute to minute: it is measured again beside every such run."""
-        command = [os.path.join(self.config["build"], "bench", "bench_limits"), "--read", str(self.threads)]
-        out, why = self.run(command)
-        if out is None:
-            sys.exit("bench_limits: " + why)
+        command, limits = self.bench_limits("--read")
         for metric, part in CASES[case][3].items():
             if part == "decode":
-                self.add(model, "read " + metric, "machine", run, parse_limits(out)[("read", "", self.threads)][0], "GB/s", command)
+                self.add(model, "read " + metric, "machine", run, limits[("read", "", self.threads)][0], "GB/s", command)
 
     def once(self, name, e, model, case, run):
         """Runs one engine once; its speed for ranking, None if it cannot."""
@@ -214,19 +157,10 @@ class Bench:
                 engines = {n: e for n, e in engines.items() if e["kind"] == "mica" or best[n] >= share * peer}
             self.save()
 
-    def save(self):
-        os.makedirs(os.path.dirname(os.path.abspath(self.out)), exist_ok=True)
-        with open(self.out + ".new", "w", newline="") as f:
-            w = csv.DictWriter(f, COLUMNS, lineterminator="\n")
-            w.writeheader()
-            w.writerows(self.rows)
-        os.replace(self.out + ".new", self.out)
-
     def all(self):
         started = time.time()
         self.limits()
-        todo = [(m, c) for m, spec in self.config["models"].items() for c in spec.get("cases", DEFAULT_CASES)
-                if (not self.args.models or m in self.args.models) and (not self.args.only or c in self.args.only)]
+        todo = self.todo(DEFAULT_CASES)
         for i, (model, case) in enumerate(todo):
             left = started + 60 * self.args.minutes - time.time()
             say("%s %s (%d of %d, %.0f s left)" % (model, case, i + 1, len(todo), left))
@@ -235,30 +169,9 @@ class Bench:
         say("%s after %.0f s" % (self.out, time.time() - started))
 
 
-def machine_name():
-    """The processor's name and the number of CPUs, fit for a file name."""
-    name = ""
-    with open("/proc/cpuinfo") as f:
-        for line in f:
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1]
-                break
-    name = re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", name)
-    return "%s-%d" % (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "cpu", os.cpu_count())
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
 def read_config(path):
     """The config with relative paths made absolute (from where the script was started); a mistake in it ends the program with a message."""
-    with open(path) as f:
-        config = json.load(f)
-    for key in ("engines", "models"):
-        if not isinstance(config.get(key), dict) or not config[key]:
-            sys.exit("%s: \"%s\" must be an object with at least one entry" % (path, key))
-    config["build"] = os.path.abspath(config.get("build", os.path.join(HERE, "..", "build")))
+    config = peers_run.read_config(path, ("engines", "models"))
     for name, e in config["engines"].items():
         if e.get("kind") not in KINDS:
             sys.exit("%s: engine %s: kind must be one of %s" % (path, name, ", ".join(KINDS)))
@@ -276,28 +189,12 @@ def read_config(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = lambda text: text.split(",")  # noqa: E731
-    sub = parser.add_subparsers(dest="what", required=True)
-    run = sub.add_parser("run", help="measure and report")
-    run.add_argument("config")
-    run.add_argument("--out", help="default: bench/results/MACHINE.csv")
-    run.add_argument("--only", type=names, help="cases: " + ",".join(CASES))
-    run.add_argument("--models", type=names)
-    run.add_argument("--engines", type=names)
-    run.add_argument("--runs", type=int, default=5)
-    run.add_argument("--minutes", type=float, default=25, help="after these, cases get fewer runs (never fewer than 3)")
-    run.add_argument("--threads", type=int)
-    run.add_argument("--all", action="store_true", help="run hopeless engines to the end too")
-    report = sub.add_parser("report", help="table and plot from a CSV")
-    report.add_argument("csv")
-    args = parser.parse_args()
-    if args.what == "report":
-        peers_report.write(args.csv)
-        return
-    bench = Bench(read_config(args.config), args)
-    bench.all()
-    peers_report.write(bench.out)
+    args = peers_run.arguments(__doc__, CASES, runs=5, minutes=25, late="after these, cases get fewer runs (never fewer than 3)",
+                               more=lambda run: run.add_argument("--all", action="store_true", help="run hopeless engines to the end too"))
+    if args.what == "run":
+        bench = Bench(read_config(args.config), args)
+        bench.all()
+    peers_report.write(bench.out if args.what == "run" else args.csv)
 
 
 if __name__ == "__main__":

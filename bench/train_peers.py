@@ -8,24 +8,20 @@
 Every case of every model in turn, one process per engine, and all of it again for each run; a step's time is the median of a
 process's steps after the first. Writes one CSV (each process with its exact command) and a Markdown table. See bench/README.md.
 """
-import argparse
-import csv
-import datetime
 import glob
 import json
 import os
+import pathlib
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import peers  # noqa: E402
 import peers_report  # noqa: E402
-from peers import say  # noqa: E402
+import peers_run  # noqa: E402
+from peers_run import say  # noqa: E402
 
 ROWS, TOKENS = 2, 256
 LORA = ["--rank", "8", "--targets", "q_proj,v_proj", "--layers", "-1"]
@@ -47,7 +43,7 @@ def write_text(config, folder):
     """train.jsonl: pieces of real text, each longer than a row in any tokenizer: the config's "text", else this project's own documents."""
     root = os.path.join(HERE, "..")
     sources = [config["text"]] if "text" in config else sorted(glob.glob(os.path.join(root, "docs", "*.md"))) + [os.path.join(HERE, "NOTES.md")]
-    text = "".join(open(s, encoding="utf-8", errors="replace").read() for s in sources)
+    text = "".join(pathlib.Path(s).read_text(encoding="utf-8", errors="replace") for s in sources)
     size = 16 * TOKENS
     pieces = [text[i:i + size] for i in range(0, len(text) - size, size)]
     if len(pieces) < ROWS:
@@ -83,9 +79,7 @@ def with_tokenizer(model, folder):
 
 
 # ---- running -------------------------------------------------------------------------------------------------
-class Bench(peers.Bench):
-    """Takes the CSV, the limits and `measure` from the bench of decoding."""
-
+class Bench(peers_run.Bench):
     def prepare(self):
         self.log = os.path.join(self.folder.name, "log.jsonl")
         write_text(self.config, self.folder.name)
@@ -137,8 +131,7 @@ class Bench(peers.Bench):
         started = time.time()
         self.limits()
         self.prepare()
-        todo = [(m, c) for m, spec in self.config["models"].items() for c in spec.get("cases", DEFAULT_CASES)
-                if (not self.args.models or m in self.args.models) and (not self.args.only or c in self.args.only)]
+        todo = self.todo(DEFAULT_CASES)
         broken = set()
         for run in range(1, self.args.runs + 1):
             if run > 1 and (time.time() - started) * run / (run - 1) > 60 * self.args.minutes:
@@ -147,7 +140,7 @@ class Bench(peers.Bench):
             for model, case in todo:
                 say("%s %s, run %d, %.0f s" % (model, case, run, time.time() - started))
                 for engine in ["mica"] + (["peft"] if CASES[case][2] is not None and "python" in self.config else []):
-                    if engine in self.args.engines and (model, case, engine) not in broken and not self.once(model, case, engine, run):
+                    if (not self.args.engines or engine in self.args.engines) and (model, case, engine) not in broken and not self.once(model, case, engine, run):
                         broken.add((model, case, engine))
                 self.save()
         self.save()
@@ -201,42 +194,21 @@ def report(path):
 
 
 def read_config(path):
-    with open(path) as f:
-        config = json.load(f)
-    if not isinstance(config.get("models"), dict) or not config["models"]:
-        sys.exit('%s: "models" must be an object with at least one entry' % path)
+    config = peers_run.read_config(path, ("models",))
     for name, spec in config["models"].items():
         for case in spec.get("cases", []):
             if case not in CASES:
                 sys.exit("%s: model %s: there is no case \"%s\"; there are %s" % (path, name, case, ", ".join(CASES)))
-    config["build"] = os.path.abspath(config.get("build", os.path.join(HERE, "..", "build")))
     return config
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = lambda text: text.split(",")  # noqa: E731
-    sub = parser.add_subparsers(dest="what", required=True)
-    run = sub.add_parser("run", help="measure and report")
-    run.add_argument("config")
-    run.add_argument("--out", help="default: bench/results/train-MACHINE.csv")
-    run.add_argument("--only", type=names, help="cases: " + ", ".join(CASES))
-    run.add_argument("--models", type=names)
-    run.add_argument("--engines", type=names, default=["mica", "peft"])
-    run.add_argument("--runs", type=int, default=3)
-    run.add_argument("--minutes", type=float, default=30, help="no further run is begun that would end later")
-    run.add_argument("--threads", type=int)
-    table = sub.add_parser("report", help="table from a CSV")
-    table.add_argument("csv")
-    args = parser.parse_args()
-    if args.what == "report":
-        return report(args.csv)
-    config = read_config(args.config)
-    args.out = args.out or os.path.join(HERE, "results", "train-%s.csv" % (config.get("machine") or peers.machine_name()))
-    bench = Bench(config, args)
-    bench.all()
-    return report(bench.out)
+    args = peers_run.arguments(__doc__, CASES, runs=3, minutes=30, late="no further run is begun that would end later")
+    if args.what == "run":
+        bench = Bench(read_config(args.config), args, prefix="train-")
+        bench.all()
+    report(bench.out if args.what == "run" else args.csv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

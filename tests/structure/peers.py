@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.join(sys.argv.pop(1), "bench"))
 sys.dont_write_bytecode = True
 import peers  # noqa: E402
 import peers_report  # noqa: E402
+import peers_run  # noqa: E402
 import train_peers  # noqa: E402
 
 MICA = ('[{"test":"decode","tokens":32,"batch":2,"depth":100,"seconds":[2.0],"depth_seconds":[4.0],"tokens_per_second":32}]')
@@ -50,12 +51,12 @@ class Peers(unittest.TestCase):
         self.assertEqual(peers.parse_mica(MICA), {"decode": 32, "prefill": 50})
         self.assertEqual(peers.parse_llama(LLAMA), {"prefill": 157.54, "decode": 41.67})
         self.assertEqual(peers.parse_python('a warning\n{"prefill": 1.5, "decode": 2}\n'), {"prefill": 1.5, "decode": 2})
-        self.assertEqual(peers.parse_limits(LIMITS)[("read", "", 2)], (33.0, "GB/s"))
-        self.assertEqual(peers.parse_measure('noise\nmeasure: {"seconds":0.5,"status":0}\n')["seconds"], 0.5)
+        self.assertEqual(peers_run.parse_limits(LIMITS)[("read", "", 2)], (33.0, "GB/s"))
+        self.assertEqual(peers_run.parse_measure('noise\nmeasure: {"seconds":0.5,"status":0}\n')["seconds"], 0.5)
         with self.assertRaises(ValueError):
             peers.parse_llama("error: unable to load model")
         with self.assertRaises(ValueError):
-            peers.parse_measure("nothing")
+            peers_run.parse_measure("nothing")
 
     def test_limits(self):
         # 1 GB of traffic at 1 GB/s; a prefill without attention would be compute alone
