@@ -170,21 +170,21 @@ static bool adapter_unload(void *model, const char *name, mica_error *err) { ret
 static size_t adapter_list(void *model, mica_adapter_info *out, size_t room) { return mica_adapters_list(model, out, room); }
 static int64_t adapter_bytes(void *model) { return mica_adapters_bytes(model); }
 
-static void *batch_new(void *model, const mica_batch_options *options, mica_error *err) { return mica_rows_new(model, options, err); }
+static void *batch_new(void *model, const mica_batch_options *options, mica_error *err) { return mica_lm_batch_new(model, options, err); }
 
 static int64_t batch_add(void *batch, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {
     mica_ids ids = {0};
     int64_t row = -1;
-    if (mica_prompt_ids(mica_rows_model(batch), prompt, &ids, err)) row = mica_rows_add(batch, ids.data, ids.len, options, err);
+    if (mica_prompt_ids(mica_lm_batch_model(batch), prompt, &ids, err)) row = mica_lm_batch_add(batch, ids.data, ids.len, options, err);
     mica_ids_free(&ids);
     return row;
 }
 
-static bool batch_next(void *batch, mica_batch_event *event) { return mica_rows_next(batch, event); }
-static void batch_cancel(void *batch, int64_t row) { mica_rows_cancel(batch, row); }
-static bool batch_error(const void *batch, int64_t row, mica_error *err) { return mica_rows_error(batch, row, err); }
-static mica_metrics batch_metrics(const void *batch, int64_t row) { return mica_rows_metrics(batch, row); }
-static void batch_free(void *batch) { mica_rows_free(batch); }
+static bool batch_next(void *batch, mica_batch_event *event) { return mica_lm_batch_next(batch, event); }
+static void batch_cancel(void *batch, int64_t row) { mica_lm_batch_cancel(batch, row); }
+static bool batch_error(const void *batch, int64_t row, mica_error *err) { return mica_lm_batch_error(batch, row, err); }
+static mica_metrics batch_metrics(const void *batch, int64_t row) { return mica_lm_batch_metrics(batch, row); }
+static void batch_free(void *batch) { mica_lm_batch_free(batch); }
 
 const mica_backend mica_backend_cpu = {
     .name = "cpu", .available = available, .load = load, .unload = unload, .start = start, .next = next, .cancel = cancel, .finish = finish_of,

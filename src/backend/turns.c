@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows that wait are copies of what was asked; the one whose turn it is, is a stream of the backend.
 #include "backend/turns.h"
-#include "backend/rows.h"
+#include "backend/waiting_rows.h"
 
 struct mica_turns {
     const mica_backend *backend;

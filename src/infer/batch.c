@@ -44,7 +44,7 @@ typedef struct turn {
     const float *logits;
 } turn;
 
-struct mica_rows {
+struct mica_lm_batch {
     mica_lm *lm;
     mica_scope *scope;
     mica_sampler_scratch scratch;
@@ -69,7 +69,7 @@ struct mica_rows {
 };
 
 // ---- life -----------------------------------------------------------------------------------------------------
-static bool allocate(mica_rows *b, mica_error *err) {
+static bool allocate(mica_lm_batch *b, mica_error *err) {
     size_t n = b->most;
     b->active = mica_alloc(n * sizeof *b->active);
     b->turns = mica_alloc(2 * n * sizeof *b->turns);
@@ -85,17 +85,17 @@ static bool allocate(mica_rows *b, mica_error *err) {
     return b->scope && mica_sampler_scratch_init(&b->scratch, (size_t)b->lm->info.vocab_size, err);
 }
 
-mica_rows *mica_rows_new(mica_lm *lm, const mica_batch_options *options, mica_error *err) {
+mica_lm_batch *mica_lm_batch_new(mica_lm *lm, const mica_batch_options *options, mica_error *err) {
     mica_batch_options o = options ? *options : (mica_batch_options){0};
     if (o.rows < 0 || o.rows > MOST_ROWS)
         return mica_fail(err, MICA_ERR_ARGUMENT, "rows must be between 1 and %d, got %d", (int)MOST_ROWS, (int)o.rows), NULL;
-    mica_rows *b = mica_calloc(1, sizeof *b);
+    mica_lm_batch *b = mica_calloc(1, sizeof *b);
     if (!b) return mica_fail_memory(err, sizeof *b, "a batch"), NULL;
     b->lm = lm, b->invariant = o.invariant;
     b->most = o.rows ? (size_t)o.rows : DEFAULT_ROWS;
     pthread_mutex_init(&b->lock, NULL);
     if (allocate(b, err)) return b;
-    mica_rows_free(b);
+    mica_lm_batch_free(b);
     return NULL;
 }
 
@@ -106,7 +106,7 @@ static void free_live(live *l) {
     mica_free(l);
 }
 
-void mica_rows_free(mica_rows *b) {
+void mica_lm_batch_free(mica_lm_batch *b) {
     if (!b) return;
     for (size_t i = 0; i < b->count; i++) {
         free_live(b->records[i].live);
@@ -127,7 +127,7 @@ void mica_rows_free(mica_rows *b) {
     mica_free(b);
 }
 
-static bool add_record(mica_rows *b, live *l) {
+static bool add_record(mica_lm_batch *b, live *l) {
     pthread_mutex_lock(&b->lock);
     bool ok = mica_grow(&b->records, &b->capacity, b->count + 1, sizeof *b->records);
     if (ok) b->records[l->number = (int64_t)b->count++] = (record){.live = l};
@@ -135,7 +135,7 @@ static bool add_record(mica_rows *b, live *l) {
     return ok;
 }
 
-int64_t mica_rows_add(mica_rows *b, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err) {
+int64_t mica_lm_batch_add(mica_lm_batch *b, const int32_t *ids, size_t count, const mica_generate_options *options, mica_error *err) {
     live *l = mica_calloc(1, sizeof *l);
     if (!l) return mica_fail_memory(err, sizeof *l, "a row"), -1;
     l->added = mica_now();
@@ -148,7 +148,7 @@ int64_t mica_rows_add(mica_rows *b, const int32_t *ids, size_t count, const mica
     return -1;
 }
 
-void mica_rows_cancel(mica_rows *b, int64_t row) {
+void mica_lm_batch_cancel(mica_lm_batch *b, int64_t row) {
     pthread_mutex_lock(&b->lock);
     for (size_t i = row < 0 ? 0 : (size_t)row; i < b->count && (row < 0 || i == (size_t)row); i++)
         if (b->records[i].live) atomic_store(&b->records[i].live->row.cancelled, true);
@@ -157,9 +157,9 @@ void mica_rows_cancel(mica_rows *b, int64_t row) {
 }
 
 // ---- rows that end --------------------------------------------------------------------------------------------
-static void add_turn(mica_rows *b, live *l, const float *logits) { b->turns[b->turn_count++] = (turn){l, logits}; }
+static void add_turn(mica_lm_batch *b, live *l, const float *logits) { b->turns[b->turn_count++] = (turn){l, logits}; }
 
-static void leave(mica_rows *b, live *l) {
+static void leave(mica_lm_batch *b, live *l) {
     for (size_t i = 0; i < b->active_count; i++)
         if (b->active[i] == l) {
             memmove(b->active + i, b->active + i + 1, (--b->active_count - i) * sizeof *b->active);
@@ -174,7 +174,7 @@ static mica_metrics row_metrics(const live *l) {
 }
 
 // Its pages are free for others at once; what the event points to stays until the next call.
-static void retire(mica_rows *b, live *l) {
+static void retire(mica_lm_batch *b, live *l) {
     record *r = &b->records[l->number];
     leave(b, l);
     r->metrics = row_metrics(l);
@@ -189,7 +189,7 @@ static void retire(mica_rows *b, live *l) {
     pthread_mutex_unlock(&b->lock);
 }
 
-static void deliver(mica_rows *b, const turn *t, mica_batch_event *e) {
+static void deliver(mica_lm_batch *b, const turn *t, mica_batch_event *e) {
     live *l = t->live;
     double from = mica_now();
     if (atomic_load(&l->row.cancelled)) mica_row_end(&l->row, MICA_FINISH_CANCELLED);
@@ -206,7 +206,7 @@ static void deliver(mica_rows *b, const turn *t, mica_batch_event *e) {
 }
 
 // Rows that were cancelled get a turn without logits.
-static void take_cancelled(mica_rows *b) {
+static void take_cancelled(mica_lm_batch *b) {
     if (!atomic_exchange(&b->cancelled, false)) return;
     for (size_t i = 0; i < b->active_count; i++)
         if (atomic_load(&b->active[i]->row.cancelled)) add_turn(b, b->active[i], NULL);
@@ -219,7 +219,7 @@ static void take_cancelled(mica_rows *b) {
 
 // ---- rows that enter ------------------------------------------------------------------------------------------
 // Memory for a row, beside what others were promised and have not taken yet.
-static bool set_aside(mica_rows *b, live *l, mica_error *err) {
+static bool set_aside(mica_lm_batch *b, live *l, mica_error *err) {
     int64_t promised = 0, most = MICA_MIN(mica_row_positions(&l->row), (int64_t)b->lm->context);
     for (size_t i = 0; i < b->active_count; i++) // a page more each: lengths are rounded up
         promised += MICA_MAX(b->active[i]->set_aside - b->active[i]->sequence.length, (int64_t)0) + MICA_PAGE;
@@ -229,12 +229,12 @@ static bool set_aside(mica_rows *b, live *l, mica_error *err) {
     return mica_cache_reserve(&b->lm->cache, promised + l->set_aside, err);
 }
 
-static void begin_sequence(mica_rows *b, live *l) {
+static void begin_sequence(mica_lm_batch *b, live *l) {
     mica_sequence_init(&l->sequence, &b->lm->cache);
     mica_sequence_adapt(&l->sequence, mica_loaded_set(l->row.adapter));
 }
 
-static void admit(mica_rows *b) {
+static void admit(mica_lm_batch *b) {
     if (b->active_count && b->active[b->active_count - 1]->parked) return;
     while (b->active_count < b->most && b->first_waiting < b->count) {
         live *l = b->records[b->first_waiting].live;
@@ -258,12 +258,12 @@ static size_t rest(const live *l) { return l->count - (size_t)l->sequence.length
 
 // Whether its next token is one of an answer: such a token is a step of its own. What must be computed again because its memory was given back
 // is taken as if it were prompt, unless bits are to be the same.
-static bool answering(const mica_rows *b, const live *l) {
+static bool answering(const mica_lm_batch *b, const live *l) {
     return (size_t)l->sequence.length >= l->row.prompt_count && (b->invariant || rest(l) == 1);
 }
 
 // `n` more tokens of a row into the step, its logits too if they are wanted. A row that gets no memory sits the step out: others may end.
-static void take(mica_rows *b, live *l, size_t n) {
+static void take(mica_lm_batch *b, live *l, size_t n) {
     mica_packed *p = &b->packed;
     if (!mica_grow(&l->row.prompt, &l->capacity, l->count + 1, sizeof *l->row.prompt)) { // for the token that is to come
         mica_fail_memory(&b->stuck, l->count * sizeof *l->row.prompt, "token ids");
@@ -278,13 +278,13 @@ static void take(mica_rows *b, live *l, size_t n) {
     if (n == rest(l)) b->wanted[p->n_rows++] = (int32_t)p->n - 1;
 }
 
-static void take_answer(mica_rows *b, live *l) {
+static void take_answer(mica_lm_batch *b, live *l) {
     if (l->sequence.length < b->lm->context) take(b, l, 1);
     else mica_row_end(&l->row, MICA_FINISH_LENGTH), add_turn(b, l, NULL);
 }
 
 // Rows with one adapter follow one another: they are computed together.
-static void take_answers(mica_rows *b) {
+static void take_answers(mica_lm_batch *b) {
     size_t count = 0;
     live **list = b->answering;
     for (size_t i = 0; i < b->active_count; i++)
@@ -298,7 +298,7 @@ static void take_answers(mica_rows *b) {
 }
 
 // Whether an older row is about to compute pages that this one can share.
-static bool waits(const mica_rows *b, size_t index) {
+static bool waits(const mica_lm_batch *b, size_t index) {
     const live *l = b->active[index];
     for (size_t i = 0; b->lm->cache.prefixes.most && i < index; i++) {
         const live *older = b->active[i];
@@ -311,7 +311,7 @@ static bool waits(const mica_rows *b, size_t index) {
 }
 
 // Rows about to compute their prompt take over what is kept of it.
-static void begin(mica_rows *b) {
+static void begin(mica_lm_batch *b) {
     for (size_t i = 0; i < b->active_count; i++) {
         live *l = b->active[i];
         if (l->parked || l->sequence.length || l->sequence.prompt || waits(b, i)) continue;
@@ -321,13 +321,13 @@ static void begin(mica_rows *b) {
     }
 }
 
-static size_t prompt_left(const mica_rows *b, const live *l) {
+static size_t prompt_left(const mica_lm_batch *b, const live *l) {
     if (l->parked || !(l->sequence.length || l->sequence.prompt) || answering(b, l)) return 0;
     return b->invariant ? l->row.prompt_count - (size_t)l->sequence.length : rest(l);
 }
 
 // Every prompt gets at least a share, in their order, while the budget lasts; what is left goes to the oldest.
-static void take_prompts(mica_rows *b) {
+static void take_prompts(mica_lm_batch *b) {
     size_t budget = MICA_MAX((size_t)MICA_CHUNK - MICA_MIN(b->packed.n, (size_t)MICA_CHUNK), (size_t)LEAST_PREFILL), left = budget;
     size_t share = budget / SHARES, extra;
     for (size_t i = 0; i < b->active_count; i++) left -= MICA_MIN(left, MICA_MIN(prompt_left(b, b->active[i]), share));
@@ -342,7 +342,7 @@ static void take_prompts(mica_rows *b) {
 }
 
 // One piece of the oldest prompt; false if there is none.
-static bool take_prompt_alone(mica_rows *b) {
+static bool take_prompt_alone(mica_lm_batch *b) {
     for (size_t i = 0; i < b->active_count && !b->packed.n; i++) {
         live *l = b->active[i];
         if (prompt_left(b, l)) take(b, l, mica_prefix_run(&l->sequence, l->row.prompt_count));
@@ -351,7 +351,7 @@ static bool take_prompt_alone(mica_rows *b) {
     return b->packed.n > 0;
 }
 
-static void compose(mica_rows *b) {
+static void compose(mica_lm_batch *b) {
     b->packed = (mica_packed){.sequences = b->sequences, .counts = b->counts, .ids = b->ids, .rows = b->wanted};
     begin(b);
     if (!b->invariant) {
@@ -368,7 +368,7 @@ static void compose(mica_rows *b) {
     take_prompt_alone(b);
 }
 
-static bool compute(mica_rows *b, const float **logits, mica_error *err) {
+static bool compute(mica_lm_batch *b, const float **logits, mica_error *err) {
     mica_scope_reset(b->scope);
     mica_array *out = mica_net_forward(b->lm->net, &b->lm->cache, b->scope, &b->packed, err);
     if (!out || !mica_eval(b->scope, &out, 1, err)) return false;
@@ -376,7 +376,7 @@ static bool compute(mica_rows *b, const float **logits, mica_error *err) {
     return true;
 }
 
-static void count_step(const mica_rows *b, live *l, size_t n, double seconds) {
+static void count_step(const mica_lm_batch *b, live *l, size_t n, double seconds) {
     bool prompt = !l->row.metrics.generated_tokens;
     *(prompt ? &l->row.metrics.prefill_seconds : &l->row.metrics.decode_seconds) += seconds;
     l->row.metrics.total_seconds += seconds;
@@ -385,14 +385,14 @@ static void count_step(const mica_rows *b, live *l, size_t n, double seconds) {
     l->prefilled = MICA_MAX(l->prefilled, MICA_MIN((size_t)l->sequence.length, l->row.prompt_count));
 }
 
-static void fail_row(mica_rows *b, live *l, const mica_error *err) {
+static void fail_row(mica_lm_batch *b, live *l, const mica_error *err) {
     l->row.error = *err;
     mica_row_end(&l->row, MICA_FINISH_ERROR);
     add_turn(b, l, NULL);
 }
 
 // Memory is short: the youngest row gives its own back, to be computed again when another has ended. A row that is alone ends.
-static void make_room(mica_rows *b, const mica_error *err) {
+static void make_room(mica_lm_batch *b, const mica_error *err) {
     size_t i = b->active_count;
     while (b->active[--i]->parked) {} // the oldest never is
     live *l = b->active[i];
@@ -405,7 +405,7 @@ static void make_room(mica_rows *b, const mica_error *err) {
     l->parked = true;
 }
 
-static void step(mica_rows *b) {
+static void step(mica_lm_batch *b) {
     mica_error err = {0};
     const float *logits = NULL;
     double from = mica_now();
@@ -429,7 +429,7 @@ static void step(mica_rows *b) {
     }
 }
 
-bool mica_rows_next(mica_rows *b, mica_batch_event *e) {
+bool mica_lm_batch_next(mica_lm_batch *b, mica_batch_event *e) {
     free_live(b->ended);
     b->ended = NULL;
     *e = (mica_batch_event){.row = -1, .token = {.id = -1, .text = ""}};
@@ -449,18 +449,18 @@ bool mica_rows_next(mica_rows *b, mica_batch_event *e) {
 }
 
 // ---- the rest -------------------------------------------------------------------------------------------------
-static const record *find(const mica_rows *b, int64_t row) { return row >= 0 && (size_t)row < b->count ? &b->records[row] : NULL; }
+static const record *find(const mica_lm_batch *b, int64_t row) { return row >= 0 && (size_t)row < b->count ? &b->records[row] : NULL; }
 
-mica_lm *mica_rows_model(const mica_rows *b) { return b->lm; }
+mica_lm *mica_lm_batch_model(const mica_lm_batch *b) { return b->lm; }
 
-bool mica_rows_error(const mica_rows *b, int64_t row, mica_error *err) {
+bool mica_lm_batch_error(const mica_lm_batch *b, int64_t row, mica_error *err) {
     const record *r = find(b, row);
     if (!r || !r->error) return false;
     if (err) *err = *r->error;
     return true;
 }
 
-mica_metrics mica_rows_metrics(const mica_rows *b, int64_t row) {
+mica_metrics mica_lm_batch_metrics(const mica_lm_batch *b, int64_t row) {
     const record *r = find(b, row);
     if (!r) return (mica_metrics){0};
     return r->live ? row_metrics(r->live) : r->metrics;

@@ -3,7 +3,7 @@
 // Rows beyond the number that is computed together wait here, as copies of what was asked.
 #include "backend/mlx_lm/batch.h"
 #include "backend/mlx_lm/stream.h"
-#include "backend/rows.h"
+#include "backend/waiting_rows.h"
 
 struct mica_mlx_batch {
     mica_mlx *m;

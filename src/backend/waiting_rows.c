@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list of rows that wait (rows.h). Rows never move, so that one can be run while another thread goes through the list to cancel.
-#include "backend/rows.h"
+// The list of rows that wait (waiting_rows.h). Rows never move, so that one can be run while another thread goes through the list to cancel.
+#include "backend/waiting_rows.h"
 #include "backend/request.h"
 
 void mica_waiting_init(mica_waiting_rows *w) {

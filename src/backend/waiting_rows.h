@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of batches that are streams of their own while their turn is (turns.c, mlx_lm/batch.c): copies of what was asked, and what came of it. Rows are added and
 // run by one thread; others may cancel.
-#ifndef MICA_BACKEND_ROWS_H
-#define MICA_BACKEND_ROWS_H
+#ifndef MICA_BACKEND_WAITING_ROWS_H
+#define MICA_BACKEND_WAITING_ROWS_H
 
 #include "base/base.h"
 #include "mica/batch.h"
