@@ -3,29 +3,7 @@
 // Attention of the CPU device at every level this CPU has, against softmax(q·k)·v in double: masks, windows, grouped
 // heads, odd head sizes, strided views; the paged cache with ragged batches, released pages and long sequences; rows
 // that must not depend on their batch or on threads; and how far bf16 may stray.
-#include "rows_testing.h"
-
-// Error of a weight that a level rounds to bf16, times the values it weighs (|v| < 4 or so): only for bf16.
-static double attention_scale(mica_dtype t) { return t == MICA_BF16 ? 0x1p-9 * 2 / tolerance[t].sums : 2; }
-
-/** out[Dh] = attention of one query over n keys; rows `step` apart; bias NULL = 0; seen NULL = all. */
-static void want_row(double *out, const double *q, const double *k, const double *v, size_t step, size_t n, size_t Dh,
-                     double scale, const double *bias) {
-    double max = -(double)INFINITY, sum = 0, *s = calloc(n + 1, sizeof *s);
-    for (size_t j = 0; j < n; j++) {
-        for (size_t d = 0; d < Dh; d++) s[j] += q[d] * k[j * step + d];
-        s[j] = s[j] * scale + (bias ? bias[j] : 0);
-        if (s[j] > max) max = s[j];
-    }
-    for (size_t d = 0; d < Dh; d++) out[d] = 0;
-    for (size_t j = 0; j < n && max > -(double)INFINITY; j++) {
-        double p = exp(s[j] - max);
-        sum += p;
-        for (size_t d = 0; d < Dh; d++) out[d] += p * v[j * step + d];
-    }
-    for (size_t d = 0; d < Dh && sum > 0; d++) out[d] /= sum;
-    free(s);
-}
+#include "paged_testing.h"
 
 // ---- sdpa ----
 typedef struct sdpa_case {
@@ -126,107 +104,6 @@ static void sdpa_large_scores(void **state) { // the running maximum moves by hu
 }
 
 // ---- paged cache ----
-enum { MOST_SEQUENCES = 6 };
-typedef struct paged_case {
-    int B;
-    int64_t H, Hkv, Dh, P, L, layer, window;
-    int lengths[MOST_SEQUENCES], appended[MOST_SEQUENCES]; // positions after the append; tokens of the append
-    bool release;                                          // pages that every query's window has left are given up
-    bool codes;                                            // an i8 pool
-} paged_case;
-
-// The cache and, per sequence, what was put into it.
-typedef struct cache {
-    const paged_case *s;
-    mica_dtype t;
-    int64_t pages, max_pages, N;
-    array pool, meta, table, q;
-    array k[MOST_SEQUENCES], v[MOST_SEQUENCES]; // [length, Hkv, Dh], contiguous
-    size_t start[MOST_SEQUENCES];
-} cache;
-
-// Appends tokens [from, to) of every sequence.
-static void append(cache *c, const mica_cpu_isa *isa, const int *from, const int *to) {
-    const paged_case *s = c->s;
-    int64_t N = 0;
-    for (int b = 0; b < s->B; b++) N += to[b] - from[b];
-    array k = array_new(c->t, PADDED, SHAPE(N + 2, s->Hkv, s->Dh)),
-          v = array_new(c->t, REVERSED, SHAPE(N + 2, s->Hkv, s->Dh));
-    size_t row = (size_t)(s->Hkv * s->Dh), at = 1; // rows 0 and N + 1 belong to no sequence
-    for (size_t i = 0; i < k.count; i++) array_put(&k, i, 1e30), array_put(&v, i, 1e30);
-    for (int b = 0; b < s->B; b++) {
-        const double meta[4] = {(double)at, to[b] - from[b], to[b], 0};
-        for (size_t i = 0; i < 4; i++) array_put(&c->meta, (size_t)b * 4 + i, meta[i]);
-        c->start[b] = at;
-        for (int j = from[b]; j < to[b]; j++, at++)
-            for (size_t i = 0; i < row; i++) {
-                array_put(&k, at * row + i, c->k[b].values[(size_t)j * row + i]);
-                array_put(&v, at * row + i, c->v[b].values[(size_t)j * row + i]);
-            }
-    }
-    device_use(isa, 2);
-    mica_params params = {.paged = {.layer = (int32_t)s->layer}};
-    kernel_run("kv_append", &params, &c->pool, 5, (array *[]){&c->pool, &k, &v, &c->meta, &c->table});
-    c->N = N + 2;
-    array_free(&k), array_free(&v);
-}
-
-static cache cache_new(const paged_case *s, mica_dtype t, const mica_cpu_isa *isa) {
-    cache c = {.s = s, .t = t};
-    int64_t used = 0;
-    for (int b = 0; b < s->B; b++) {
-        c.max_pages = MICA_MAX(c.max_pages, (s->lengths[b] + s->P - 1) / s->P + 1);
-        c.pages += (s->lengths[b] + s->P - 1) / s->P;
-    }
-    c.pages += 3;
-    c.pool = array_new(s->codes ? MICA_I8 : t, CONTIGUOUS,
-                       SHAPE(c.pages, s->L, s->Hkv, 2, s->P, s->Dh + (s->codes ? 4 : 0))); // NaN wherever nothing was written
-    c.meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, 4));
-    c.table = array_new(MICA_I32, CONTIGUOUS, SHAPE(s->B, c.max_pages));
-    for (size_t i = 0; i < c.table.count; i++) array_put(&c.table, i, -1);
-    for (int b = 0; b < s->B; b++) {
-        c.k[b] = array_random(t, CONTIGUOUS, SHAPE(s->lengths[b], s->Hkv, s->Dh), 10 + (uint64_t)b, 1);
-        c.v[b] = array_random(t, CONTIGUOUS, SHAPE(s->lengths[b], s->Hkv, s->Dh), 20 + (uint64_t)b, 1);
-        for (int64_t i = 0; i < (s->lengths[b] + s->P - 1) / s->P; i++, used++) // pages in backward order
-            array_put(&c.table, (size_t)(b * c.max_pages + i), (double)(c.pages - 2 - used));
-    }
-    int from[MOST_SEQUENCES] = {0}, middle[MOST_SEQUENCES], to[MOST_SEQUENCES];
-    for (int b = 0; b < s->B; b++) to[b] = s->lengths[b], middle[b] = s->lengths[b] - s->appended[b];
-    append(&c, isa, from, middle);
-    if (s->release)
-        for (int b = 0; b < s->B; b++)
-            for (int64_t i = 0; (i + 1) * s->P <= middle[b] + 1 - s->window; i++)
-                array_put(&c.table, (size_t)(b * c.max_pages + i), -1);
-    append(&c, isa, middle, to);
-    c.q = array_random(t, PADDED, SHAPE(c.N, s->H, s->Dh), 5, 1);
-    return c;
-}
-
-static void cache_free(cache *c) {
-    for (int b = 0; b < c->s->B; b++) array_free(&c->k[b]), array_free(&c->v[b]);
-    array_free(&c->pool), array_free(&c->meta), array_free(&c->table), array_free(&c->q);
-}
-
-static mica_params paged_params(const paged_case *s) {
-    return (mica_params){
-        .paged = {.scale = (float)(1 / sqrt((double)s->Dh)), .layer = (int32_t)s->layer, .window = (int32_t)s->window}};
-}
-
-static void want_paged(double *want, const cache *c) {
-    const paged_case *s = c->s;
-    size_t Dh = (size_t)s->Dh, row = (size_t)s->Hkv * Dh, G = (size_t)(s->H / s->Hkv);
-    double scale = (double)paged_params(s).paged.scale;
-    for (int b = 0; b < s->B; b++)
-        for (int i = 0; i < s->appended[b]; i++)
-            for (size_t h = 0; h < (size_t)s->H; h++) {
-                size_t position = (size_t)(s->lengths[b] - s->appended[b] + i), n = position + 1, first = 0;
-                if (s->window && n > (size_t)s->window) first = n - (size_t)s->window;
-                size_t at = ((c->start[b] + (size_t)i) * (size_t)s->H + h) * Dh, kv = first * row + h / G * Dh;
-                want_row(want + at, c->q.values + at, c->k[b].values + kv, c->v[b].values + kv, row, n - first, Dh,
-                         scale, NULL);
-            }
-}
-
 static const paged_case paged_cases[] = {
     // B  H  Hkv Dh  P  L layer window lengths appended release
     {1, 1, 1, 32, 16, 1, 0, 0, {1}, {1}, false, false},
@@ -243,24 +120,19 @@ static const paged_case paged_cases[] = {
     {2, 2, 1, 64, 64, 1, 0, 1500, {5000, 4999}, {1, 8}, true, false},
 };
 
+static void check_paged(const mica_cpu_isa *isa, cache *c, size_t number) {
+    array out = paged_attention(isa, c);
+    double *want = calloc(out.count, sizeof *want);
+    want_paged(want, c);
+    char what[40];
+    snprintf(what, sizeof what, "paged_attention case %zu", number);
+    values_equal(what, isa->name, c->t, out.values, want, out.count, attention_scale(c->t));
+    free(want), array_free(&out);
+}
+
 static void paged_matches(void **state) {
     (void)state;
-    EACH_LEVEL
-    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
-        for (size_t i = 0; i < MICA_COUNT(paged_cases); i++) {
-            const paged_case *s = &paged_cases[i];
-            cache c = cache_new(s, t, isa);
-            mica_params params = paged_params(s);
-            array out = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
-            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4,
-                                   (array *[]){&c.q, &c.pool, &c.meta, &c.table});
-            double *want = calloc(out.count, sizeof *want);
-            want_paged(want, &c);
-            char what[40];
-            snprintf(what, sizeof what, "paged_attention case %zu", i);
-            values_equal(what, isa->name, t, out.values, want, out.count, attention_scale(t));
-            free(want), array_free(&out), cache_free(&c);
-        }
+    each_cache(paged_cases, MICA_COUNT(paged_cases), check_paged);
 }
 
 static void append_writes_only_its_slots(void **state) {
@@ -297,34 +169,54 @@ static void append_converts(void **state) { // an f32 model with a bf16 cache
 }
 
 // A sequence alone gives the bits it gives in a batch.
+static void check_alone(const mica_cpu_isa *isa, cache *c, size_t number) {
+    const paged_case *s = c->s;
+    mica_params params = paged_params(s);
+    size_t row = (size_t)(s->H * s->Dh);
+    array all = paged_attention(isa, c);
+    (void)number;
+    for (size_t b = 0; b < (size_t)s->B; b++) {
+        array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)), table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, c->max_pages));
+        array one = array_new(c->t, CONTIGUOUS, SHAPE(c->N, s->H, s->Dh));
+        for (size_t i = 0; i < 4; i++) array_put(&meta, i, c->meta.values[b * 4 + i]);
+        for (size_t i = 0; i < table.count; i++) array_put(&table, i, c->table.values[b * table.count + i]);
+        device_use(isa, 2);
+        kernel_run("paged_attention", &params, &one, 4, (array *[]){&c->q, &c->pool, &meta, &table});
+        for (size_t i = 0; i < one.count; i++) {
+            bool mine = i / row >= c->start[b] && i / row - c->start[b] < (size_t)s->appended[b];
+            assert_true(one.values[i] == (mine ? all.values[i] : 0));
+        }
+        array_free(&meta), array_free(&table), array_free(&one);
+    }
+    array_free(&all);
+}
+
 static void rows_do_not_depend_on_the_batch(void **state) {
     (void)state;
     static const paged_case s = {4, 6, 2, 80, 16, 1, 0, 50, {300, 7, 150, 90}, {1, 7, 60, 1}, false, false};
-    EACH_LEVEL
-    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++) {
-        cache c = cache_new(&s, t, isa);
-        mica_params params = paged_params(&s);
-        array all = array_new(t, CONTIGUOUS, SHAPE(c.N, s.H, s.Dh));
-        device_use(isa, 2);
-        kernel_run("paged_attention", &params, &all, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
-        for (size_t b = 0; b < 4; b++) {
-            array meta = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, 4)),
-                  table = array_new(MICA_I32, CONTIGUOUS, SHAPE(1, c.max_pages));
-            array one = array_new(t, CONTIGUOUS, SHAPE(c.N, s.H, s.Dh));
-            for (size_t i = 0; i < 4; i++) array_put(&meta, i, c.meta.values[b * 4 + i]);
-            for (size_t i = 0; i < table.count; i++) array_put(&table, i, c.table.values[b * table.count + i]);
-            kernel_run("paged_attention", &params, &one, 4, (array *[]){&c.q, &c.pool, &meta, &table});
-            for (size_t i = 0, row = (size_t)(s.H * s.Dh); i < one.count; i++) {
-                bool mine = i / row >= c.start[b] && i / row - c.start[b] < (size_t)s.appended[b];
-                assert_true(one.values[i] == (mine ? all.values[i] : 0));
-            }
-            array_free(&meta), array_free(&table), array_free(&one);
-        }
-        array_free(&all), cache_free(&c);
-    }
+    each_cache(&s, 1, check_alone);
 }
 
 // Up to eight tokens at once give each the bits that it gives alone, whatever lies in between: window, steps, chunks.
+static void check_few(const mica_cpu_isa *isa, cache *c, size_t number) {
+    const paged_case *s = c->s;
+    mica_params params = paged_params(s);
+    array all = paged_attention(isa, c), one = array_new(c->t, CONTIGUOUS, SHAPE(c->N, s->H, s->Dh));
+    size_t b = (size_t)s->B - 1, n = (size_t)(s->H * s->Dh); // the last sequence, token by token
+    for (int token = 0; token < s->appended[b]; token++) {
+        size_t row = c->start[b] + (size_t)token;
+        for (size_t k = 0; k < b; k++) array_put(&c->meta, k * 4 + 1, 0);
+        array_put(&c->meta, b * 4, (double)row), array_put(&c->meta, b * 4 + 1, 1);
+        array_put(&c->meta, b * 4 + 2, s->lengths[b] - s->appended[b] + token + 1);
+        device_use(isa, 2);
+        kernel_run("paged_attention", &params, &one, 4, (array *[]){&c->q, &c->pool, &c->meta, &c->table});
+        for (size_t e = 0; e < n; e++)
+            if (one.values[row * n + e] != all.values[row * n + e])
+                fail_msg("%s %s case %zu: token %d of %d differs alone", isa->name, mica_dtype_name(c->t), number, token, s->appended[b]);
+    }
+    array_free(&all), array_free(&one);
+}
+
 static void few_tokens_equal_single_ones(void **state) {
     (void)state;
     static const paged_case fews[] = {
@@ -333,28 +225,7 @@ static void few_tokens_equal_single_ones(void **state) {
         {2, 3, 1, 24, 16, 1, 0, 0, {40, 3845}, {3, 4}, false, false}, {1, 2, 2, 40, 7, 1, 0, 33, {300}, {8}, true, false},
         {1, 7, 1, 64, 32, 1, 0, 70, {200}, {8}, true, true},
     };
-    EACH_LEVEL
-    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
-        for (size_t i = 0; i < MICA_COUNT(fews); i++) {
-            const paged_case *s = &fews[i];
-            cache c = cache_new(s, t, isa);
-            mica_params params = paged_params(s);
-            array all = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh)), one = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
-            kernel_run_all_threads(isa, "paged_attention", &params, &all, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
-            for (int token = 0; token < s->appended[s->B - 1]; token++) { // the last sequence, token by token
-                size_t b = (size_t)s->B - 1, row = c.start[b] + (size_t)token;
-                for (size_t k = 0; k < b; k++) array_put(&c.meta, k * 4 + 1, 0);
-                array_put(&c.meta, b * 4, (double)row), array_put(&c.meta, b * 4 + 1, 1);
-                array_put(&c.meta, b * 4 + 2, s->lengths[b] - s->appended[b] + token + 1);
-                device_use(isa, 2);
-                kernel_run("paged_attention", &params, &one, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
-                for (size_t e = 0, n = (size_t)(s->H * s->Dh); e < n; e++)
-                    if (one.values[row * n + e] != all.values[row * n + e])
-                        fail_msg("%s %s case %zu: token %d of %d differs alone", isa->name, mica_dtype_name(t), i, token,
-                                 s->appended[b]);
-            }
-            array_free(&all), array_free(&one), cache_free(&c);
-        }
+    each_cache(fews, MICA_COUNT(fews), check_few);
 }
 
 // ---- 8-bit codes ----
@@ -395,29 +266,25 @@ static const paged_case coded_cases[] = {
 
 // The kernels compute what the codes say; and that is near what the values said: at most 1.5 % of their root mean square
 // (values and queries of unit variance; half a step of a row is about 1/80 of its standard deviation).
+static void check_codes(const mica_cpu_isa *isa, cache *c, size_t number) {
+    array out = paged_attention(isa, c);
+    double *want = calloc(out.count, sizeof *want), *exact = calloc(out.count, sizeof *exact), error = 0, size = 0;
+    want_paged(exact, c);
+    read_codes(c);
+    want_paged(want, c);
+    char what[40];
+    snprintf(what, sizeof what, "codes, case %zu", number);
+    // Prefill rounds the decoded keys and values to the type of the model: twice its tolerance.
+    double scale = c->t == MICA_F32 ? 2 : 3 * tolerance[c->t].rounding / tolerance[c->t].sums;
+    values_equal(what, isa->name, c->t, out.values, want, out.count, scale);
+    for (size_t e = 0; e < out.count; e++) error += pow(want[e] - exact[e], 2), size += pow(exact[e], 2);
+    if (!(error <= size * 0.015 * 0.015)) fail_msg("%s: off by %g of the values", what, sqrt(error / size));
+    free(want), free(exact), array_free(&out);
+}
+
 static void codes_match(void **state) {
     (void)state;
-    EACH_LEVEL
-    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
-        for (size_t i = 0; i < MICA_COUNT(coded_cases); i++) {
-            const paged_case *s = &coded_cases[i];
-            cache c = cache_new(s, t, isa);
-            mica_params params = paged_params(s);
-            array out = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
-            kernel_run_all_threads(isa, "paged_attention", &params, &out, 4, (array *[]){&c.q, &c.pool, &c.meta, &c.table});
-            double *want = calloc(out.count, sizeof *want), *exact = calloc(out.count, sizeof *exact), error = 0, size = 0;
-            want_paged(exact, &c);
-            read_codes(&c);
-            want_paged(want, &c);
-            char what[40];
-            snprintf(what, sizeof what, "codes, case %zu", i);
-            // Prefill rounds the decoded keys and values to the type of the model: twice its tolerance.
-            double scale = t == MICA_F32 ? 2 : 3 * tolerance[t].rounding / tolerance[t].sums;
-            values_equal(what, isa->name, t, out.values, want, out.count, scale);
-            for (size_t e = 0; e < out.count; e++) error += pow(want[e] - exact[e], 2), size += pow(exact[e], 2);
-            if (!(error <= size * 0.015 * 0.015)) fail_msg("%s: off by %g of the values", what, sqrt(error / size));
-            free(want), free(exact), array_free(&out), cache_free(&c);
-        }
+    each_cache(coded_cases, MICA_COUNT(coded_cases), check_codes);
 }
 
 static void codes_of_odd_rows(void **state) {
@@ -444,6 +311,65 @@ static void codes_of_odd_rows(void **state) {
 }
 
 // ---- the fused op: the bits of norm, rope, append and attention one after the other, and the same pool ----
+/** [N, heads, Dh] becomes [1, N, heads, Dh]; drop_axis: back again. */
+static void add_axis(array *x) {
+    for (int d = 3; d > 0; d--) x->t.shape[d] = x->t.shape[d - 1], x->t.stride[d] = x->t.stride[d - 1];
+    x->t.ndim = 4, x->t.shape[0] = 1, x->t.stride[0] = 0;
+}
+
+static void drop_axis(array *x) {
+    for (int d = 0; d < 3; d++) x->t.shape[d] = x->t.shape[d + 1], x->t.stride[d] = x->t.stride[d + 1];
+    x->t.ndim = 3;
+}
+
+/** Queries or keys, normed (unless w is NULL) and turned; to be freed. */
+static array norm_and_rope(const array *x, array *w, array *rope) {
+    mica_params norm = {.norm = {.eps = 1e-5f}}, none = {0};
+    const int64_t *shape = x->t.shape;
+    array from = *x, normed = array_new(x->t.dtype, CONTIGUOUS, SHAPE(shape[0], shape[1], shape[2]));
+    array turned = array_new(x->t.dtype, CONTIGUOUS, SHAPE(1, shape[0], shape[1], shape[2]));
+    if (w) kernel_run("rms_norm", &norm, &normed, 2, (array *[]){&from, w}), from = normed;
+    add_axis(&from);
+    kernel_run("rope", &none, &turned, 2, (array *[]){&from, rope});
+    drop_axis(&turned);
+    array_free(&normed);
+    return turned;
+}
+
+static void check_fused_with(const mica_cpu_isa *isa, cache *c, array *w, array *u) { // NULL: no norms
+    const paged_case *s = c->s;
+    size_t bytes = c->pool.count * mica_dtype_size(c->pool.t.dtype);
+    array k = array_random(c->t, PADDED, SHAPE(c->N, s->Hkv, s->Dh), 31, 1), v = array_random(c->t, REVERSED, SHAPE(c->N, s->Hkv, s->Dh), 32, 1);
+    array rope = array_random(MICA_F32, CONTIGUOUS, SHAPE(1, c->N, s->Dh / 2), 33, 1);
+    array parts = array_new(c->t, CONTIGUOUS, SHAPE(c->N, s->H, s->Dh)), fused = array_new(c->t, CONTIGUOUS, SHAPE(c->N, s->H, s->Dh));
+    mica_params params = paged_params(s);
+    params.paged.eps = 1e-5f;
+    unsigned char *before = malloc(bytes), *after = malloc(bytes);
+    memcpy(before, c->pool.t.data, bytes);
+    device_use(isa, 2);
+    array q = norm_and_rope(&c->q, w, &rope), turned = norm_and_rope(&k, u, &rope);
+    kernel_run("kv_append", &params, &c->pool, 5, (array *[]){&c->pool, &turned, &v, &c->meta, &c->table});
+    kernel_run("paged_attention", &params, &parts, 4, (array *[]){&q, &c->pool, &c->meta, &c->table});
+    memcpy(after, c->pool.t.data, bytes);
+    for (size_t threads = 1; threads <= 3; threads++) {
+        memcpy(c->pool.t.data, before, bytes);
+        device_use(isa, threads);
+        kernel_run("cache_attention", &params, &fused, 9, (array *[]){&c->q, &c->pool, &c->meta, &c->table, &k, &v, &rope, w, u});
+        assert_memory_equal(c->pool.t.data, after, bytes);
+        assert_memory_equal(fused.t.data, parts.t.data, parts.count * mica_dtype_size(c->t));
+    }
+    memcpy(c->pool.t.data, before, bytes);
+    free(before), free(after), array_free(&k), array_free(&v), array_free(&rope), array_free(&q), array_free(&turned), array_free(&parts), array_free(&fused);
+}
+
+static void check_fused(const mica_cpu_isa *isa, cache *c, size_t number) {
+    array w = array_random(MICA_F32, CONTIGUOUS, SHAPE(c->s->Dh), 34, 1), u = array_random(MICA_F32, CONTIGUOUS, SHAPE(c->s->Dh), 35, 1);
+    (void)number;
+    check_fused_with(isa, c, &w, &u);
+    check_fused_with(isa, c, NULL, NULL);
+    array_free(&w), array_free(&u);
+}
+
 static void fused_equals_parts(void **state) {
     (void)state;
     static const paged_case cases[] = {
@@ -451,49 +377,7 @@ static void fused_equals_parts(void **state) {
         {2, 8, 2, 80, 32, 2, 0, 40, {200, 97}, {150, 8}, false, false}, {1, 6, 3, 36, 7, 1, 0, 0, {1925}, {8}, false, false},
         {2, 4, 2, 64, 32, 1, 0, 0, {140, 33}, {1, 2}, false, true},  {2, 4, 2, 64, 32, 1, 0, 0, {140, 33}, {30, 2}, false, true},
     };
-    EACH_LEVEL
-    for (mica_dtype t = MICA_F32; t <= MICA_BF16; t++)
-        for (size_t i = 0; i < MICA_COUNT(cases) * 2; i++) {
-            const paged_case *s = &cases[i / 2];
-            bool bare = i % 2; // no norms
-            cache c = cache_new(s, t, isa);
-            size_t bytes = c.pool.count * mica_dtype_size(c.pool.t.dtype);
-            array k = array_random(t, PADDED, SHAPE(c.N, s->Hkv, s->Dh), 31, 1), v = array_random(t, REVERSED, SHAPE(c.N, s->Hkv, s->Dh), 32, 1);
-            array rope = array_random(MICA_F32, CONTIGUOUS, SHAPE(1, c.N, s->Dh / 2), 33, 1);
-            array w = array_random(MICA_F32, CONTIGUOUS, SHAPE(s->Dh), 34, 1), u = array_random(MICA_F32, CONTIGUOUS, SHAPE(s->Dh), 35, 1);
-            array parts = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh)), fused = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh));
-            array nq = array_new(t, CONTIGUOUS, SHAPE(c.N, s->H, s->Dh)), rq = array_new(t, CONTIGUOUS, SHAPE(1, c.N, s->H, s->Dh));
-            array nk = array_new(t, CONTIGUOUS, SHAPE(c.N, s->Hkv, s->Dh)), rk = array_new(t, CONTIGUOUS, SHAPE(1, c.N, s->Hkv, s->Dh));
-            mica_params params = paged_params(s), norm = {.norm = {.eps = 1e-5f}}, none = {0};
-            params.paged.eps = 1e-5f;
-            unsigned char *before = malloc(bytes), *after = malloc(bytes);
-            memcpy(before, c.pool.t.data, bytes);
-            device_use(isa, 2);
-            array *from[2] = {&c.q, &k}, *normed[2] = {&nq, &nk}, *turned[2] = {&rq, &rk}, *weight[2] = {&w, &u};
-            for (size_t j = 0; j < 2; j++) {
-                if (!bare) kernel_run("rms_norm", &norm, normed[j], 2, (array *[]){from[j], weight[j]});
-                array x = bare ? *from[j] : *normed[j];
-                for (int d = 3; d > 0; d--) x.t.shape[d] = x.t.shape[d - 1], x.t.stride[d] = x.t.stride[d - 1];
-                x.t.ndim = 4, x.t.shape[0] = 1, x.t.stride[0] = 0;
-                kernel_run("rope", &none, turned[j], 2, (array *[]){&x, &rope});
-                turned[j]->t.ndim = 3;
-                for (int d = 0; d < 3; d++)
-                    turned[j]->t.shape[d] = turned[j]->t.shape[d + 1], turned[j]->t.stride[d] = turned[j]->t.stride[d + 1];
-            }
-            kernel_run("kv_append", &params, &c.pool, 5, (array *[]){&c.pool, &rk, &v, &c.meta, &c.table});
-            kernel_run("paged_attention", &params, &parts, 4, (array *[]){&rq, &c.pool, &c.meta, &c.table});
-            memcpy(after, c.pool.t.data, bytes);
-            for (size_t threads = 1; threads <= 3; threads++) {
-                memcpy(c.pool.t.data, before, bytes);
-                device_use(isa, threads);
-                kernel_run("cache_attention", &params, &fused, 9,
-                           (array *[]){&c.q, &c.pool, &c.meta, &c.table, &k, &v, &rope, bare ? NULL : &w, bare ? NULL : &u});
-                assert_memory_equal(c.pool.t.data, after, bytes);
-                assert_memory_equal(fused.t.data, parts.t.data, parts.count * mica_dtype_size(t));
-            }
-            free(before), free(after), array_free(&k), array_free(&v), array_free(&rope), array_free(&w), array_free(&u);
-            array_free(&parts), array_free(&fused), array_free(&nq), array_free(&rq), array_free(&nk), array_free(&rk), cache_free(&c);
-        }
+    each_cache(cases, MICA_COUNT(cases), check_fused);
 }
 
 // A page missing inside the window hides its positions, and nothing else.
