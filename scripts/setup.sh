@@ -16,6 +16,7 @@ build|pc:yajl|libyajl-dev|reads JSON
 build|pc:libpcre2-8|libpcre2-dev|pre-tokenizer patterns
 build|pc:libutf8proc|libutf8proc-dev|Unicode normalisation
 build|pc:libedit|libedit-dev|line editing in mica chat
+build|pc:yaml-0.1|libyaml-dev|reads YAML files of training options
 test|pc:cmocka|libcmocka-dev|runs the unit tests
 test|cmd:g++|g++|checks that the headers compile as C++
 full|cmd:clang|clang|second compiler and fuzzing

@@ -90,6 +90,141 @@ static void mlx_lms_words(void **state) {
     spawn_free(&s);
 }
 
+// ---- mlx-lm's files ------------------------------------------------------------------------------------------------
+/** All that its example has, and then some, in one line of JSON or as YAML. */
+static void write_mlx_file(const char *name, bool yaml) {
+    static const char json[] =
+        "{\"model\": \"" MODEL "\", \"train\": true, \"data\": \"%s\", \"fine_tune_type\": \"lora\", \"optimizer\": \"adamw\", \"seed\": 0,"
+        " \"optimizer_config\": {\"adamw\": {\"betas\": [0.9, 0.98], \"eps\": 1e-6, \"weight_decay\": 0.05, \"bias_correction\": true}, \"sgd\": {}, \"adam\": null},"
+        " \"num_layers\": 0, \"batch_size\": 2, \"iters\": 6, \"val_batches\": 1, \"steps_per_report\": 1, \"steps_per_eval\": 6, \"save_every\": 100,"
+        " \"lr_schedule\": {\"name\": \"cosine_decay\", \"warmup\": 2, \"warmup_init\": 1e-4, \"arguments\": [1e-3, 2, 1e-5]}, \"learning_rate\": 0.5,"
+        " \"resume_adapter_file\": null, \"adapter_path\": \"%s\", \"test\": true, \"test_batches\": 1, \"max_seq_length\": 40, \"grad_checkpoint\": false,"
+        " \"mask_prompt\": false, \"lora_parameters\": {\"keys\": [\"self_attn.q_proj\"], \"rank\": 2, \"scale\": 10.0, \"dropout\": 0.0}, \"report_to\": null}";
+    static const char text[] =
+        "# as mlx-lm's lora_config.yaml\nmodel: \"" MODEL "\"\ntrain: yes\ndata: %s\nfine_tune_type: lora\noptimizer: adamw\nseed: 0\noptimizer_config:\n"
+        "  adamw: {betas: [0.9, 0.98], eps: 1e-6, weight_decay: .05, bias_correction: True}\n  sgd: {}\n  adam:\nnum_layers: 0\nbatch_size: 2\niters: 6\n"
+        "val_batches: +1\nsteps_per_report: 1\nsteps_per_eval: 6\nsave_every: 100\nlr_schedule:\n  name: cosine_decay\n  warmup: 2 # steps\n  warmup_init: 1e-4\n"
+        "  arguments: [1e-3, 2, 1e-5]\nlearning_rate: 5e-1\nresume_adapter_file: null\nadapter_path: '%s'\ntest: true\ntest_batches: 1\nmax_seq_length: 40\n"
+        "grad_checkpoint: false\nmask_prompt: off\nlora_parameters:\n  keys:\n    - self_attn.q_proj\n  rank: 2\n  scale: 10.0\n  dropout: 0.0\nreport_to: ~\n";
+    char out[3000], data[300];
+    snprintf(data, sizeof data, "%s", in_folder("data"));
+    if (yaml) snprintf(out, sizeof out, text, data, in_folder("mlx"));
+    else snprintf(out, sizeof out, json, data, in_folder("mlx"));
+    write_file("data/test.jsonl", "{\"text\":\"One fox and two\"}\n{\"text\":\"three dogs\"}\n{\"text\":\"over four\"}\n");
+    write_file(name, out);
+}
+
+/** The learning rates of the steps in what --json printed. */
+static void rates(const char *lines, double *out, size_t count) {
+    size_t n = 0;
+    for (const char *s = lines; (s = strstr(s, "\"learning_rate\":")) && n < count; n++) out[n] = strtod(s += strlen("\"learning_rate\":"), NULL);
+    assert_int_equal(n, count);
+}
+
+// The rates are those of mlx-lm's build_schedule: a warm-up over 2 steps, a step more at its rate, then the cosine.
+static void mlx_lms_files(void **state) {
+    (void)state;
+    static const double want[] = {1e-4, 5.5e-4, 1e-3, 1e-3, 5.05e-4, 1e-5};
+    char *first = NULL;
+    for (int yaml = 0; yaml < 2; yaml++) {
+        double got[6];
+        write_mlx_file(yaml ? "mlx.yaml" : "mlx.json", yaml);
+        spawned s = RUN("train", "--config", in_folder(yaml ? "mlx.yaml" : "mlx.json"), "--json", "--threads", "1");
+        if (yaml && strstr(s.text[1], "without libyaml")) {
+            print_message("  SKIPPED: YAML: %s", s.text[1]);
+            spawn_free(&s);
+            break;
+        }
+        assert_done(&s);
+        rates(s.text[0], got, 6);
+        for (int i = 0; i < 6; i++) assert_float_equal(got[i], want[i], 1e-9);
+        assert_int_equal(count(s.text[0], "\"event\":\"test\""), 1);
+        assert_non_null(strstr(s.text[0], "\"examples\":2}"));
+        assert_true(strstr(s.text[0], "\"event\":\"test\"") < strstr(s.text[0], "\"event\":\"done\""));
+        const char *loss = strstr(s.text[0], "\"event\":\"test\"");
+        if (!yaml) first = strndup(loss, strcspn(loss, "}"));
+        else assert_memory_equal(loss, first, strlen(first)); // the same run
+        spawn_free(&s);
+        char *config = text_of("mlx/adapter_config.json");
+        assert_non_null(strstr(config, "\"rank\":2"));
+        s = RUN("train", "--config", in_folder(yaml ? "mlx.yaml" : "mlx.json"), "--lr", "0.25", "--schedule", "constant", "--json", "--threads", "1");
+        assert_done(&s); // what is typed wins
+        rates(s.text[0], got, 6);
+        assert_float_equal(got[5], 0.25, 1e-9);
+        spawn_free(&s);
+    }
+    free(first);
+}
+
+/** The first rates that a schedule and what stands beside it give. */
+static void schedules(void **state) {
+    (void)state;
+    static const struct {
+        const char *schedule;
+        double rates[4];
+    } cases[] = {
+        {"{\"name\": \"linear_schedule\", \"arguments\": [0, 0.4, 4]}", {0, 0.1, 0.2, 0.3}},
+        {"{\"name\": \"linear_schedule\", \"arguments\": [0.1, 0.4, 3]}", {0.1, 0.2, 0.3, 0.4}},
+        {"{\"name\": \"exponential_decay\", \"arguments\": [0.1, 0.5], \"warmup\": 1}", {0, 0.1, 0.1, 0.05}},
+        {"{\"name\": \"step_decay\", \"arguments\": [0.1, 0.5, 2], \"warmup\": null}", {0.1, 0.1, 0.05, 0.05}},
+        {"null", {0.3, 0.3, 0.3, 0.3}},
+    };
+    for (size_t i = 0; i < MICA_COUNT(cases); i++) {
+        char text[300];
+        double got[4];
+        snprintf(text, sizeof text, "{\"lr_schedule\": %s, \"learning_rate\": 0.3, \"optimizer\": \"sgd\", \"iters\": 4, \"steps_per_report\": 1}", cases[i].schedule);
+        write_file("mlx.json", text);
+        spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("mlx"), "--config", in_folder("mlx.json"), "--json", "--clip", "1e-3");
+        assert_done(&s);
+        rates(s.text[0], got, 4);
+        for (int k = 0; k < 4; k++) assert_float_equal(got[k], cases[i].rates[k], 1e-9);
+        spawn_free(&s);
+    }
+}
+
+static void wrong_mlx_files(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"{\"lr_schedule\": {\"name\": \"cosine\", \"arguments\": [1, 2]}}", "\"cosine\"; the nearest is \"cosine_decay\""},
+        {"{\"lr_schedule\": {\"name\": \"cosine_decay\", \"arguments\": [1]}}", "cosine_decay: \"arguments\" takes [rate, steps]"},
+        {"{\"lr_schedule\": {\"name\": \"cosine_decay\", \"arguments\": [1, 2.5]}}", "\"arguments\""},
+        {"{\"lr_schedule\": {\"name\": \"step_decay\", \"arguments\": [1, 2, 3]}}", "\"arguments\""},
+        {"{\"lr_schedule\": {\"name\": \"cosine_decay\", \"arguments\": [0, 2]}}", "\"arguments\""},
+        {"{\"lr_schedule\": {\"name\": \"cosine_decay\"}}", "needs a name and arguments"},
+        {"{\"lr_schedule\": {\"nam\": \"cosine_decay\"}}", "\"nam\"; the nearest is \"name\""},
+        {"{\"lr_schedule\": {\"warmup\": -1}}", "\"warmup\" takes a number of steps"},
+        {"{\"lr_schedule\": 1}", "\"lr_schedule\" takes an object"},
+        {"{\"optimizer_config\": {\"lion\": {}}}", "\"lion\""},
+        {"{\"optimizer_config\": {\"adam\": {\"weight_decay\": 1}}}", "optimizer_config: adam: there is no \"weight_decay\""},
+        {"{\"optimizer_config\": {\"adam\": {\"betas\": [0.9]}}}", "\"betas\" takes two numbers"},
+        {"{\"optimizer_config\": {\"muon\": {\"ns_steps\": 6}}}", "\"ns_steps\" takes 5 only"},
+        {"{\"optimizer_config\": {\"adafactor\": {\"relative_step\": true}}}", "\"relative_step\" takes false only"},
+        {"{\"optimizer_config\": {\"sgd\": {\"nesterov\": 1}}}", "\"nesterov\" takes true or false"},
+        {"{\"lora_parameters\": {\"iters\": 1}}", "lora_parameters: there is no \"iters\""},
+        {"{\"lora_parameters\": []}", "\"lora_parameters\" takes an object"},
+        {"{\"train\": false}", "\"train\" takes true only"},
+        {"{\"report_to\": \"wandb\"}", "\"report-to\" takes null only"},
+        {"{\"hf_dataset\": {}}", "\"hf-dataset\""},
+    };
+    for (size_t i = 0; i < MICA_COUNT(cases); i++) {
+        write_file("wrong.json", cases[i][0]);
+        spawned s = RUN("train", MODEL, "--config", in_folder("wrong.json"));
+        assert_non_null(strstr(s.text[1], "wrong.json"));
+        assert_failed(s, 2, cases[i][1]);
+    }
+    static const char *const yaml[][2] = {
+        {"iters: 08", "\"iters\""}, {"a: &x 1\nb: *x", "anchors"}, {"? [1]\n: 2", "a key"}, {"- 1", "object"}, {"a: [", "line "}, {"", "object"},
+        {"a: 1\n--- 2", "document"}, {"iters: !!int 3", "tags"}, {"iters: '3'", "\"iters\" takes a whole number"}, {"itres: 3", "\"itres\"; the nearest is \"iters\""},
+    };
+    for (size_t i = 0; i < MICA_COUNT(yaml); i++) {
+        write_file("wrong.yaml", yaml[i][0]);
+        spawned s = RUN("train", MODEL, "--config", in_folder("wrong.yaml"));
+        bool built = !strstr(s.text[1], "without libyaml");
+        assert_failed(s, 2, built ? yaml[i][1] : "libyaml");
+    }
+    assert_failed(RUN("train", MODEL, "--data", "/nowhere", "--adapter", in_folder("x"), "--test"), 1, "test.jsonl");
+}
+
 static void epochs(void **state) {
     (void)state;
     spawned s = RUN("train", MODEL, COMMON, "--adapter", in_folder("epochs"), "--epochs", "2", "--schedule", "cosine", "--quiet");
@@ -284,7 +419,8 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(from_a_file), cmocka_unit_test(wrong_files), cmocka_unit_test(mlx_lms_words), cmocka_unit_test(epochs), cmocka_unit_test(logged), cmocka_unit_test(goes_on),
+        cmocka_unit_test(from_a_file), cmocka_unit_test(wrong_files), cmocka_unit_test(mlx_lms_words), cmocka_unit_test(mlx_lms_files),
+        cmocka_unit_test(schedules), cmocka_unit_test(wrong_mlx_files), cmocka_unit_test(epochs), cmocka_unit_test(logged), cmocka_unit_test(goes_on),
         cmocka_unit_test(log_that_cannot_be_written), cmocka_unit_test(without_gnuplot), cmocka_unit_test(reported), cmocka_unit_test(logs_of_nothing),
         cmocka_unit_test(a_bar_on_a_terminal),
     };

@@ -58,6 +58,7 @@ typedef struct mica_schedule {
     int64_t steps;    // linear, cosine: over how many; step: between two decays
     int64_t warmup;   // steps in which the rate rises linearly from warmup_start to `rate`; the rest counts from there
     double warmup_start;
+    int64_t hold;     // steps at `rate` between the warm-up and the rest
 } mica_schedule;
 /** Learning rate of step 0, 1, …; NAN for an unknown name. */
 MICA_API double mica_schedule_at(const mica_schedule *schedule, int64_t step);

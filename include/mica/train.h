@@ -102,6 +102,7 @@ typedef struct mica_evaluate_options {
     const char *mask_prompt, *too_long; // as in mica_train_options
     int32_t max_seq;               // default 2048
     bool skip_bad, f32;
+    int64_t examples;              // most, from the beginning; default: all
     int32_t threads;
     bool (*progress)(void *context, int64_t done, int64_t examples); // after each example; false stops, with MICA_ERR_CANCELLED
     void *context;

@@ -25,11 +25,19 @@ typedef struct mica_cli_ints { // of a comma-separated list
     size_t count;
 } mica_cli_ints;
 
+enum { MICA_CLI_OPTIMIZERS = 5 };
+typedef struct mica_cli_optimizer { // what a file says of one optimiser; 0: nothing
+    double beta1, beta2, eps, weight_decay, momentum, dampening; // weight_decay -1: none
+    double bias_correction, nesterov; // 1: yes, -1: no
+} mica_cli_optimizer;
+
 typedef struct mica_cli_train_args {
     const char *kind, *targets, *grad_checkpoint, *mask_prompt, *too_long, *schedule, *optimizer, *init_adapter, *adapter_format;
-    int32_t rank, layers, iters, epochs, batch_size, batch_tokens, grad_accum, max_seq, lr_steps, warmup, report_every, val_every, val_batches, save_every;
-    double scale, alpha, dropout, lr, lr_end, lr_decay, weight_decay, momentum, clip;
-    bool rslora, no_shuffle, skip_bad, resume, no_bias_correction;
+    int32_t rank, layers, iters, epochs, batch_size, batch_tokens, grad_accum, max_seq, lr_steps, warmup, hold, report_every, val_every, val_batches, save_every;
+    double scale, alpha, dropout, lr, lr_end, lr_decay, warmup_init, weight_decay, momentum, clip;
+    bool rslora, no_shuffle, skip_bad, resume, no_bias_correction, test;
+    int32_t test_batches;
+    mica_cli_optimizer optimizers[MICA_CLI_OPTIMIZERS]; // as in mica_cli_optimizer_names
     // what is seen of it
     const char *log, *report;
     mica_cli_strings sample_prompts;
@@ -142,8 +150,8 @@ void mica_cli_args_free(mica_cli_args *args);
 void mica_cli_each_option(const mica_cli_command *command, void (*visit)(const mica_cli_option *option, void *to), void *to);
 /** "1,-2,3" (commas or blanks between) into ints; false if something else is there or out of range. */
 bool mica_cli_read_ints(const char *text, int64_t low, int64_t high, mica_cli_ints *ints);
-/** Takes over what a JSON file says: an object whose members are named as the command's options ("batch-size", "batch_size"). False
- * after a complaint that names file and member. */
+/** Takes over what a JSON file, or a YAML file (.yaml, .yml), says: an object whose members are named as the command's options ("batch-size",
+ * "batch_size"), or as mlx-lm's. False after a complaint that names file and member. */
 bool mica_cli_config_read(const mica_cli_command *command, const char *path, mica_cli_args *args);
 /** The command's option of this name; NULL if there is none, and *nearest a name that is like it. */
 const mica_cli_option *mica_cli_option_find(const mica_cli_command *command, const char *name, const char **nearest);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // `mica train`: fine-tuning. A line for each report, or with --json an object for each; Ctrl-C stops after the step at hand, with a checkpoint
 // that --resume goes on from.
+#include "cli/config.h"
 #include "cli/lines.h"
 #include "cli/report.h"
 #include "cli/train_view.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 // ---- the run ----------------------------------------------------------------------------------------------
 typedef struct watch {
@@ -15,6 +17,7 @@ typedef struct watch {
     mica_cli_train_log log;
     mica_cli_samples samples;
     bool failed; // to write the log
+    mica_train_event done; // the last event, shown after the test
 } watch;
 
 /** Before the first step: the log, and what the model says before it is trained. */
@@ -27,7 +30,8 @@ static bool begin(watch *w, const mica_train_event *e) {
 
 static bool on_event(void *context, const mica_train_event *e) {
     watch *w = context;
-    mica_cli_train_show(&w->view, e);
+    if (e->kind == MICA_TRAIN_DONE && w->args->train.test) w->done = *e;
+    else mica_cli_train_show(&w->view, e);
     if (e->kind == MICA_TRAIN_START) w->failed = !begin(w, e), w->view.started = mica_cli_seconds();
     w->failed |= !mica_cli_train_log_event(&w->log, e);
     return !w->failed && !mica_cli_stopped() && !mica_cli_output_lost();
@@ -36,6 +40,30 @@ static bool on_event(void *context, const mica_train_event *e) {
 static void remarks(const mica_cli_args *args, const mica_train_summary *sum) {
     mica_cli_note_unused(args, sum->bad_lines, sum->long_examples, sum->unscored_examples);
     if (sum->stopped) mica_cli_note(args, "stopped at step %lld; --resume goes on from there", (long long)sum->steps);
+}
+
+static bool go_on(void *context, int64_t done, int64_t examples) {
+    (void)context, (void)done, (void)examples;
+    return !mica_cli_stopped();
+}
+
+/** --test: the loss on test.jsonl of what has been trained, then the run's last event. */
+static bool test(watch *w, const char *model, const char *adapter) {
+    const mica_cli_args *args = w->args;
+    const mica_cli_train_args *t = &args->train;
+    int64_t batches = t->test_batches ? t->test_batches : 500;
+    const mica_evaluate_options o = {.adapter = adapter, .mask_prompt = t->mask_prompt, .too_long = t->too_long, .max_seq = t->max_seq, .skip_bad = t->skip_bad,
+                                     .f32 = args->dtype && strcmp(args->dtype, "f32") == 0, .threads = args->threads, .progress = go_on,
+                                     .examples = batches > 0 ? batches * t->batch_size : 0};
+    mica_evaluation e;
+    mica_error err = {0};
+    char *file = mica_cli_join(args->data, "/", "test.jsonl");
+    bool ok = mica_evaluate(model, file, &o, &e, &err);
+    free(file);
+    if (ok) mica_cli_train_show_test(&w->view, w->done.step, &e);
+    else mica_cli_fail_error("train: test", &err);
+    mica_cli_train_show(&w->view, &w->done);
+    return ok;
 }
 
 static int train_watched(watch *w, mica_train_options *o) {
@@ -50,6 +78,7 @@ static int train_watched(watch *w, mica_train_options *o) {
     if (ok && !sum.stopped) {
         bool full = strcmp(o->kind, "full") == 0;
         mica_cli_samples_run(args, &w->samples, full ? args->adapter : w->model, full ? NULL : args->adapter, sum.steps, &w->log);
+        if (args->train.test) w->failed |= !test(w, full ? args->adapter : w->model, full ? NULL : args->adapter);
     }
     mica_cli_watch(NULL);
     bool begun = w->log.file != NULL;
@@ -80,6 +109,19 @@ static size_t split_targets(char *text, const char **out, size_t room) {
     return n;
 }
 
+/** What a file said of the optimiser that was chosen, where no option says it. */
+static void settle_optimizer(const mica_cli_train_args *t, mica_optimizer_options *o) {
+    const char *name = o->name ? o->name : "adam";
+    for (int i = 0; i < MICA_CLI_OPTIMIZERS; i++) {
+        const mica_cli_optimizer *s = &t->optimizers[i];
+        if (strcmp(name, mica_cli_optimizer_names[i]) != 0) continue;
+        o->beta1 = s->beta1, o->beta2 = s->beta2, o->eps = s->eps, o->dampening = s->dampening, o->nesterov = s->nesterov > 0;
+        if (t->weight_decay >= 0 && t->weight_decay <= 0) o->weight_decay = s->weight_decay;
+        if (t->momentum <= 0) o->momentum = s->momentum;
+        o->no_bias_correction |= s->bias_correction < 0;
+    }
+}
+
 static mica_train_options options_of(const mica_cli_args *args) {
     const mica_cli_train_args *t = &args->train;
     mica_train_options o = {
@@ -89,7 +131,9 @@ static mica_train_options options_of(const mica_cli_args *args) {
         .val_every = t->val_every, .val_batches = t->val_batches, .save_every = t->save_every, .seed = (uint64_t)args->seed, .dtype = args->dtype,
         .threads = args->threads, .resume = t->resume, .init_adapter = t->init_adapter, .adapter_format = t->adapter_format,
         .optimizer = {.name = t->optimizer, .weight_decay = t->weight_decay, .momentum = t->momentum, .no_bias_correction = t->no_bias_correction},
-        .schedule = {.name = t->schedule, .rate = t->lr, .end = t->lr_end, .decay = t->lr_decay, .steps = t->lr_steps, .warmup = t->warmup}};
+        .schedule = {.name = t->schedule, .rate = t->lr, .end = t->lr_end, .decay = t->lr_decay, .steps = t->lr_steps, .warmup = t->warmup,
+                     .warmup_start = t->warmup_init, .hold = t->hold}};
+    settle_optimizer(t, &o.optimizer);
     if (o.mask_prompt && (!*o.mask_prompt || strcmp(o.mask_prompt, "true") == 0)) o.mask_prompt = "last"; // as mlx-lm's flag
     mica_train_defaults(&o);
     return o;
@@ -105,6 +149,7 @@ static mica_cli_args settled(const mica_cli_args *args, const mica_train_options
     t->too_long = o->too_long, t->mask_prompt = o->mask_prompt, t->report_every = o->report_every, t->val_every = o->val_every;
     t->val_batches = o->val_batches, t->save_every = o->save_every, t->adapter_format = full ? NULL : o->adapter_format;
     t->optimizer = o->optimizer.name, t->lr = o->schedule.rate, t->schedule = o->schedule.name ? o->schedule.name : "constant";
+    t->weight_decay = o->optimizer.weight_decay, t->momentum = o->optimizer.momentum, t->no_bias_correction = o->optimizer.no_bias_correction;
     t->grad_checkpoint = o->grad_checkpoint, s.dtype = o->dtype;
     return s;
 }
@@ -122,6 +167,12 @@ static int check(const mica_cli_args *args) {
     if (!args->data) return mica_cli_usage("train", "--data DIR is needed: a folder with train.jsonl");
     if (!args->adapter) return mica_cli_usage("train", "--adapter OUT is needed: the folder to write");
     if (args->train.iters && args->train.epochs) return mica_cli_usage("train", "--iters and --epochs exclude each other");
+    if (args->train.test) {
+        char *file = mica_cli_join(args->data, "/", "test.jsonl");
+        bool there = access(file, R_OK) == 0;
+        free(file);
+        if (!there) return mica_cli_fail("train: --test: no test.jsonl in %s", args->data);
+    }
     if (args->train.scale > 0 && args->train.alpha > 0) return mica_cli_usage("train", "--scale and --alpha exclude each other");
     return args->train.report && !mica_cli_report_possible() ? MICA_EXIT_FAILED : MICA_EXIT_DONE;
 }
@@ -171,6 +222,7 @@ static const mica_cli_option options[] = {
     {"lr-decay", 0, MICA_CLI_NUMBER, AT(train.lr_decay), 0, 1, "X", "exponential, step: the factor (default 0.999, 0.5)"},
     {"lr-steps", 0, MICA_CLI_INT, AT(train.lr_steps), 1, MANY, "N", "linear, cosine: over N steps (default: all); step: every N"},
     {"warmup", 0, MICA_CLI_INT, AT(train.warmup), 0, MANY, "N", "steps in which the rate rises from 0"},
+    {"warmup-init", 0, MICA_CLI_NUMBER, AT(train.warmup_init), 0, 100, "X", "the rate that the warm-up begins with (default 0)"},
     {"optimizer", 0, MICA_CLI_STRING, AT(train.optimizer), 0, 0, "NAME", "adam (default), adamw, sgd, adafactor, muon"},
     {"weight-decay", 0, MICA_CLI_NUMBER, AT(train.weight_decay), -1, 100, "X", "default 0.01 for adamw and muon, else 0; -1: none"},
     {"momentum", 0, MICA_CLI_NUMBER, AT(train.momentum), 0, 1, "X", "sgd (default 0), muon (default 0.95)"},
@@ -186,6 +238,8 @@ static const mica_cli_option options[] = {
     {"val-every", 0, MICA_CLI_INT, AT(train.val_every), -1, MANY, "N", "validate every N steps; -1: never (default 200)"},
     {"val-batches", 0, MICA_CLI_INT, AT(train.val_batches), -1, MANY, "N", "batches of a validation; -1: all (default 25)"},
     {"save-every", 0, MICA_CLI_INT, AT(train.save_every), -1, MANY, "N", "save every N steps, and at the end (default 100)"},
+    {"test", 0, MICA_CLI_FLAG, AT(train.test), 0, 0, NULL, "at the end, measure the loss on test.jsonl"},
+    {"test-batches", 0, MICA_CLI_INT, AT(train.test_batches), -1, MANY, "N", "batches of that; -1: all (default 500)"},
     {"resume", 0, MICA_CLI_FLAG, AT(train.resume), 0, 0, NULL, "go on from the checkpoint in OUT"},
     {"init-adapter", 0, MICA_CLI_STRING, AT(train.init_adapter), 0, 0, "DIR", "start from this adapter's weights"},
     {"no-shuffle", 0, MICA_CLI_FLAG, AT(train.no_shuffle), 0, 0, NULL, "examples in file order"},
@@ -193,7 +247,7 @@ static const mica_cli_option options[] = {
     {"seed", 0, MICA_CLI_LONG, AT(seed), 0, 9e15, "N", "of the adapters' first values and of the order (default 0)"},
     {"adapter-format", 0, MICA_CLI_STRING, AT(train.adapter_format), 0, 0, "FORM", "of the adapter written: mlx-lm (default) or peft"},
     // what is seen of it
-    {"config", 'c', MICA_CLI_STRING, AT(config), 0, 0, "FILE", "options from a JSON object: {\"model\": …, \"batch-size\": 2, …}; those given here as well win"},
+    {"config", 'c', MICA_CLI_STRING, AT(config), 0, 0, "FILE", "options from a JSON object: {\"model\": …, \"batch-size\": 2, …}, or from YAML; mlx-lm's files, too; those given here as well win"},
     {"log", 0, MICA_CLI_STRING, AT(train.log), 0, 0, "FILE", "write configuration, reports, validations, checkpoints and samples as JSON lines"},
     {"report", 0, MICA_CLI_STRING, AT(train.report), 0, 0, "FILE", "write a page (HTML) with curves, samples and configuration; needs gnuplot; logs to OUT/log.jsonl without --log"},
     {"sample-prompt", 0, MICA_CLI_LIST, AT(train.sample_prompts), 0, 0, "TEXT", "answered before and after, for log and report; may be repeated (default: from the data)"},

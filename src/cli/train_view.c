@@ -132,3 +132,20 @@ void mica_cli_train_show(mica_cli_train_view *v, const mica_train_event *e) {
         if (!v->args->quiet || e->kind == MICA_TRAIN_DONE) print_event(v, e);
     } else if (e->kind != MICA_TRAIN_START) mica_cli_train_json(stdout, e), fflush(stdout);
 }
+
+void mica_cli_train_show_test(mica_cli_train_view *v, int64_t step, const mica_evaluation *e) {
+    if (!v->args->json) {
+        if (!v->args->quiet) printf("test loss %.4f ± %.4f, perplexity %.3f, %lld examples\n", e->loss, e->loss_error, e->perplexity, (long long)e->examples);
+        return;
+    }
+    mica_cli_json j = {.out = stdout};
+    mica_cli_json_open(&j, NULL, '{');
+    mica_cli_json_string(&j, "event", "test");
+    mica_cli_json_int(&j, "step", step);
+    mica_cli_json_double(&j, "loss", e->loss);
+    mica_cli_json_double(&j, "loss_standard_error", e->loss_error);
+    mica_cli_json_double(&j, "perplexity", e->perplexity);
+    mica_cli_json_int(&j, "examples", e->examples);
+    mica_cli_json_close(&j, '}');
+    mica_cli_json_end(&j);
+}

@@ -19,6 +19,8 @@ void mica_cli_train_view_init(mica_cli_train_view *view, const mica_cli_args *ar
 void mica_cli_train_show(mica_cli_train_view *view, const mica_train_event *e);
 /** Takes the bar away. */
 void mica_cli_train_view_clear(mica_cli_train_view *view);
+/** What --test found. */
+void mica_cli_train_show_test(mica_cli_train_view *view, int64_t step, const mica_evaluation *e);
 /** STEP, VALIDATION, CHECKPOINT and DONE as one line of JSON. */
 void mica_cli_train_json(FILE *out, const mica_train_event *e);
 

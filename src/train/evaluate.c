@@ -111,6 +111,7 @@ static bool measure(job *j, sums *s, mica_error *err) {
         if (!b.n) return true;
         if (!mica_trainer_measure(&j->t, &b, &loss, &weight, err)) return false;
         add(s, loss, weight, b.n);
+        if (j->o->examples > 0 && s->examples >= j->o->examples) return true;
         if (!j->o->progress || j->o->progress(j->o->context, (int64_t)mica_dataset_order_position(j->order).index, (int64_t)all)) continue;
         return mica_fail(err, MICA_ERR_CANCELLED, "stopped after %lld examples", (long long)s->examples);
     }

@@ -32,7 +32,7 @@ double mica_schedule_at(const mica_schedule *s, int64_t step) {
     const struct schedule_kind *k = find(s->name);
     if (!k) return (double)NAN;
     if (step < s->warmup) return s->warmup_start + (s->rate - s->warmup_start) * (double)step / (double)s->warmup;
-    return k->at(s, (double)(step - s->warmup));
+    return k->at(s, (double)MICA_MAX(step - s->warmup - s->hold, (int64_t)0));
 }
 
 bool mica_schedule_check(const mica_schedule *s, mica_error *err) {
@@ -40,7 +40,8 @@ bool mica_schedule_check(const mica_schedule *s, mica_error *err) {
     if (!k)
         return mica_fail(err, MICA_ERR_ARGUMENT, "schedule: there is no \"%.40s\"; there are constant, linear, cosine, exponential and step", s->name);
     if (k->needs_steps && s->steps < 1) return mica_fail(err, MICA_ERR_ARGUMENT, "schedule %s: steps must be at least 1, got %lld", k->name, (long long)s->steps);
-    if (s->warmup < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "schedule: warmup must not be negative, got %lld", (long long)s->warmup);
+    if (s->warmup < 0 || s->hold < 0)
+        return mica_fail(err, MICA_ERR_ARGUMENT, "schedule: warmup and hold must not be negative, got %lld and %lld", (long long)s->warmup, (long long)s->hold);
     if (!isfinite(s->rate) || s->rate < 0 || !isfinite(s->end) || s->end < 0 || !isfinite(s->warmup_start) || s->warmup_start < 0)
         return mica_fail(err, MICA_ERR_ARGUMENT, "schedule: learning rates must be finite and not negative");
     return true;

@@ -169,7 +169,7 @@ static bool set_up_data(run *r, const char *folder, mica_error *err) {
     if (r->o.epochs && !count_updates(r, err)) return false;
     mica_schedule *schedule = &r->o.schedule;
     bool to_the_end = schedule->name && (strcmp(schedule->name, "linear") == 0 || strcmp(schedule->name, "cosine") == 0);
-    if (to_the_end && !schedule->steps) schedule->steps = MICA_MAX(r->o.iters - schedule->warmup, 1);
+    if (to_the_end && !schedule->steps) schedule->steps = MICA_MAX(r->o.iters - schedule->warmup - schedule->hold, 1);
     mica_dataset_order_options o = order_options(r);
     r->order = mica_dataset_order_new(r->train, &o, err);
     return r->order != NULL;
@@ -194,6 +194,7 @@ static bool identify(run *r, mica_error *err) {
                     p->beta2, p->eps, p->weight_decay, p->momentum, p->dampening, p->nesterov, p->no_bias_correction);
     mica_buf_printf(b, " schedule=%s rate=%.9g end=%.9g decay=%.9g steps=%" PRId64 " warmup=%" PRId64 " warmup_start=%.9g", c->name ? c->name : "constant", c->rate,
                     c->end, c->decay, c->steps, c->warmup, c->warmup_start);
+    if (c->hold) mica_buf_printf(b, " hold=%" PRId64, c->hold); // checkpoints from before there was one stay as they are
     if (b->failed) return mica_fail_memory(err, b->len, "the run's options");
     r->state.identity = mica_hash(b->data, b->len, 0), r->state.settings = b->data;
     return true;

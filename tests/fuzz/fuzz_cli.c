@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fuzzes what the command reads. The first byte says as what the rest is taken: arguments of a command (one a line), lines of `mica batch` or
-// `mica classify` on stdin, the answers of an earlier `mica batch`, a JSON value, a folder for `mica discover`, a file of options or the log of
-// `mica train`.
+// `mica classify` on stdin, the answers of an earlier `mica batch`, a JSON value, a folder for `mica discover`, a file of options (also as YAML) or the
+// log of `mica train`.
 #include "cli/answered.h"
 #include "cli/batch_line.h"
 #include "cli/classify_line.h"
+#include "cli/config.h"
 #include "cli/lines.h"
 #include "cli/report.h"
 #include "fuzz_file.h"
@@ -161,6 +162,18 @@ static void read_json(char *text) {
     free(string.data);
 }
 
+/** What is made of YAML must be JSON: anything but too deep for its reader. */
+static void read_yaml(const char *text, size_t size) {
+    mica_cli_text json = {0};
+    mica_cli_value v;
+    char said[160] = "";
+    const char *why = NULL;
+    if (mica_cli_yaml_to_json(text, size, &json, said, sizeof said)) {
+        if (strlen(json.data) != json.size || !mica_cli_json_read(json.data, &v, &why)) abort();
+    } else if (!said[0]) abort();
+    free(json.data);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!size) return 0;
     const uint8_t what = data[0];
@@ -175,6 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     case 'c': read_lines(data + 1, size - 1, false, (mica_cli_text_form){.field = 2}); break;
     case 'r': read_answers(data + 1, size - 1); break;
     case 'o': read_config(data + 1, size - 1); break;
+    case 'y': read_yaml(text, size - 1); break;
     case 't': read_log(data + 1, size - 1); break;
     case 'd': discover(data + 1, size - 1); break;
     default: read_json(text);
