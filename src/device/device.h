@@ -37,6 +37,12 @@ typedef struct mica_tensor {
 typedef enum mica_gate { MICA_GATE_NONE = 0, MICA_GATE_SWIGLU, MICA_GATE_GEGLU } mica_gate;
 enum { MICA_GATE_BLOCK = 16 };
 
+/** What adam_step is told: (1 - beta) as NEW, the rate with the first moment's correction, the second's as ROOT, what weight decay leaves as KEEP. */
+typedef enum mica_adam_number {
+    MICA_ADAM_SCALE, MICA_ADAM_BETA1, MICA_ADAM_NEW1, MICA_ADAM_BETA2, MICA_ADAM_NEW2, MICA_ADAM_RATE, MICA_ADAM_ROOT, MICA_ADAM_EPS, MICA_ADAM_KEEP,
+    MICA_ADAM_NUMBERS
+} mica_adam_number;
+
 /** Parameters of an op: what is structure, not data. Zero-initialise, then set the member of the op; compared and hashed as bytes. */
 typedef union mica_params {
     struct { int32_t axis; int32_t flags; } axis;              // softmax, sum, argmax, sort, cumsum, take, concatenate…

@@ -3,6 +3,7 @@
 #include "engine/scope.h"
 #include "engine/state.h"
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 static bool leaf_bytes(mica_scope *s, int ndim, const int64_t *shape, mica_dtype dtype, size_t *bytes) {
@@ -36,6 +37,38 @@ mica_array *mica_from_borrowed(mica_scope *s, const void *data, int ndim, const 
         return NULL;
     }
     return mica_scope_leaf(s, b, ndim, shape, dtype);
+}
+
+// A kept array that is all alone over memory of its own.
+static mica_array *kept_over(mica_device *d, mica_buffer *b, int ndim, const int64_t *shape, mica_dtype dtype) {
+    mica_array *a = mica_calloc(1, sizeof *a);
+    if (!a) return NULL;
+    *a = (mica_array){.op = MICA_OP_leaf, .dtype = dtype, .ndim = ndim, .base = a, .buffer = b};
+    for (int64_t i = ndim - 1, stride = 1; i >= 0; i--) {
+        a->shape[i] = shape[i], a->stride[i] = stride;
+        stride *= MICA_MAX(shape[i], (int64_t)1);
+    }
+    mica_device_retain(d);
+    return a;
+}
+
+mica_array *mica_keep_alone(mica_device *d, const mica_array *like, bool zero, mica_error *err) {
+    size_t bytes = (size_t)mica_node_size(like) * mica_dtype_size(like->dtype);
+    mica_buffer *b = mica_buffer_new(d, bytes);
+    mica_array *a = b ? kept_over(d, b, like->ndim, like->shape, like->dtype) : NULL;
+    if (!a) {
+        mica_buffer_release(b);
+        mica_fail_memory(err, bytes, "an array");
+        return NULL;
+    }
+    if (zero) memset(b->data, 0, bytes);
+    else if (bytes) d->copy(d, b->data, (const unsigned char *)like->buffer->data + (size_t)like->offset * mica_dtype_size(like->dtype), bytes);
+    return a;
+}
+
+bool mica_is_alone(const mica_array *a) {
+    const mica_buffer *b = a->scope ? NULL : a->buffer;
+    return b && !b->owner && !b->release && !b->reserved && atomic_load(&b->refs) == 1 && mica_node_contiguous(a);
 }
 
 mica_array *mica_keep(mica_scope *s, mica_array *a, mica_error *err) {

@@ -105,26 +105,34 @@ static void run_step(mica_device *d, const mica_plan *p, const mica_step *step, 
     else step->kernel->run(&call);
 }
 
+// Whatever is still to be held after the run has its place before it: what an op wrote in place cannot be taken back.
+static bool reserve(mica_scope *s, const mica_plan *p) {
+    size_t more = p->result_count;
+    for (size_t i = 0; i < p->count; i++) more += p->items[i].root && (mica_op_table[p->items[i].op].flags & MICA_FLAG_IN_PLACE);
+    return mica_grow(&s->held, &s->held_capacity, s->held_count + more, sizeof *s->held);
+}
+
 // The nodes of the results become evaluated; an in-place result shares the memory of what it wrote into.
-static bool hand_over(mica_scope *s, const mica_plan *p, mica_collection *c) {
-    bool ok = true;
-    for (size_t i = 0; i < p->result_count; i++) ok = mica_scope_hold(s, c->nodes[p->result_items[i]], c->results[i]) && ok;
+static void hand_over(mica_scope *s, const mica_plan *p, mica_collection *c) {
+    for (size_t i = 0; i < p->result_count; i++) mica_scope_hold(s, c->nodes[p->result_items[i]], c->results[i]);
     for (size_t i = 0; i < p->count; i++) {
         if (!p->items[i].root || !(mica_op_table[p->items[i].op].flags & MICA_FLAG_IN_PLACE)) continue;
         mica_array *from = c->nodes[i];
         while (!from->buffer) from = from->in[0]->base;
-        ok = mica_scope_hold(s, c->nodes[i], mica_buffer_retain(from->buffer)) && ok;
+        mica_scope_hold(s, c->nodes[i], mica_buffer_retain(from->buffer));
     }
-    return ok;
 }
 
 static bool run_plan(mica_scope *s, mica_collection *c, mica_error *err) {
     mica_device *d = s->device;
     mica_plan *p = find_plan(d->state, c);
     if (!p && !(p = add_plan(d, c, err))) return false;
-    if (!fit_workspace(d, p->workspace, err) || !bind(d, p, c, err)) return false;
+    if (!fit_workspace(d, p->workspace, err)) return false;
+    if (!reserve(s, p)) return mica_fail_memory(err, p->count, "an evaluation");
+    if (!bind(d, p, c, err)) return false;
     for (size_t i = 0; i < p->step_count; i++) run_step(d, p, &p->steps[i], c->bases);
-    return hand_over(s, p, c) || mica_fail(err, MICA_ERR_NO_MEMORY, "eval: out of memory");
+    hand_over(s, p, c);
+    return true;
 }
 
 // What is to be computed, collected. *todo false: nothing is.

@@ -103,6 +103,9 @@ mica_array *mica_gated_grad(mica_scope *s, mica_array *gate, mica_array *up, mic
 /** Of weight · cross entropy by logits f32 [R, V], with their logsumexp f32 [R], targets i32 [R] and weights f32 [R]: [R, V] of dtype. Targets
  * must lie in [0, V). Has no derivative. */
 mica_array *mica_cross_entropy_grad(mica_scope *s, mica_array *logits, mica_array *lse, mica_array *target, mica_array *weight, mica_dtype dtype);
+/** A step of Adam: p, written, and with it m and v, all f32 and evaluated; g f32 of their shape; numbers f32 [MICA_ADAM_NUMBERS]. With g scaled:
+ * m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g²; p = keep p - rate m / (root sqrt(v) + eps), each operation rounded. */
+mica_array *mica_adam_step(mica_scope *s, mica_array *p, mica_array *g, mica_array *m, mica_array *v, mica_array *numbers);
 /** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
 /** Attention inside the segments of packed rows: q [N,H,Dh], k and v [N,Hkv,Dh], f32, f16 or bf16, any strides; lengths i32 [S], none more than

@@ -35,6 +35,10 @@ static inline mica_array *mica_scope_node(const mica_scope *s, uint32_t id) { re
 mica_array *mica_scope_import(mica_scope *s, mica_array *a);
 /** A leaf over a buffer whose reference the scope takes over (dropped even on failure). */
 mica_array *mica_scope_leaf(mica_scope *s, mica_buffer *buffer, int ndim, const int64_t *shape, mica_dtype dtype);
+/** A kept array with memory that nobody else has: a copy of `like`, kept and without gaps, or zeros of its shape and type. */
+mica_array *mica_keep_alone(mica_device *d, const mica_array *like, bool zero, mica_error *err);
+/** Whether this is a kept array without gaps whose memory is its own and nobody else's: it may be written in place. */
+bool mica_is_alone(const mica_array *a);
 /** Gives an evaluated node its memory; takes over one reference. */
 bool mica_scope_hold(mica_scope *s, mica_array *node, mica_buffer *buffer);
 #endif

@@ -69,6 +69,8 @@ static void free_cached(mica_device *d, size_t keep) {
     }
 }
 
+static size_t most_cached(const mica_device_state *st) { return st->cache_limit ? st->cache_limit + st->cache_more : 0; }
+
 static bool within_limits(mica_device *d, size_t size) {
     mica_device_state *st = d->state;
     size_t limit = atomic_load(&all_limit);
@@ -176,7 +178,7 @@ void mica_buffer_release(mica_buffer *b) {
     b->next = st->free_list[c];
     st->free_list[c] = b;
     st->cached += b->size;
-    if (st->cached > st->cache_limit) free_cached(d, st->cache_limit);
+    if (st->cached > most_cached(st)) free_cached(d, most_cached(st));
     pthread_mutex_unlock(&st->memory_lock);
 }
 
@@ -208,7 +210,7 @@ static void reset_peak(mica_device *d) {
 // Keeps what is within both: `most` bytes, and the device's limit.
 static void trim_cache(mica_device *d, size_t most) {
     pthread_mutex_lock(&d->state->memory_lock);
-    free_cached(d, MICA_MIN(most, d->state->cache_limit));
+    free_cached(d, MICA_MIN(most, most_cached(d->state)));
     pthread_mutex_unlock(&d->state->memory_lock);
 }
 
@@ -216,9 +218,16 @@ static size_t set_cache_limit(mica_device *d, size_t bytes) {
     pthread_mutex_lock(&d->state->memory_lock);
     size_t before = d->state->cache_limit;
     d->state->cache_limit = bytes;
-    free_cached(d, bytes);
+    free_cached(d, most_cached(d->state));
     pthread_mutex_unlock(&d->state->memory_lock);
     return before;
+}
+
+void mica_device_cache_more(mica_device *d, size_t more, size_t less) {
+    pthread_mutex_lock(&d->state->memory_lock);
+    d->state->cache_more += more - less;
+    free_cached(d, most_cached(d->state));
+    pthread_mutex_unlock(&d->state->memory_lock);
 }
 
 mica_memory mica_device_memory(mica_device *d) {

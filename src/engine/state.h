@@ -20,6 +20,7 @@ typedef struct mica_device_state {
     pthread_mutex_t memory_lock; // the fields of this block
     mica_buffer *free_list[MICA_SIZE_CLASSES];
     size_t active, peak, cached, cache_limit, memory_limit;
+    size_t cache_more; // beyond the limit, for those who know that they will take so much again
     struct mica_device *next; // among the open devices
     pthread_mutex_t run_lock; // plans and workspace: one plan runs at a time
     mica_plan *plans[MICA_MOST_PLANS];
@@ -44,6 +45,8 @@ void mica_device_give(mica_device *d, size_t size);
 void mica_device_count(mica_device *d, size_t more, size_t less);
 mica_buffer *mica_buffer_retain(mica_buffer *b);
 void mica_buffer_release(mica_buffer *b);
+/** So much more (less) may be kept for reuse beyond the cache limit, unless that is 0. */
+void mica_device_cache_more(mica_device *d, size_t more, size_t less);
 /** Releases the only reference to memory of mica_buffer_new, which is not kept for reuse. */
 void mica_buffer_discard(mica_buffer *b);
 /** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */

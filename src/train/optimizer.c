@@ -3,10 +3,10 @@
 // step to step (rate, corrections) enters as data, so that every step runs the same plan. An optimiser is a row of the table at the end.
 // Sources: Adam (Kingma & Ba 2014, arXiv 1412.6980), AdamW (Loshchilov & Hutter 2017, 1711.05101), Adafactor (Shazeer & Stern 2018, 1804.04235),
 // Muon (Jordan 2024).
-#include "engine/scope.h"
+#include "train/optimizer.h"
+#include "engine/rules.h"
 #include "mica/ops.h"
 #include "mica/random.h"
-#include "mica/optimizer.h"
 #include <math.h>
 #include <string.h>
 
@@ -248,12 +248,16 @@ static bool take_over(mica_scope *s, slot *to, mica_array *const *state, mica_ar
     return ok;
 }
 
+static bool fits(const mica_optimizer *o, size_t index, const mica_array *parameter, const mica_array *gradient, mica_error *err) {
+    if (index >= o->count) return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: there are %zu parameters, asked for number %zu", o->count, index);
+    int ndim = mica_ndim(parameter);
+    return (gradient && mica_ndim(gradient) == ndim && !memcmp(mica_shape(gradient), mica_shape(parameter), (size_t)ndim * sizeof(int64_t))) ||
+           mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: the gradient of parameter %zu has another shape than it", index);
+}
+
 // Records an update into *u; the parameter's next value, or NULL.
 static mica_array *record(const mica_optimizer *o, mica_scope *s, size_t index, mica_array *parameter, mica_array *gradient, double rate, update *u, mica_error *err) {
-    if (index >= o->count) return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: there are %zu parameters, asked for number %zu", o->count, index), NULL;
-    int ndim = mica_ndim(parameter);
-    if (!gradient || mica_ndim(gradient) != ndim || memcmp(mica_shape(gradient), mica_shape(parameter), (size_t)ndim * sizeof(int64_t)))
-        return mica_fail(err, MICA_ERR_ARGUMENT, "optimizer: the gradient of parameter %zu has another shape than it", index), NULL;
+    if (!fits(o, index, parameter, gradient, err)) return NULL;
     *u = (update){.s = s, .o = &o->options, .rate = rate, .step = (double)(o->step + 1), .p = mica_astype(s, parameter, MICA_F32),
                   .g = mica_astype(s, gradient, MICA_F32)};
     if (!collect(o, &o->slots[index], parameter, u, err)) return NULL;
@@ -266,17 +270,84 @@ static mica_array *record(const mica_optimizer *o, mica_scope *s, size_t index, 
     return next;
 }
 
-bool mica_optimizer_update(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double rate, mica_error *err) {
+static bool by_graph(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double rate, mica_error *err) {
     update u;
     mica_array *next = record(o, s, index, *parameter, gradient, rate, &u, err);
     if (!next) return mica_scope_reset(s), false;
     return take_over(s, &o->slots[index], u.state, parameter, next, err);
 }
 
+// ---- Adam in place ------------------------------------------------------------------------------------------
+// Of f32 parameters and moments: one pass over them, in the memory where they are, with the same bits as the graph.
+static bool in_place(const mica_optimizer *o, const mica_array *parameter) {
+    const mica_optimizer_options *w = &o->options;
+    bool adam_like = o->kind->next == adamw || (o->kind->next == adam && w->weight_decay <= 0);
+    return adam_like && !w->bf16_state && mica_array_dtype(parameter) == MICA_F32 && mica_node_contiguous(parameter);
+}
+
+static mica_array *adam_numbers(const mica_optimizer *o, mica_scope *s, double scale, double rate) {
+    const mica_optimizer_options *w = &o->options;
+    double step = (double)(o->step + 1), c1 = 1, c2 = 1;
+    if (!w->no_bias_correction) c1 = 1 - pow(w->beta1, step), c2 = 1 - pow(w->beta2, step);
+    float n[MICA_ADAM_NUMBERS] = {
+        [MICA_ADAM_SCALE] = (float)scale, [MICA_ADAM_BETA1] = (float)w->beta1, [MICA_ADAM_NEW1] = (float)(1 - w->beta1),
+        [MICA_ADAM_BETA2] = (float)w->beta2, [MICA_ADAM_NEW2] = (float)(1 - w->beta2), [MICA_ADAM_RATE] = (float)(rate / c1),
+        [MICA_ADAM_ROOT] = (float)(1 / sqrt(c2)), [MICA_ADAM_EPS] = (float)w->eps,
+        [MICA_ADAM_KEEP] = w->weight_decay > 0 ? (float)(1 - rate * w->weight_decay) : 1};
+    return mica_from_data(s, n, MICA_SHAPE(MICA_ADAM_NUMBERS), MICA_F32);
+}
+
+// What may be written: the array itself, or *made, a copy of it, or zeros where there is none yet.
+static mica_array *own(mica_scope *s, mica_array *a, const mica_array *like, mica_array **made, mica_error *err) {
+    if (a && mica_is_alone(a)) return a;
+    return *made = mica_keep_alone(mica_scope_device(s), a ? a : like, !a, err);
+}
+
+static bool adam_in_place(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double scale, double rate, mica_error *err) {
+    if (!fits(o, index, *parameter, gradient, err)) return false;
+    mica_array **place[] = {parameter, &o->slots[index].state[0], &o->slots[index].state[1]}, *made[3] = {0}, *at[3];
+    bool ok = true;
+    for (int k = 1; k < 3; k++) // a restored one
+        if (*place[k] && (mica_array_dtype(*place[k]) != MICA_F32 || !mica_same_shape(*place[k], *parameter)))
+            return mica_fail(err, MICA_ERR_FORMAT, "optimizer %s: its state \"%s\" has another shape or type than its parameter needs", o->kind->name,
+                             o->kind->states[k - 1]);
+    for (int k = 0; ok && k < 3; k++) ok = (at[k] = own(s, *place[k], *parameter, &made[k], err));
+    mica_array *next = ok ? mica_adam_step(s, at[0], mica_astype(s, gradient, MICA_F32), at[1], at[2], adam_numbers(o, s, scale, rate)) : NULL;
+    if (ok && !next) mica_scope_error(s, err);
+    ok = next && mica_eval(s, &next, 1, err);
+    mica_scope_reset(s); // lets go of them
+    for (int k = 0; k < 3; k++) {
+        if (made[k]) mica_array_free(ok ? *place[k] : made[k]);
+        if (made[k] && ok) *place[k] = made[k];
+    }
+    return ok;
+}
+
+bool mica_optimizer_scaled(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double scale, double rate, mica_error *err) {
+    if (index < o->count && in_place(o, *parameter)) {
+        bool ok = adam_in_place(o, s, index, parameter, gradient, scale, rate, err);
+        if (!ok) mica_scope_reset(s);
+        return ok;
+    }
+    if (scale != 1) {
+        float f = (float)scale;
+        gradient = mica_mul(s, mica_astype(s, gradient, MICA_F32), mica_from_data(s, &f, 0, NULL, MICA_F32));
+    }
+    return by_graph(o, s, index, parameter, gradient, rate, err);
+}
+
+bool mica_optimizer_update(mica_optimizer *o, mica_scope *s, size_t index, mica_array **parameter, mica_array *gradient, double rate, mica_error *err) {
+    return mica_optimizer_scaled(o, s, index, parameter, gradient, 1, rate, err);
+}
+
 bool mica_optimizer_size(mica_optimizer *o, mica_scope *s, size_t index, mica_array *parameter, mica_optimizer_need *need, mica_error *err) {
     update u;
     mica_plan_size size;
     *need = (mica_optimizer_need){0};
+    if (in_place(o, parameter)) { // beside the moments, a copy of what is not its own
+        *need = (mica_optimizer_need){.results = mica_is_alone(parameter) ? 0 : mica_nbytes(parameter), .states = 2 * mica_nbytes(parameter)};
+        return true;
+    }
     mica_array *zero = mica_zeros(s, mica_ndim(parameter), mica_shape(parameter), MICA_F32), *all[MOST_STATES + 1];
     mica_array *gradient = mica_mul(s, mica_contiguous(s, zero), mica_zeros(s, 0, NULL, MICA_F32)); // where it is one array in truth
     size_t n = 1;

@@ -3,8 +3,10 @@
 // parameter. Everything is a function of parameters, state and data, so that a run can be repeated bit for bit.
 #include "train/trainer.h"
 #include "engine/scope.h"
+#include "engine/state.h"
 #include "mica/ops.h"
 #include "mica/transforms.h"
+#include "train/optimizer.h"
 #include <math.h>
 #include <stdio.h>
 
@@ -15,6 +17,9 @@ bool mica_trainer_init(mica_trainer *t, mica_net *net, mica_parameters params, c
     t->optimizer = t->scope ? mica_optimizer_new(&o->optimizer, params.count, err) : NULL;
     t->grads = t->optimizer ? mica_calloc(params.count, sizeof *t->grads) : NULL;
     if (t->optimizer && !t->grads) mica_fail_memory(err, params.count * sizeof *t->grads, "gradients");
+    for (size_t i = 0; t->grads && i < params.count; i++) t->reused += (size_t)mica_size(*params.items[i].place) * 4;
+    if (o->grad_accumulation > 1) t->reused *= 2;
+    if (t->reused) mica_device_cache_more(net->device, t->reused, 0);
     if (t->grads && mica_schedule_check(&t->schedule, err)) return true;
     mica_trainer_free(t);
     return false;
@@ -31,6 +36,7 @@ static void drop_gradients(mica_trainer *t) {
 
 void mica_trainer_free(mica_trainer *t) {
     drop_gradients(t);
+    if (t->reused) mica_device_cache_more(t->net->device, 0, t->reused);
     mica_free(t->grads);
     mica_optimizer_free(t->optimizer);
     mica_scope_free(t->scope);
@@ -123,17 +129,12 @@ void mica_trainer_forget(mica_trainer *t, int64_t bytes, bool all) {
 
 int64_t mica_trainer_mapped(const mica_array *weight) { return weight->base->buffer->owner ? (int64_t)mica_nbytes(weight) : 0; }
 
-static mica_array *scaled(mica_trainer *t, mica_array *gradient, double factor) {
-    float f = (float)factor;
-    return mica_mul(t->scope, mica_astype(t->scope, gradient, MICA_F32), mica_from_data(t->scope, &f, 0, NULL, MICA_F32));
-}
-
 static bool update_all(mica_trainer *t, double factor, double rate, mica_error *err) {
     bool ok = true;
     for (size_t i = 0; ok && i < t->params.count; i++) {
         mica_array **place = t->params.items[i].place;
         int64_t mapped = mica_trainer_mapped(*place);
-        ok = mica_optimizer_update(t->optimizer, t->scope, i, place, scaled(t, t->grads[i], factor), rate, err);
+        ok = mica_optimizer_scaled(t->optimizer, t->scope, i, place, t->grads[i], factor, rate, err);
         if (!ok) break;
         mica_trainer_forget(t, mapped, false);
         mica_array_free(t->grads[i]);

@@ -18,6 +18,7 @@ typedef struct mica_trainer {
     int32_t recompute;        // blocks whose inner values are computed again (mica_text_batch)
     mica_scope *scope;
     mica_array **grads;       // [params.count] of the update being gathered, kept; NULL: none yet
+    size_t reused;            // bytes of gradients, whose memory stays from step to step
     double loss, weight;      // sums over the batches of the update being gathered
     int32_t added;            // how many batches these are
     int64_t stale;            // bytes of the mapped file that new weights have taken the place of

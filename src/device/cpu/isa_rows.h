@@ -104,6 +104,9 @@ typedef struct mica_cpu_rows_isa {
     /** y [r][n] = z [k][r]ᵀ · x [k][n], rows of x ldx elements apart. */
     void (*thin_sums[MICA_CPU_FLOATS])(float *y, const float *z, size_t r, const void *x, ptrdiff_t ldx, size_t k, size_t n);
 
+    /** As mica_adam_step (engine/node.h) says, numbers by mica_adam_number; n elements. The same bits at every level. */
+    void (*adam_step)(float *p, const float *g, float *m, float *v, const float *numbers, size_t n);
+
     // ---- one row of D elements ----
     /** y = x / sqrt(mean(x²) + eps) * w; w NULL = 1. */
     void (*rms_norm[MICA_CPU_FLOATS])(void *y, const void *x, const float *w, size_t D, float eps);

@@ -19,6 +19,7 @@ const mica_kernel mica_cpu_rows_kernels[] = {
     {"sdpa", mica_cpu_sdpa, mica_cpu_sdpa_scratch},
     {"segment_attention", mica_cpu_segment_attention, mica_cpu_segment_attention_scratch},
     {"segment_attention_grad", mica_cpu_segment_attention_grad, mica_cpu_segment_attention_grad_scratch},
+    {"adam_step", mica_cpu_adam_step, NULL},
     {"kv_append", mica_cpu_kv_append, mica_cpu_append_scratch},
     {"paged_attention", mica_cpu_paged_attention, mica_cpu_paged_scratch},
     {"cache_attention", mica_cpu_cache_attention, mica_cpu_cache_scratch},

@@ -20,6 +20,8 @@ mica_scratch_fn mica_cpu_rope_scratch, mica_cpu_sdpa_scratch, mica_cpu_append_sc
 // op_segments.c, op_segments_grad.c
 mica_kernel_fn mica_cpu_segment_attention, mica_cpu_segment_attention_grad;
 mica_scratch_fn mica_cpu_segment_attention_scratch, mica_cpu_segment_attention_grad_scratch;
+// op_update.c
+mica_kernel_fn mica_cpu_adam_step;
 // op_activation.c
 mica_kernel_fn mica_cpu_exp, mica_cpu_sigmoid, mica_cpu_silu, mica_cpu_gelu, mica_cpu_gelu_tanh, mica_cpu_tanh, mica_cpu_swiglu,
     mica_cpu_geglu, mica_cpu_gated_grad;

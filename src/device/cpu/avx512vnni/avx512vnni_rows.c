@@ -10,11 +10,13 @@
 
 #define VEC_TEMPLATE "device/cpu/vec_rows.h"
 #include "device/cpu/vec_types.h"
+#include "device/cpu/vec_update.h"
 
 void mica_cpu_avx512vnni_rows(mica_cpu_rows_isa *isa) {
     fill_rows_f32(isa);
     fill_rows_f16(isa);
     fill_rows_bf16(isa);
+    isa->adam_step = adam_step;
     mica_cpu_avx512vnni_attention(isa);
 }
 #endif

@@ -24,6 +24,7 @@ V_INLINE vf v_zero(void) { return v_set(0.0f); }
 V_INLINE vf v_add(vf a, vf b) { return V_BINARY(vaddq_f32, a, b); }
 V_INLINE vf v_sub(vf a, vf b) { return V_BINARY(vsubq_f32, a, b); }
 V_INLINE vf v_mul(vf a, vf b) { return V_BINARY(vmulq_f32, a, b); }
+V_INLINE vf v_sqrt(vf a) { return V_UNARY(vsqrtq_f32, a); }
 V_INLINE vf v_div(vf a, vf b) { return V_BINARY(vdivq_f32, a, b); }
 V_INLINE vf v_fma(vf a, vf b, vf c) { return (vf){vfmaq_f32(c.lo, a.lo, b.lo), vfmaq_f32(c.hi, a.hi, b.hi)}; }  // a * b + c
 V_INLINE vf v_fnma(vf a, vf b, vf c) { return (vf){vfmsq_f32(c.lo, a.lo, b.lo), vfmsq_f32(c.hi, a.hi, b.hi)}; } // c - a * b

@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "device/cpu/codes_rows.h"
 #include "device/cpu/isa.h"
+#include "device/device.h"
 #include <math.h>
 
 static float one_exp(float x) { return expf(x); }
@@ -106,6 +107,16 @@ static void flash_grad(const mica_cpu_flash_grad *b) {
     for (size_t r = 0; r < MICA_CPU_KEYS; r++) flash_grad_row(b, r, b->p, b->w);
 }
 
+static void adam_step(float *p, const float *g, float *m, float *v, const float *a, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        float d = g[i] * a[MICA_ADAM_SCALE];
+        m[i] = m[i] * a[MICA_ADAM_BETA1] + d * a[MICA_ADAM_NEW1];
+        v[i] = v[i] * a[MICA_ADAM_BETA2] + d * d * a[MICA_ADAM_NEW2];
+        float root = sqrtf(v[i]) * a[MICA_ADAM_ROOT];
+        p[i] = p[i] * a[MICA_ADAM_KEEP] - m[i] * a[MICA_ADAM_RATE] / (root + a[MICA_ADAM_EPS]);
+    }
+}
+
 #define T float
 #define NAME(f) f##_f32
 #define GET(v) (v)
@@ -144,6 +155,7 @@ static void values_codes(float *acc, const float *p, size_t ps, const void *v, s
 }
 
 void mica_cpu_ref_rows(mica_cpu_rows_isa *isa) {
+    isa->adam_step = adam_step;
     isa->to_codes = row_to_codes, isa->from_codes = row_from_codes;
     for (int t = 0; t < MICA_CPU_FLOATS; t++) isa->scores_codes[t] = scores_codes, isa->values_codes[t] = values_codes;
     fill_f32(isa, MICA_F32);
