@@ -295,6 +295,19 @@ static void fast(void **state) {
     REFUSE(sub, mica_mse_loss(s, f23, f4), "shapes do not broadcast");
 }
 
+static void updates(void **state) {
+    (void)state;
+    float x[12] = {0};
+#define LEAF mica_from_data(s, x, MICA_SHAPE(3, 4), MICA_F32)
+#define NUMBERS mica_from_data(s, x, MICA_SHAPE(MICA_ADAM_NUMBERS), MICA_F32)
+    REFUSE(adam_step, mica_adam_step(s, LEAF, f23, LEAF, LEAF, NUMBERS), "must be f32 of one shape, without gaps");
+    REFUSE(adam_step, mica_adam_step(s, LEAF, mica_astype(s, LEAF, MICA_BF16), LEAF, LEAF, NUMBERS), "must be f32 of one shape, without gaps");
+    REFUSE(adam_step, mica_adam_step(s, LEAF, LEAF, zeros(MICA_F32, MICA_SHAPE(3, 4)), LEAF, NUMBERS), "must be f32 of one shape, without gaps");
+    REFUSE(adam_step, mica_adam_step(s, LEAF, LEAF, mica_square(s, LEAF), LEAF, NUMBERS), "parameter and moments must be evaluated");
+    REFUSE(adam_step, mica_adam_step(s, LEAF, LEAF, LEAF, LEAF, f4), "the numbers must be f32 [9]");
+    REFUSE(adam_step, mica_adam_step(s, NULL, LEAF, LEAF, LEAF, NUMBERS), "input 0 is NULL");
+}
+
 static void cache_pages(void **state) {
     (void)state;
 #define POOL zeros(MICA_F32, MICA_SHAPE(3, 2, 1, 2, 4, 6))
@@ -400,7 +413,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(elementwise), cmocka_unit_test(products), cmocka_unit_test(reductions), cmocka_unit_test(views),
         cmocka_unit_test(shapes), cmocka_unit_test(indexing), cmocka_unit_test(sources), cmocka_unit_test(fast),
-        cmocka_unit_test(cache_pages), cmocka_unit_test(segments), cmocka_unit_test(transforms),
+        cmocka_unit_test(updates), cmocka_unit_test(cache_pages), cmocka_unit_test(segments), cmocka_unit_test(transforms),
         cmocka_unit_test(arrays_of_another_scope), cmocka_unit_test(every_op_was_refused_something),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -95,6 +95,7 @@ static sample fast_sample(mica_op op) {
     case MICA_OP_gated_grad:
         return (sample){.n = 3, .in = {F32(3, 5), F32(3, 5), F32(3, 5)}, .params.gated.gate = below(2) ? MICA_GATE_SWIGLU : MICA_GATE_GEGLU};
     case MICA_OP_cross_entropy_grad: return (sample){.n = 4, .in = {F32(3, 7), F32(3), I32(3), F32(3)}, .params.packed.dtype = (int32_t)below(4)};
+    case MICA_OP_adam_step: return (sample){.n = 5, .in = {F32(3, 5), F32(3, 5), F32(3, 5), F32(3, 5), F32(MICA_ADAM_NUMBERS)}};
     case MICA_OP_segment_attention:
     case MICA_OP_segment_attention_grad: {
         sample t = {.n = op == MICA_OP_segment_attention ? 4 : 5, .in = {F32(7, 4, 6), F32(7, 2, 6), F32(7, 2, 6), I32(3), F32(7, 4, 6)}};
@@ -219,10 +220,12 @@ static void random_nodes(void **unused) {
             mica_array *in[MICA_KERNEL_INPUTS];
             mica_scope_reset(s);
             for (int i = 0; i < t.n; i++) in[i] = random_array(s, t.in[i]);
-            if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope, MICA_OP_gated_grad, MICA_OP_cross_entropy_grad)) // as the public functions do
+            if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope, MICA_OP_gated_grad, MICA_OP_cross_entropy_grad, MICA_OP_adam_step)) // as the public functions do
                 for (int i = 0; i < t.n; i++) in[i] = in[i] ? mica_contiguous(s, in[i]) : NULL;
             if (op == MICA_OP_kv_append && in[0] && !mica_eval(s, in, 1, &e)) fail_msg("%s", e.msg); // it writes there
             if (op == MICA_OP_cache_attention && in[1] && !mica_eval(s, in + 1, 1, &e)) fail_msg("%s", e.msg);
+            for (int i = 0; op == MICA_OP_adam_step && i < t.n; i++)
+                if (in[i] && !mica_eval(s, in + i, 1, &e)) fail_msg("%s", e.msg);
             mica_array *a = mica_record(s, op, in, t.n, t.optional, &t.params);
             if (!a) {
                 if (!mica_scope_error(s, &e) || strncmp(e.msg, info->name, strlen(info->name)))

@@ -193,26 +193,72 @@ static void bad_options(void **state) {
     mica_array_free(p);
 }
 
-static bool two_steps(mica_error *err) {
-    float x[6] = {1, 2, 3, 4, 5, 6};
-    mica_optimizer *o = mica_optimizer_new(&(mica_optimizer_options){.name = "adafactor", .beta1 = 0.9}, 1, err);
+static bool two_steps_of(const char *name, mica_error *err) {
+    float x[6] = {1, 2, 3, 4, 5, 6}, before[6] = {0}, after[6];
+    mica_optimizer *o = mica_optimizer_new(&(mica_optimizer_options){.name = name, .beta1 = 0.9}, 1, err);
     mica_array *p = o ? mica_keep(s, mica_from_data(s, x, 2, (int64_t[]){2, 3}, MICA_F32), err) : NULL;
     bool ok = p != NULL;
-    for (int i = 0; ok && i < 2; i++) ok = mica_optimizer_update(o, s, 0, &p, mica_from_data(s, x, 2, (int64_t[]){2, 3}, MICA_F32), 0.1, err);
+    mica_scope_reset(s);
+    for (int i = 0; ok && i < 2; i++) {
+        memcpy(before, mica_data(p), sizeof before);
+        ok = mica_optimizer_update(o, s, 0, &p, mica_from_data(s, x, 2, (int64_t[]){2, 3}, MICA_F32), 0.1, err);
+        memcpy(after, mica_data(p), sizeof after);
+        if (!ok) assert_memory_equal(before, after, sizeof before); // as before
+        else assert_memory_not_equal(before, after, sizeof before);
+    }
     mica_scope_reset(s);
     mica_optimizer_free(o);
     mica_array_free(p);
     mica_device_clear_cache(device);
     return ok;
 }
+static bool two_steps(mica_error *err) { return two_steps_of("adafactor", err); }
+static bool two_steps_in_place(mica_error *err) { return two_steps_of("adamw", err); }
 
 static void any_allocation_may_fail(void **state) {
     (void)state;
     mica_error err = {0};
-    assert_true(two_steps(&err));
-    uint64_t live = mica_alloc_get_stats().live, n = 1;
-    while (!run_refused(two_steps, n, live)) n++;
-    print_message("  %d allocations\n", (int)n);
+    bool (*const runs[])(mica_error *) = {two_steps, two_steps_in_place};
+    for (size_t i = 0; i < MICA_COUNT(runs); i++) {
+        assert_true(runs[i](&err));
+        uint64_t live = mica_alloc_get_stats().live, n = 1;
+        while (!run_refused(runs[i], n, live)) n++;
+        print_message("  %d allocations\n", (int)n);
+    }
+}
+
+// AdamW writes where parameter and state are, but not where somebody else looks.
+static void in_place_if_alone(void **state) {
+    (void)state;
+    enum { N = 1000 };
+    static float x[N], got[N];
+    mica_error err = {0};
+    for (int i = 0; i < N; i++) x[i] = (float)i;
+    mica_optimizer *o = mica_optimizer_new(NULL, 1, &err);
+    mica_array *p = kept(x, 1, (int64_t[]){N}, MICA_F32);
+    mica_array *other = mica_keep(s, p, &err);
+    mica_scope_reset(s);
+    assert_true(mica_optimizer_update(o, s, 0, &p, mica_from_data(s, x, 1, (int64_t[]){N}, MICA_F32), 0.5, &err));
+    assert_true(mica_read_f32(other, got, N, &err));
+    assert_memory_equal(got, x, sizeof x);
+    const void *data = mica_data(p);
+    const char *name;
+    mica_array *moment = mica_optimizer_state(o, 0, 0, &name);
+    mica_memory before = mica_device_memory(device);
+    for (int i = 0; i < 3; i++) {
+        assert_true(mica_optimizer_update(o, s, 0, &p, mica_from_data(s, x, 1, (int64_t[]){N}, MICA_F32), 0.5, &err));
+        assert_ptr_equal(mica_data(p), data);
+        assert_ptr_equal(mica_optimizer_state(o, 0, 0, &name), moment);
+        assert_int_equal(mica_device_memory(device).active, before.active);
+    }
+    mica_array *shared = mica_keep(s, moment, &err); // a state that somebody looks at
+    mica_scope_reset(s);
+    assert_true(mica_optimizer_update(o, s, 0, &p, mica_from_data(s, x, 1, (int64_t[]){N}, MICA_F32), 0.5, &err));
+    assert_ptr_not_equal(mica_data(mica_optimizer_state(o, 0, 0, &name)), mica_data(shared));
+    mica_array_free(shared);
+    mica_array_free(other);
+    mica_array_free(p);
+    mica_optimizer_free(o);
 }
 
 static int set_up(void **state) {
@@ -236,6 +282,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_mlx_does), cmocka_unit_test(bf16_parameters_keep_their_type), cmocka_unit_test(small_updates_are_not_lost),
         cmocka_unit_test(schedules), cmocka_unit_test(bad_options), cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(in_place_if_alone),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

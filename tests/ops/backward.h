@@ -80,6 +80,37 @@ static void case_cross_entropy_grad(rig *r) {
     expect_refusal(r, mica_cross_entropy_grad(r->s, in[0], in[1], in[2], in[1], MICA_BF16), "cross_entropy_grad");
 }
 
+// In place, and the same bits as the graph of the formula: at every level elementary operations are rounded one by one.
+static void case_adam_step(rig *r) {
+    static const shape lists[] = {{1, {0}}, {1, {1}}, {2, {3, 5}}, {1, {31}}, {2, {129, 65}}, {1, {20011}}};
+    const float n[MICA_ADAM_NUMBERS] = {0.7f, 0.9f, 0.1f, 0.999f, 0.001f, 0.02f, 3.1f, 1e-8f, 0.998f};
+    EACH(k, lists) {
+        value p = randoms(r, MICA_F32, lists[k].ndim, lists[k].n, -2, 2), g = randoms(r, MICA_F32, p.ndim, p.shape, -1, 1);
+        value m = randoms(r, MICA_F32, p.ndim, p.shape, -1, 1), v = randoms(r, MICA_F32, p.ndim, p.shape, 0, 1);
+        mica_array *in[] = {put(r, &p, DENSE), put(r, &g, (layout)(k % REPEATED)), put(r, &m, DENSE), put(r, &v, DENSE)}, *a[MICA_ADAM_NUMBERS], *want[3];
+        for (int i = 0; i < MICA_ADAM_NUMBERS; i++) a[i] = mica_from_data(r->s, &n[i], 0, NULL, MICA_F32);
+        mica_scope *s = r->s;
+        mica_array *d = mica_mul(s, in[1], a[MICA_ADAM_SCALE]);
+        want[1] = mica_add(s, mica_mul(s, in[2], a[MICA_ADAM_BETA1]), mica_mul(s, d, a[MICA_ADAM_NEW1]));
+        want[2] = mica_add(s, mica_mul(s, in[3], a[MICA_ADAM_BETA2]), mica_mul(s, mica_square(s, d), a[MICA_ADAM_NEW2]));
+        mica_array *root = mica_add(s, mica_mul(s, mica_sqrt(s, want[2]), a[MICA_ADAM_ROOT]), a[MICA_ADAM_EPS]);
+        want[0] = mica_sub(s, mica_mul(s, in[0], a[MICA_ADAM_KEEP]), mica_div(s, mica_mul(s, want[1], a[MICA_ADAM_RATE]), root));
+        assert_true(mica_eval(s, want, 3, NULL)); // before its inputs are written over
+        mica_array *after = mica_adam_step(s, in[0], in[1], in[2], in[3], mica_from_data(s, n, MICA_SHAPE(MICA_ADAM_NUMBERS), MICA_F32));
+        recorded(r, after);
+        assert_true(mica_eval(s, &after, 1, NULL));
+        assert_ptr_equal(mica_data(after), mica_data(in[0]));
+        for (int i = 0; i < 3; i++) {
+            mica_array *got = i ? in[i + 1] : after;
+            assert_memory_equal(mica_data(got), mica_data(want[i]), mica_nbytes(want[i]));
+            log_result(r, got);
+        }
+    }
+    value x = randoms(r, MICA_F32, 2, (int64_t[]){2, 4}, 0, 1);
+    mica_array *in[] = {put(r, &x, DENSE), put(r, &x, DENSE), put(r, &x, DENSE)};
+    expect_refusal(r, mica_adam_step(r->s, in[0], in[1], in[2], mica_square(r->s, in[0]), mica_zeros(r->s, MICA_SHAPE(MICA_ADAM_NUMBERS), MICA_F32)), "adam_step");
+}
+
 // ---- products of mixed types: the three thin shapes, and others ----
 static const struct { int64_t m, k, n; } mixed_products[] = {{33, 70, 8}, {5, 300, 3}, {70, 8, 129}, {3, 16, 45}, {8, 90, 67}, {65, 130, 16}, {70, 33, 45}, {0, 4, 3}, {1, 64, 1}};
 
