@@ -156,9 +156,12 @@ static bool scored_rows(mica_scope *s, const mica_text_batch *b, int64_t *count,
     return *rows && *target && *weight;
 }
 
-static int64_t chunk_rows(const mica_net *net) {
-    const int64_t most = (int64_t)128 << 20; // bytes of logits
-    return MICA_MIN(MICA_MAX(most / (net->config->vocab_size * 4), (int64_t)32), (int64_t)512);
+// Chunks of equal length, but for the last one. Each reads the whole head twice and brings it into the layout of products: below some 256 rows
+// that is not small beside the products.
+static int64_t chunk_rows(const mica_net *net, int64_t n) {
+    const int64_t most = (int64_t)128 << 20, block = 8; // bytes of logits; rows of a kernel
+    int64_t rows = MICA_MIN(MICA_MAX(most / (net->config->vocab_size * 4), (int64_t)256), (int64_t)512), chunks = (n + rows - 1) / rows;
+    return chunks ? ((n + chunks - 1) / chunks + block - 1) / block * block : block;
 }
 
 // Each adapter draws for itself; `again` differs where one is used several times for a batch.
@@ -178,7 +181,7 @@ static void set_draws(mica_net *net, const mica_text_batch *b) {
 bool mica_net_loss(mica_net *net, mica_scope *s, const mica_text_batch *b, const mica_parameters *p, mica_losses *out) {
     mica_forward f = {.net = net, .scope = s, .training = true};
     mica_array *position = positions(s, b), *rows, *target, *weight;
-    int64_t n, step = chunk_rows(net);
+    int64_t n, step;
     *out = (mica_losses){0};
     set_draws(net, b);
     if (!position || !set_segments(&f, b) || !scored_rows(s, b, &n, &rows, &target, &weight)) return false;
@@ -186,6 +189,7 @@ bool mica_net_loss(mica_net *net, mica_scope *s, const mica_text_batch *b, const
         if (!g || net->config->sliding_window) f.rope[g] = rope_of(&f, g ? &net->config->rope_sliding : &net->config->rope, position);
     mica_array *h = hidden(&f, b, p);
     if (n < (int64_t)b->n) h = mica_take(s, h, rows, 0);
+    step = chunk_rows(net, n);
     for (int64_t from = 0; from < n; from += step) {
         set_draw(net->tied ? &net->embed : &net->head, b, 1, (uint64_t)from + 1);
         if (!chunk_loss(net, s, p, h, target, weight, from, MICA_MIN(from + step, n), out)) return false;
