@@ -58,8 +58,39 @@ static void packed_size(void **state) {
     assert_int_equal(mica_cpu_packed_size(&d.device, &p), 0);
 }
 
+// Outputs first … first + n of a product with w [k][all].
+static void some_outputs(check *c, size_t m, size_t k, size_t all, size_t first, size_t n, uint16_t *x, uint16_t *w, uint16_t *out) {
+    mica_params params = {.words = {0}};
+    mica_call call = {.device = &c->device.device, .params = &params, .inputs = 2};
+    call.in[0] = TENSOR(MICA_BF16, x, (int64_t)m, (int64_t)k), call.in[1] = TENSOR(MICA_BF16, w + first, (int64_t)k, (int64_t)n);
+    call.in[1].stride[0] = (int64_t)all, call.in[1].contiguous = n == all;
+    call.out = TENSOR(MICA_BF16, out, (int64_t)m, (int64_t)n);
+    run_call("matmul", &call, &c->scratch);
+}
+
+// Rows too long for the cache: tasks have several panels. Bits are those of outputs computed apart.
+static void long_rows(void **state) {
+    (void)state;
+    enum { M = 512, K = 16400, N = 400, APIECE = 80 };
+    uint16_t *x = malloc(M * K * sizeof *x), *w = malloc((size_t)K * N * sizeof *w), *whole = malloc(M * N * sizeof *whole), *part = malloc(M * APIECE * sizeof *part);
+    stream random = {.seed = 5};
+    assert_true(x && w && whole && part);
+    fill_random(&random, MICA_BF16, x, (size_t)M * K), fill_random(&random, MICA_BF16, w, (size_t)K * N);
+    for (size_t i = 0; mica_cpu_isa_at(i); i++) {
+        if (!mica_cpu_isa_at(i)->matmul.bf16.part) continue; // the others' tasks do not depend on it
+        check c = check_new(mica_cpu_isa_at(i), 2);
+        some_outputs(&c, M, K, N, 0, N, x, w, whole);
+        for (size_t n = 0; n < N; n += APIECE) {
+            some_outputs(&c, M, K, N, n, APIECE, x, w, part);
+            for (size_t r = 0; r < M; r++) assert_memory_equal(part + r * APIECE, whole + r * N + n, APIECE * sizeof *part);
+        }
+        assert_int_equal(check_free(&c), 0);
+    }
+    free(x), free(w), free(whole), free(part);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(quantizing_ops), cmocka_unit_test(packed_size), cmocka_unit_test(every_level)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(long_rows), cmocka_unit_test(quantizing_ops), cmocka_unit_test(packed_size), cmocka_unit_test(every_level)};
     setvbuf(stdout, NULL, _IOLBF, 0);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,6 +105,8 @@ static inline int check_matmul(const mica_cpu_isa *isa) {
             matmul_case(&c, types[t], 2, false, 19, 35, 67, (layout)l, l == 0);
             matmul_case(&c, types[t], 1, true, 3, 18, 2311, (layout)l, false); // several panels along k
             matmul_case(&c, types[t], 1, true, 140, 49, 1100, (layout)l, false);
+            matmul_case(&c, types[t], 1, true, 9, 64, 1030, (layout)l, false); // panels of several widths, results written by the kernel
+            matmul_case(&c, types[t], 2, false, 13, 112, 70, (layout)l, l == 1);
             matmul_case(&c, types[t], 2, l == 1, 4, 5, 0, (layout)l, false);
             matmul_case(&c, types[t], 1, true, 0, 5, 3, (layout)l, false);
             matmul_case(&c, types[t], 1, true, 3, 0, 3, (layout)l, false);

@@ -33,20 +33,19 @@ V16_INLINE void gemm_block(const int rows, size_t k, const float *a, ptrdiff_t l
         for (int j = 0; j < F32_VECTORS; j++) v16_store(to + (size_t)i * ldo + 16 * j, sum[i][j]);
 }
 
-static void gemm_out_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type, void *out,
-                         size_t ldo) {
-    const float *a = x;
-    float *to = out;
-    size_t i = 0;
-    (void)type;
-    for (; i + F32_ROWS <= m; i += F32_ROWS) gemm_block(F32_ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first, to + i * ldo, ldo);
-    for (; i + 2 <= m; i += 2) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first, to + i * ldo, ldo);
-    if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, c + i * F32_COLUMNS, first, to + i * ldo, ldo);
+static void gemm_out_f32(const mica_cpu_gemm *g) {
+    const float *a = g->a;
+    float *to = g->out ? g->out : g->c;
+    size_t i = 0, k = g->k, ldo = g->out ? g->ldo : F32_COLUMNS;
+    for (; i + F32_ROWS <= g->m; i += F32_ROWS)
+        gemm_block(F32_ROWS, k, a + (ptrdiff_t)i * g->lda, g->lda, g->panel, g->c + i * F32_COLUMNS, g->first, to + i * ldo, ldo);
+    for (; i + 2 <= g->m; i += 2) gemm_block(2, k, a + (ptrdiff_t)i * g->lda, g->lda, g->panel, g->c + i * F32_COLUMNS, g->first, to + i * ldo, ldo);
+    if (i < g->m) gemm_block(1, k, a + (ptrdiff_t)i * g->lda, g->lda, g->panel, g->c + i * F32_COLUMNS, g->first, to + i * ldo, ldo);
 }
 
 static void gemm_f32(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
     (void)again;
-    gemm_out_f32(m, k, x, lda, panel, c, first, MICA_F32, c, F32_COLUMNS);
+    gemm_out_f32(&(mica_cpu_gemm){.m = m, .k = k, .a = x, .lda = lda, .panel = panel, .c = c, .first = first});
 }
 
 // ---- sums of groups ------------------------------------------------------------------------------------

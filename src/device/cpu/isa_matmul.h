@@ -49,6 +49,27 @@ typedef struct mica_cpu_ahead {
     void *panel;
 } mica_cpu_ahead;
 
+// What is to come into the second-level cache while a product is computed: `rows` runs of `bytes` bytes, `step` bytes apart.
+typedef struct mica_cpu_fetch {
+    const unsigned char *from;
+    size_t rows, bytes;
+    ptrdiff_t step;
+} mica_cpu_fetch;
+
+// c or out [m][n] = (first ? 0 : c) + a [m][k] · the first n columns of a panel. T *a, rows lda elements apart.
+typedef struct mica_cpu_gemm {
+    size_t m, n, k;
+    const void *a;
+    ptrdiff_t lda;
+    const void *panel;
+    float *c; // rows `columns` apart; only read if there is `out`, and that if !first
+    bool first;
+    mica_dtype type; // of out: F32; of bf16 panels also BF16, rounded
+    void *out;       // NULL: the sums go to c
+    size_t ldo;      // elements between rows of out
+    mica_cpu_fetch next; // a hint; 0 rows: nothing
+} mica_cpu_gemm;
+
 // Panels and gemm of one compute type T (float or bf16 bits). A panel of k inputs × `columns` outputs is
 // [k][columns] f32, or [k/2][columns][2] bf16 (k even). Columns past n are zero.
 typedef struct mica_cpu_panels {
@@ -62,10 +83,9 @@ typedef struct mica_cpu_panels {
     /** c [m][columns] = (first ? 0 : c) + a [m][k] · panel. T *a, rows lda elements apart; or, if there is `pack`, packed, blocks of 32 rows
      * 32*lda elements apart. `again`: the same a was multiplied just before, with another panel. */
     void (*gemm)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again);
-    /** NULL, or as gemm for the last inputs of a product: the sums go, as the result's type (F32; of bf16 panels also BF16, rounded), to out
-     * [m][columns], rows ldo elements apart. c is only read, and that if !first. */
-    void (*gemm_out)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type, void *out,
-                     size_t ldo);
+    /** NULL, or as gemm, and can write the result: n is a multiple of `part` if there is `out`. */
+    void (*gemm_out)(const mica_cpu_gemm *g);
+    size_t part; // 0: `columns`
     /** NULL, or gemm and from_tiles at once: the next panel is decoded between the products. */
     void (*gemm_ahead)(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again,
                        const mica_cpu_ahead *next);

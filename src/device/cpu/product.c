@@ -13,6 +13,9 @@ enum {
     ROWS_TASK = 512,       // rows of a panel task: decoding the panel is then a few per cent of the product
     ROWS_TASK_SMALL = 128, // where there are few panels: at least
     TASKS_EACH = 3,        // panel tasks that a thread gets at least, where there are so many
+    FAR_BYTES = 16 << 20,  // rows of x of a task that are too many for the last cache
+    FAR_TASKS = 2,         // then: tasks that a thread gets
+    FAR_PANELS = 6,        // and panels of a task, at most
     STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts or packs
@@ -34,7 +37,9 @@ typedef struct plan {
     size_t unit;       // outputs are cut at multiples of it
     mica_gate gate;
     size_t kp;         // k padded as the kernels want it
-    size_t rows, outs; // of a panel task; of a call within a direct task
+    size_t rows, outs; // of a panel task, at most; of a call within a direct task
+    size_t cuts;       // of the outputs into panel tasks, at multiples of `quantum`
+    size_t quantum;
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
     size_t fixed_block; // bytes
@@ -90,6 +95,17 @@ static size_t weight_bytes(const plan *p) { // of 16 outputs
 static size_t units_of(const plan *p) { return (p->n + p->unit - 1) / p->unit; }
 static mica_cpu_range *ranges_of(const plan *p) { return (mica_cpu_range *)(void *)(p->call->scratch + p->at_ranges); }
 
+// Outputs of tasks as even as they can be, a multiple of the threads. Where rows of x leave the cache before the next panel meets them, a task has
+// several panels, which take turns.
+static void cut_evenly(plan *p, size_t threads) {
+    size_t lanes = p->panels->columns, units, wide = 1;
+    p->quantum = p->panels->part;
+    units = (p->n + p->quantum - 1) / p->quantum;
+    if (p->rows * p->kp * (p->bf16 ? 2 : 4) > FAR_BYTES) wide = MICA_MIN(MICA_MAX(p->n / (lanes * FAR_TASKS * threads), (size_t)1), (size_t)FAR_PANELS);
+    p->cuts = MICA_MAX(MICA_MIN(round_up((p->n + lanes * wide - 1) / (lanes * wide), threads), units), (size_t)1);
+    p->outs = round_up((units + p->cuts - 1) / p->cuts * p->quantum, lanes); // room for sums
+}
+
 static void plan_tasks(plan *p) {
     size_t lanes = p->panels->columns;
     if (p->direct) {
@@ -103,15 +119,17 @@ static void plan_tasks(plan *p) {
     }
     p->outs = lanes;
     while (p->gate && p->outs % p->unit) p->outs += lanes; // whole pairs of gates and ups
-    size_t tasks = (p->n + p->outs - 1) / p->outs;
-    size_t wanted = TASKS_EACH * mica_pool_threads(mica_cpu_pool(p->call)); // sums do not depend on it
+    size_t tasks = (p->n + p->outs - 1) / p->outs, threads = mica_pool_threads(mica_cpu_pool(p->call));
+    size_t wanted = TASKS_EACH * threads; // sums do not depend on it
     p->rows = ROWS_TASK;
     while (p->rows > ROWS_TASK_SMALL && p->batch * tasks * (ROWS_TASK / p->rows) < wanted) p->rows /= 2;
     p->rows = MICA_MIN(p->m, p->rows);
     size_t spare = tasks / wanted;
     p->outs *= MICA_MIN(MICA_MAX(spare, (size_t)1), MICA_MAX(p->panels->across, (size_t)1));
-    tasks = (p->n + p->outs - 1) / p->outs;
-    p->tasks = p->rows ? tasks * ((p->m + p->rows - 1) / p->rows) : 0;
+    p->quantum = p->outs;
+    if (p->panels->part && !p->gate) cut_evenly(p, threads);
+    else p->cuts = (p->n + p->outs - 1) / p->outs;
+    p->tasks = p->rows ? p->cuts * ((p->m + p->rows - 1) / p->rows) : 0;
     size_t panel = MICA_MIN(p->panels->depth, round_up(p->kp, 2)) * lanes;
     bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN ||
                  (p->rhs->kind == MICA_CPU_TILES_KN && !p->panels->from_tiles_back);
@@ -325,23 +343,60 @@ static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t 
 // Can the kernel write the result itself?
 static bool writes_out(const plan *p, size_t n) {
     mica_dtype type = p->call->out.dtype;
-    return p->panels->gemm_out && !p->gate && n % p->panels->columns == 0 && (type == MICA_F32 || (p->bf16 && type == MICA_BF16));
+    size_t part = p->panels->part ? p->panels->part : p->panels->columns;
+    return p->panels->gemm_out && !p->gate && n % part == 0 && (type == MICA_F32 || (p->bf16 && type == MICA_BF16));
 }
 
-// Sums of `rows` rows and n outputs, a panel's after another's, in c [panels][rows][columns]; or in the result, if the kernel can write that.
-static void run_panels(const plan *p, size_t batch, size_t n0, size_t n, size_t row, size_t rows, unsigned char *area, float *c) {
+// What a task computes: some outputs of some rows.
+typedef struct piece {
+    size_t batch, n0, n, row, rows;
+} piece;
+
+static piece piece_of(const plan *p, size_t task) {
+    size_t blocks = (p->m + p->rows - 1) / p->rows, units = (p->n + p->quantum - 1) / p->quantum, cut = task % p->cuts;
+    piece t = {.batch = task / p->cuts / blocks, .n0 = cut * units / p->cuts * p->quantum, .row = task / p->cuts % blocks * p->rows};
+    t.n = MICA_MIN((cut + 1) * units / p->cuts * p->quantum, p->n) - t.n0, t.rows = MICA_MIN(p->rows, p->m - t.row);
+    return t;
+}
+
+// The weights of a panel, for a hint.
+static mica_cpu_fetch panel_lines(const plan *p, const piece *t, size_t j, size_t k0) {
+    const mica_tensor *w = &p->call->in[1];
+    ptrdiff_t size = (ptrdiff_t)mica_dtype_size(w->dtype), ldk = (ptrdiff_t)w->stride[w->ndim - 2], ldn = (ptrdiff_t)w->stride[w->ndim - 1];
+    size_t n = MICA_MIN(p->panels->columns, t->n - j), k = MICA_MIN(p->panels->depth, p->k - MICA_MIN(k0, p->k));
+    if (p->rhs->kind != MICA_CPU_DENSE || (ldk != 1 && ldn != 1)) return (mica_cpu_fetch){0};
+    ptrdiff_t at = (p->batch > 1 ? mica_cpu_row_offset(w, 2, t->batch) : 0) + (ptrdiff_t)k0 * ldk + (ptrdiff_t)(t->n0 + j) * ldn;
+    return (mica_cpu_fetch){.from = w->data + at * size, .rows = ldk == 1 ? n : k, .bytes = (ldk == 1 ? k : n) * (size_t)size,
+                            .step = (ldk == 1 ? ldn : ldk) * size};
+}
+
+// Of the panel after the one at hand: of this task, or of the task that this thread is likely to get next.
+static mica_cpu_fetch next_lines(const plan *p, size_t task, size_t j, size_t k0) {
+    piece t = piece_of(p, task);
+    size_t next = task + mica_pool_threads(mica_cpu_pool(p->call));
+    if (j + p->panels->columns < t.n) return panel_lines(p, &t, j + p->panels->columns, k0);
+    if (k0 + p->panels->depth < p->kp) return panel_lines(p, &t, 0, k0 + p->panels->depth);
+    if (next >= p->batch * p->tasks) return (mica_cpu_fetch){0};
+    t = piece_of(p, next);
+    return panel_lines(p, &t, 0, 0);
+}
+
+// Sums of a task's rows and outputs, a panel's after another's, in c [panels][rows][columns]; or in the result, if the kernel can write that.
+static void run_panels(const plan *p, size_t task, const piece *t, unsigned char *area, float *c) {
     size_t columns = p->panels->columns;
     const mica_tensor *out = &p->call->out;
-    bool into = writes_out(p, n);
+    bool into = writes_out(p, t->n);
+    mica_cpu_gemm g = {.m = t->rows, .panel = area + p->at_panel, .type = out->dtype, .ldo = p->n};
     for (size_t k0 = 0; k0 < p->kp; k0 += p->panels->depth) {
-        size_t k = MICA_MIN(p->panels->depth, p->kp - k0);
-        const unsigned char *x = p->pack ? packed_at(p, batch, row, k0) : x_at(p, batch, row) + k0 * (p->bf16 ? 2 : 4);
-        ptrdiff_t ldx = p->pack ? (ptrdiff_t)k : p->ldx;
-        for (size_t j = 0; j < n; j += columns) {
-            fill_panel(p, batch, n0 + j, MICA_MIN(columns, n - j), k0, k, area);
-            void *panel = area + p->at_panel, *to = mica_cpu_out_at(p->gate, out, p->n, batch * p->m + row, n0 + j);
-            if (into && k0 + k == p->kp) p->panels->gemm_out(rows, k, x, ldx, panel, c + j * rows, k0 == 0, out->dtype, to, p->n);
-            else p->panels->gemm(rows, k, x, ldx, panel, c + j * rows, k0 == 0, j > 0);
+        g.k = MICA_MIN(p->panels->depth, p->kp - k0), g.first = !k0;
+        g.a = p->pack ? packed_at(p, t->batch, t->row, k0) : x_at(p, t->batch, t->row) + k0 * (p->bf16 ? 2 : 4);
+        g.lda = p->pack ? (ptrdiff_t)g.k : p->ldx;
+        for (size_t j = 0; j < t->n; j += columns) {
+            g.n = MICA_MIN(columns, t->n - j), g.c = c + j * t->rows;
+            fill_panel(p, t->batch, t->n0 + j, g.n, k0, g.k, area);
+            if (into && k0 + g.k == p->kp) g.out = mica_cpu_out_at(p->gate, out, p->n, t->batch * p->m + t->row, t->n0 + j);
+            if (p->panels->gemm_out) g.next = next_lines(p, task, j, k0), p->panels->gemm_out(&g);
+            else p->panels->gemm(g.m, g.k, g.a, g.lda, g.panel, g.c, g.first, j > 0);
         }
     }
 }
@@ -383,15 +438,13 @@ static void store_panels(const plan *p, size_t row, size_t rows, size_t n0, size
 
 static void panel_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
-    size_t across = (p->n + p->outs - 1) / p->outs, blocks = (p->m + p->rows - 1) / p->rows;
-    size_t n0 = task % across * p->outs, row = task / across % blocks * p->rows, batch = task / across / blocks;
-    size_t n = MICA_MIN(p->outs, p->n - n0), rows = MICA_MIN(p->rows, p->m - row);
+    piece t = piece_of(p, task);
     unsigned char *area = thread_area(p, thread);
     float *c = (float *)(void *)area;
     bool ahead = p->panels->gemm_ahead && p->rhs->kind == MICA_CPU_TILES;
-    if (ahead) run_panels_ahead(p, n0, n, row, rows, area, c);
-    else run_panels(p, batch, n0, n, row, rows, area, c);
-    if (ahead || !writes_out(p, n)) store_panels(p, batch * p->m + row, rows, n0, n, c);
+    if (ahead) run_panels_ahead(p, t.n0, t.n, t.row, t.rows, area, c);
+    else run_panels(p, task, &t, area, c);
+    if (ahead || !writes_out(p, t.n)) store_panels(p, t.batch * p->m + t.row, t.rows, t.n0, t.n, c);
 }
 
 void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {

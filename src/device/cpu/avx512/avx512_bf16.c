@@ -9,6 +9,8 @@
 
 // 8 × 3 sums fill 24 of 32 registers: three panel vectors, one broadcast of x, the rest in flight.
 enum { ROWS = 8, VECTORS = 3, COLUMNS = 16 * VECTORS };
+// Fetching for the next panel: blocks of rows that do, inputs between two fetches, lines of one.
+enum { FETCH_BLOCKS = 32, STRETCH = 32, FETCH_MOST = 8 };
 
 // ---- gemm ------------------------------------------------------------------------------------------
 V16_INLINE __m512bh pair(const uint16_t *x) {
@@ -17,71 +19,106 @@ V16_INLINE __m512bh pair(const uint16_t *x) {
     return (__m512bh)_mm512_set1_epi32(v);
 }
 
-// Three vectors of sums as 48 values of the result. No sum is subnormal, which vdpbf16ps flushes, so the conversion that flushes them too is exact.
-V16_INLINE void store_row(mica_dtype type, unsigned char *out, const __m512 sum[VECTORS]) {
+// Vectors of sums as values of the result. No sum is subnormal, which vdpbf16ps flushes, so the conversion that flushes them too is exact.
+V16_INLINE void store_row(const int vectors, mica_dtype type, unsigned char *out, const __m512 sum[VECTORS]) {
     if (type == MICA_F32) {
 #pragma GCC unroll 3
-        for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps((float *)(void *)out + 16 * j, sum[j]);
-    } else {
-        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(sum[1], sum[0]));
-        _mm256_storeu_si256((void *)(out + 64), (__m256i)_mm512_cvtneps_pbh(sum[2]));
+        for (int j = 0; j < vectors; j++) _mm512_storeu_ps((float *)(void *)out + 16 * j, sum[j]);
+        return;
+    }
+    if (vectors > 1) _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(sum[1], sum[0]));
+    if (vectors != 2) _mm256_storeu_si256((void *)(out + 32 * (vectors - 1)), (__m256i)_mm512_cvtneps_pbh(sum[vectors - 1]));
+}
+
+// Goes through the lines of mica_cpu_fetch, `each` of them every STRETCH inputs.
+typedef struct fetching {
+    const unsigned char *line, *end, *row; // of the run at hand
+    size_t rows, bytes, each;
+    ptrdiff_t step;
+} fetching;
+
+V16_INLINE void fetch_row(fetching *f) {
+    f->line = f->row - ((uintptr_t)f->row & 63), f->end = f->row + f->bytes;
+    f->row += f->step;
+}
+
+V16_INLINE void fetch_some(fetching *f) {
+    for (size_t i = 0; i < f->each && f->rows; i++) {
+        _mm_prefetch((const char *)f->line, _MM_HINT_T1);
+        f->line += 64;
+        if (f->line < f->end) continue;
+        if (--f->rows) fetch_row(f);
     }
 }
 
-// The sums start at zero or at c's; they go to c, or out as the result.
-typedef struct sums {
-    float *c;
-    bool first;
-    mica_dtype type;
-    unsigned char *out;
-    ptrdiff_t row; // bytes between rows of out
-} sums;
+// The last blocks of rows fetch, so that what comes does not leave the cache again before it is used.
+static fetching fetch_from(const mica_cpu_gemm *g, size_t *first) {
+    fetching f = {.row = g->next.from, .rows = g->next.rows, .bytes = g->next.bytes, .step = g->next.step};
+    size_t blocks = g->m / ROWS, part = blocks < FETCH_BLOCKS ? blocks : FETCH_BLOCKS, stretches = part * ((g->k + STRETCH - 1) / STRETCH);
+    *first = blocks - part;
+    if (!f.rows || !stretches) return (fetching){0};
+    fetch_row(&f);
+    f.each = (f.rows * (f.bytes / 64 + 1) + stretches - 1) / stretches;
+    f.each = f.each < FETCH_MOST ? f.each : FETCH_MOST;
+    return f;
+}
 
-V16_INLINE void gemm_block(const int rows, size_t k, const uint16_t *a, ptrdiff_t lda, const uint16_t *panel, const sums *s, size_t at) {
-    float *c = s->c + at * COLUMNS;
+// The sums start at zero or at c's; they go to c, or out as the result.
+V16_INLINE void gemm_block(const int rows, const int vectors, const mica_cpu_gemm *g, size_t at, fetching *f) {
+    const uint16_t *a = (const uint16_t *)g->a + (ptrdiff_t)at * g->lda, *panel = g->panel;
+    const ptrdiff_t lda = g->lda;
+    float *c = g->c + at * COLUMNS;
     __m512 sum[ROWS][VECTORS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int j = 0; j < VECTORS; j++) sum[i][j] = s->first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + i * COLUMNS + 16 * j);
-    for (size_t p = 0; p < k; p += 2, panel += 2 * COLUMNS) {
-        __m512bh w[VECTORS];
+        for (int j = 0; j < vectors; j++) sum[i][j] = g->first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + i * COLUMNS + 16 * j);
+    for (size_t p = 0, k = g->k; p < k;) {
+        size_t end = k - p < STRETCH ? k : p + STRETCH;
+        if (f) fetch_some(f);
+        for (; p < end; p += 2, panel += 2 * COLUMNS) {
+            __m512bh w[VECTORS];
 #pragma GCC unroll 3
-        for (int j = 0; j < VECTORS; j++) w[j] = (__m512bh)_mm512_loadu_si512(panel + 32 * j);
+            for (int j = 0; j < vectors; j++) w[j] = (__m512bh)_mm512_loadu_si512(panel + 32 * j);
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) {
-            __m512bh x = pair(a + i * lda + (ptrdiff_t)p);
+            for (int i = 0; i < rows; i++) {
+                __m512bh x = pair(a + i * lda + (ptrdiff_t)p);
 #pragma GCC unroll 3
-            for (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], w[j], x);
+                for (int j = 0; j < vectors; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], w[j], x);
+            }
         }
     }
-    if (s->out) {
+    if (g->out) {
+        size_t row = g->ldo * mica_dtype_size(g->type);
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) store_row(s->type, s->out + ((ptrdiff_t)at + i) * s->row, sum[i]);
+        for (int i = 0; i < rows; i++) store_row(vectors, g->type, (unsigned char *)g->out + (at + (size_t)i) * row, sum[i]);
         return;
     }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(c + i * COLUMNS + 16 * j, sum[i][j]);
+        for (int j = 0; j < vectors; j++) _mm512_storeu_ps(c + i * COLUMNS + 16 * j, sum[i][j]);
 }
 
-static void gemm_rows(size_t m, size_t k, const uint16_t *a, ptrdiff_t lda, const void *panel, const sums *s) {
-    size_t i = 0;
-    for (; i + ROWS <= m; i += ROWS) gemm_block(ROWS, k, a + (ptrdiff_t)i * lda, lda, panel, s, i);
-    if (i + 4 <= m) gemm_block(4, k, a + (ptrdiff_t)i * lda, lda, panel, s, i), i += 4;
-    if (i + 2 <= m) gemm_block(2, k, a + (ptrdiff_t)i * lda, lda, panel, s, i), i += 2;
-    if (i < m) gemm_block(1, k, a + (ptrdiff_t)i * lda, lda, panel, s, i);
+V16_INLINE void gemm_rows(const int vectors, const mica_cpu_gemm *g) {
+    size_t i = 0, m = g->m, first;
+    fetching f = fetch_from(g, &first);
+    for (; i + ROWS <= m && i < first * ROWS; i += ROWS) gemm_block(ROWS, vectors, g, i, NULL);
+    for (; i + ROWS <= m; i += ROWS) gemm_block(ROWS, vectors, g, i, &f);
+    if (i + 4 <= m) gemm_block(4, vectors, g, i, NULL), i += 4;
+    if (i + 2 <= m) gemm_block(2, vectors, g, i, NULL), i += 2;
+    if (i < m) gemm_block(1, vectors, g, i, NULL);
 }
+
+static void gemm_whole(const mica_cpu_gemm *g) { gemm_rows(VECTORS, g); }
+static void gemm_two(const mica_cpu_gemm *g) { gemm_rows(2, g); }
+static void gemm_one(const mica_cpu_gemm *g) { gemm_rows(1, g); }
+
+void mica_cpu_avx512_gemm_out_bf16(const mica_cpu_gemm *g) { (g->n > 32 ? gemm_whole : g->n > 16 ? gemm_two : gemm_one)(g); }
 
 void mica_cpu_avx512_gemm_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, bool again) {
     (void)again;
-    gemm_rows(m, k, x, lda, panel, &(sums){.c = c, .first = first});
-}
-
-void mica_cpu_avx512_gemm_out_bf16(size_t m, size_t k, const void *x, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type,
-                                   void *out, size_t ldo) {
-    gemm_rows(m, k, x, lda, panel, &(sums){.c = c, .first = first, .type = type, .out = out, .row = (ptrdiff_t)(ldo * mica_dtype_size(type))});
+    gemm_whole(&(mica_cpu_gemm){.m = m, .n = COLUMNS, .k = k, .a = x, .lda = lda, .panel = panel, .c = c, .first = first});
 }
 
 // ---- dense panels ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
         .tiles_rows = 8,
         .gemm = mica_cpu_avx512_gemm_bf16,
         .gemm_out = mica_cpu_avx512_gemm_out_bf16,
+        .part = 16,
         .from_dense = mica_cpu_avx512_panel_dense_bf16,
         .from_tiles = mica_cpu_avx512_panel_tiles_bf16,
         .from_tiles_back = mica_cpu_avx512_panel_tiles_back_bf16,

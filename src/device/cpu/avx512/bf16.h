@@ -8,8 +8,7 @@
 
 /** 48 columns. */
 void mica_cpu_avx512_gemm_bf16(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, bool again);
-void mica_cpu_avx512_gemm_out_bf16(size_t m, size_t k, const void *a, ptrdiff_t lda, const void *panel, float *c, bool first, mica_dtype type,
-                                   void *out, size_t ldo);
+void mica_cpu_avx512_gemm_out_bf16(const mica_cpu_gemm *g);
 void mica_cpu_avx512_panel_dense_bf16(mica_dtype type, const void *w, ptrdiff_t ldk, ptrdiff_t ldn, size_t n, size_t k,
                                       size_t columns, void *panel);
 void mica_cpu_avx512_panel_tiles_bf16(const mica_cpu_tiles *t, const unsigned char *packed, size_t first, size_t k0, size_t k,
