@@ -398,7 +398,7 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
             bool bf16 = type == MICA_BF16 && isa->matmul.bf16.columns;
             const mica_cpu_panels *panels = bf16 ? &isa->matmul.bf16 : &isa->matmul.f32;
             size_t direct = MICA_MIN(bits ? panels->direct_tiles[bits] : panels->direct, (size_t)ALL), whole = 0;
-            size_t fixed = bf16 && bits == 4 && isa->matmul.tiles_fixed ? isa->matmul.fixed_rows : 0; // so many have a way of their own
+            size_t fixed = type == MICA_BF16 && bits == 4 && isa->matmul.tiles_fixed ? isa->matmul.fixed_rows : 0; // so many have a way of their own
             for (size_t m = 1; m <= ALL; m++) {
                 if (m == 1 || m == fixed + 1 || m == direct + 1) {
                     whole = m <= fixed ? fixed : m <= direct ? direct : ALL;

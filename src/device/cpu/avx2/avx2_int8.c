@@ -5,10 +5,6 @@
 #include "device/cpu/isa.h"
 #include "device/cpu/avx2/v16.h"
 
-V16_INLINE v16i v16i_zero(void) { return (v16i){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-V16_INLINE v16i v16i_set1(int32_t v) { return (v16i){_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
-V16_INLINE v16i v16i_add(v16i a, v16i b) { return (v16i){_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
-
 V16_INLINE __m256i v8i_dot4(const int bits, __m256i sum, __m256i w, __m256i x) {
     if (bits < 8) return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
     const __m256i nibble = _mm256_set1_epi8(15);
@@ -21,24 +17,6 @@ V16_INLINE v16i v16i_dot4(const int bits, v16i sum, v16i w, v16i x) {
     return (v16i){v8i_dot4(bits, sum.lo, w.lo, x.lo), v8i_dot4(bits, sum.hi, w.hi, x.hi)};
 }
 
-V16_INLINE v16i v16i_max(v16i a, v16i b) { return (v16i){_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)}; }
-V16_INLINE int32_t v16i_sum(v16i v) {
-    __m256i s = _mm256_add_epi32(v.lo, v.hi);
-    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4E));
-    return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xB1)));
-}
-V16_INLINE v16i v16_abs_bits(v16 v) {
-    const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);
-    return (v16i){_mm256_and_si256(_mm256_castps_si256(v.lo), mask), _mm256_and_si256(_mm256_castps_si256(v.hi), mask)};
-}
-V16_INLINE float v16_greatest(v16i bits) {
-    __m256i s = _mm256_max_epi32(bits.lo, bits.hi);
-    __m128i h = _mm_max_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    h = _mm_max_epi32(h, _mm_shuffle_epi32(h, 0x4E));
-    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(h, _mm_shuffle_epi32(h, 0xB1))));
-}
-V16_INLINE v16i v16_to_int(v16 v) { return (v16i){_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
 
 /** Sixteen integers as bytes, in the order of the codes of x. */
 V16_INLINE void v16i_narrow(v16i v, int8_t *to) {

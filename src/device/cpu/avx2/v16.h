@@ -88,4 +88,30 @@ V16_INLINE void v16_transpose(v16 r[16]) {
         r[j].hi = r[8 + j].lo, r[8 + j].lo = t;
     }
 }
+
+V16_INLINE v16i v16i_zero(void) { return (v16i){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+V16_INLINE v16i v16i_set1(int32_t v) { return (v16i){_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
+V16_INLINE v16i v16i_add(v16i a, v16i b) { return (v16i){_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+V16_INLINE v16i v16i_max(v16i a, v16i b) { return (v16i){_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)}; }
+V16_INLINE int32_t v16i_sum(v16i v) {
+    __m256i s = _mm256_add_epi32(v.lo, v.hi);
+    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xB1)));
+}
+V16_INLINE v16i v16_abs_bits(v16 v) {
+    const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);
+    return (v16i){_mm256_and_si256(_mm256_castps_si256(v.lo), mask), _mm256_and_si256(_mm256_castps_si256(v.hi), mask)};
+}
+V16_INLINE float v16_greatest(v16i bits) {
+    __m256i s = _mm256_max_epi32(bits.lo, bits.hi);
+    __m128i h = _mm_max_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    h = _mm_max_epi32(h, _mm_shuffle_epi32(h, 0x4E));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(h, _mm_shuffle_epi32(h, 0xB1))));
+}
+V16_INLINE v16i v16_to_int(v16 v) { return (v16i){_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
+V16_INLINE v16 v16_abs(v16 v) {
+    v16i bits = v16_abs_bits(v);
+    return (v16){_mm256_castsi256_ps(bits.lo), _mm256_castsi256_ps(bits.hi)};
+}
 #endif

@@ -23,5 +23,6 @@ void mica_cpu_avx512_matmul(mica_cpu_matmul_isa *isa) {
     };
     isa->dot_bf16 = mica_cpu_avx512_dot_bf16;
     isa->tiles_bf16 = mica_cpu_avx512_tiles_bf16;
+    isa->fixed_rows = 1;
 }
 #endif

@@ -16,6 +16,6 @@ void mica_cpu_avx512vnni_matmul(mica_cpu_matmul_isa *isa) {
     isa->tiles_f32 = tiles_f32;
     isa->group_sums = group_sums;
     isa->fixed_size = mica_cpu_avx512vnni_fixed_size, isa->fixed_row = mica_cpu_avx512vnni_fixed_row;
-    isa->tiles_fixed = mica_cpu_avx512vnni_tiles_fixed, isa->fixed_rows = 1;
+    isa->tiles_fixed = mica_cpu_avx512vnni_tiles_fixed, isa->fixed_rows = MICA_DIRECT_ROWS;
 }
 #endif
