@@ -131,8 +131,6 @@ static void shards(void **state) {
     const mica_stored *norm = mica_safetensors_find(st, "model.norm.weight");
     assert_non_null(strstr(mica_safetensors_file(st, norm), "-of-00005.safetensors"));
     assert_string_equal(mica_safetensors_metadata(st, "format"), "pt");
-    const char *key, *value;
-    assert_true(mica_safetensors_metadata_at(st, 0, &key, &value));
     mica_safetensors_free(st);
 }
 

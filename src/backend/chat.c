@@ -63,7 +63,8 @@ bool mica_chat_put_member(mica_json_writer *w, const char *key, const char *text
     return true;
 }
 
-bool mica_chat_json(const mica_chat *chat, mica_buf *out, mica_error *err) {
+/** Appends {"messages":[…],"tools":[…],"vars":{…},"add_generation_prompt":b}, what a template is rendered with. */
+static bool put_chat(const mica_chat *chat, mica_buf *out, mica_error *err) {
     mica_json_writer w = {.out = out};
     mica_json_begin_object(&w);
     bool ok = mica_chat_put_messages(&w, chat, err) && mica_chat_put_member(&w, "tools", chat->tools, MICA_JSON_ARRAY, err) &&
@@ -121,7 +122,7 @@ static bool render(const mica_lm *lm, const mica_chat *chat, mica_text *text, mi
     if (!lm->tokenizer) return mica_fail(err, MICA_ERR_ARGUMENT, "chat: the model has no tokenizer");
     mica_buf json = {0};
     size_t from = text->len;
-    bool ok = mica_chat_json(chat, &json, err);
+    bool ok = put_chat(chat, &json, err);
     const mica_template *t = ok ? template_of(lm, err) : NULL;
     ok = t && mica_template_render(t, json.data, json.len, &(mica_template_options){.name = chat->name}, text, marks, err) &&
          (!chat->continued || cut_behind_last(&json, text, from, marks, err));

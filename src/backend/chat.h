@@ -11,8 +11,6 @@
 bool mica_chat_put_messages(mica_json_writer *w, const mica_chat *chat, mica_error *err);
 /** Writes a member that is the caller's JSON, checked to be of this type; nothing if text is NULL. */
 bool mica_chat_put_member(mica_json_writer *w, const char *key, const char *text, mica_json_type type, mica_error *err);
-/** Appends {"messages":[…],"tools":[…],"vars":{…},"add_generation_prompt":b}, what a template is rendered with. */
-bool mica_chat_json(const mica_chat *chat, mica_buf *out, mica_error *err);
 /** Appends the conversation's text and ids; either may be NULL. */
 bool mica_chat_encode(const mica_lm *lm, const mica_chat *chat, mica_text *text, mica_ids *ids, mica_error *err);
 #endif

@@ -57,18 +57,19 @@ void mica_waiting_set_stream(mica_waiting_rows *w, mica_waiting_row *r, void *st
     pthread_mutex_unlock(&w->lock);
 }
 
-mica_waiting_row *mica_waiting_find(const mica_waiting_rows *w, int64_t number) {
+/** Row `number`; NULL if there is none. */
+static mica_waiting_row *find(const mica_waiting_rows *w, int64_t number) {
     return number >= 0 && (size_t)number < w->count ? w->items[number] : NULL;
 }
 
 bool mica_waiting_error(const mica_waiting_rows *w, int64_t number, mica_error *err) {
-    const mica_waiting_row *r = mica_waiting_find(w, number);
+    const mica_waiting_row *r = find(w, number);
     if (!r || !r->failed) return false;
     if (err) *err = r->error;
     return true;
 }
 
 mica_metrics mica_waiting_metrics(const mica_waiting_rows *w, int64_t number, mica_metrics (*metrics)(const void *stream)) {
-    const mica_waiting_row *r = mica_waiting_find(w, number);
+    const mica_waiting_row *r = find(w, number);
     return !r ? (mica_metrics){0} : r->stream ? metrics(r->stream) : r->metrics;
 }

@@ -33,8 +33,6 @@ void mica_waiting_cancel(mica_waiting_rows *rows, int64_t number, void (*cancel)
 bool mica_waiting_is_cancelled(mica_waiting_rows *rows, const mica_waiting_row *row);
 /** The row's stream from here on, cancelled if the row was meanwhile; NULL: it has none (more). What is asked is not needed any more. */
 void mica_waiting_set_stream(mica_waiting_rows *rows, mica_waiting_row *row, void *stream, void (*cancel)(void *stream));
-/** Row `number`; NULL if there is none. */
-mica_waiting_row *mica_waiting_find(const mica_waiting_rows *rows, int64_t number);
 bool mica_waiting_error(const mica_waiting_rows *rows, int64_t number, mica_error *err);
 /** metrics: of a stream that runs. */
 mica_metrics mica_waiting_metrics(const mica_waiting_rows *rows, int64_t number, mica_metrics (*metrics)(const void *stream));

@@ -141,7 +141,6 @@ extern const mica_cli_command mica_cli_generate, mica_cli_score, mica_cli_perple
     mica_cli_report, mica_cli_eval;
 /** The table of commands, ended by NULL. */
 extern const mica_cli_command *const mica_cli_commands[];
-const mica_cli_command *mica_cli_find(const char *name);
 
 /** Reads argv (without program and command) into args. False after a complaint: exit with MICA_EXIT_USAGE. */
 bool mica_cli_parse(const mica_cli_command *command, int argc, char **argv, mica_cli_args *args);

@@ -13,7 +13,7 @@ const mica_cli_command *const mica_cli_commands[] = {
     NULL,
 };
 
-const mica_cli_command *mica_cli_find(const char *name) {
+static const mica_cli_command *find(const char *name) {
     for (const mica_cli_command *const *c = mica_cli_commands; *c; c++)
         if (strcmp((*c)->name, name) == 0) return *c;
     return NULL;
@@ -33,7 +33,7 @@ static int help(int argc, char **argv) {
     if (argc > 1) return mica_cli_usage(NULL, "help takes one command");
     if (argc == 0) return mica_cli_help(stdout), MICA_EXIT_DONE;
     if (strcmp(argv[0], "--man") == 0) return mica_cli_man_page(stdout), MICA_EXIT_DONE;
-    const mica_cli_command *command = mica_cli_find(argv[0]);
+    const mica_cli_command *command = find(argv[0]);
     if (!command) return unknown_command(argv[0]);
     mica_cli_help_command(stdout, command);
     return MICA_EXIT_DONE;
@@ -61,6 +61,6 @@ int main(int argc, char **argv) {
     if (strcmp(word, "--version") == 0) return puts("mica " MICA_VERSION), mica_cli_finish(MICA_EXIT_DONE);
     if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
         return mica_cli_finish(help(argc - 2, argv + 2));
-    const mica_cli_command *command = mica_cli_find(word);
+    const mica_cli_command *command = find(word);
     return mica_cli_finish(command ? run(command, argc - 2, argv + 2) : unknown_command(word));
 }

@@ -16,8 +16,6 @@
 
 // ---- checks ---------------------------------------------------------------------------------------------
 static inline bool mica_is_integer(mica_dtype d) { return d >= MICA_U8; }
-static inline bool mica_is_number(mica_dtype d) { return d != MICA_BOOL; }
-static inline bool mica_is_signed(mica_dtype d) { return mica_dtype_is_float(d) || d >= MICA_I8; }
 bool mica_same_shape(const mica_array *a, const mica_array *b);
 
 /** Imports the inputs of a public function in place. False if the scope has failed or fails now: one is NULL that may

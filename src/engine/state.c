@@ -31,7 +31,8 @@ static mica_device *all_devices;
 static size_t all_cache_limit = DEFAULT_CACHE_LIMIT;
 static _Atomic size_t all_active, all_peak, all_limit;
 
-void mica_device_count(mica_device *d, size_t more, size_t less) {
+/** Counts memory of the device that arrays hold from now on, or no longer do; with the device's memory_lock held. */
+static void count_memory(mica_device *d, size_t more, size_t less) {
     mica_device_state *st = d->state;
     st->active += more - less;
     st->peak = MICA_MAX(st->peak, st->active);
@@ -111,7 +112,7 @@ mica_buffer *mica_buffer_new(mica_device *d, size_t size) {
     if (b) {
         atomic_store(&b->refs, 1);
         b->next = NULL;
-        mica_device_count(d, b->size, 0);
+        count_memory(d, b->size, 0);
     }
     pthread_mutex_unlock(&st->memory_lock);
     return b;
@@ -132,14 +133,14 @@ mica_buffer *mica_buffer_reserve(mica_device *d, size_t size) {
 bool mica_device_take(mica_device *d, size_t size) {
     pthread_mutex_lock(&d->state->memory_lock);
     bool ok = within_limits(d, size);
-    if (ok) mica_device_count(d, size, 0);
+    if (ok) count_memory(d, size, 0);
     pthread_mutex_unlock(&d->state->memory_lock);
     return ok;
 }
 
 void mica_device_give(mica_device *d, size_t size) {
     pthread_mutex_lock(&d->state->memory_lock);
-    mica_device_count(d, 0, size);
+    count_memory(d, 0, size);
     pthread_mutex_unlock(&d->state->memory_lock);
 }
 
@@ -173,7 +174,7 @@ void mica_buffer_release(mica_buffer *b) {
     }
     mica_device_state *st = d->state;
     pthread_mutex_lock(&st->memory_lock);
-    mica_device_count(d, 0, b->size);
+    count_memory(d, 0, b->size);
     size_t c = class_of(b->size);
     b->next = st->free_list[c];
     st->free_list[c] = b;
@@ -186,7 +187,7 @@ void mica_buffer_discard(mica_buffer *b) {
     if (!b) return;
     mica_device *d = b->device;
     pthread_mutex_lock(&d->state->memory_lock);
-    mica_device_count(d, 0, b->size);
+    count_memory(d, 0, b->size);
     pthread_mutex_unlock(&d->state->memory_lock);
     d->memory_free(d, b->data, b->size);
     mica_free(b);
@@ -274,7 +275,8 @@ size_t mica_device_set_memory_limit(mica_device *d, size_t bytes) {
 }
 
 // ---- devices -------------------------------------------------------------------------------------------------------
-bool mica_device_attach(mica_device *d, mica_error *err) {
+/** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */
+static bool attach(mica_device *d, mica_error *err) {
     mica_device_state *st = mica_calloc(1, sizeof *st);
     if (!st) return mica_fail_memory(err, sizeof *st, "a device");
     for (size_t k = 0; k < d->kernel_count; k++)
@@ -311,7 +313,7 @@ mica_device *mica_device_open(const char *name, const mica_device_options *optio
     }
     mica_device *d = mica_cpu_open((size_t)o.threads, o.level, err);
     if (!d) return NULL;
-    if (mica_device_attach(d, err)) return d;
+    if (attach(d, err)) return d;
     d->close(d);
     return NULL;
 }

@@ -41,16 +41,12 @@ mica_buffer *mica_buffer_reserve(mica_device *d, size_t size);
 /** Counts `size` bytes more; false if a limit forbids it. */
 bool mica_device_take(mica_device *d, size_t size);
 void mica_device_give(mica_device *d, size_t size);
-/** Counts memory of the device that arrays hold from now on, or no longer do; with the device's memory_lock held. */
-void mica_device_count(mica_device *d, size_t more, size_t less);
 mica_buffer *mica_buffer_retain(mica_buffer *b);
 void mica_buffer_release(mica_buffer *b);
 /** So much more (less) may be kept for reuse beyond the cache limit, unless that is 0. */
 void mica_device_cache_more(mica_device *d, size_t more, size_t less);
 /** Releases the only reference to memory of mica_buffer_new, which is not kept for reuse. */
 void mica_buffer_discard(mica_buffer *b);
-/** Takes over a device that mica_cpu_open & co. made: finds its kernels, sets up its state. */
-bool mica_device_attach(mica_device *d, mica_error *err);
 mica_device *mica_device_retain(mica_device *d);
 /** From now on evaluations add the time of each op to clocks [MICA_OP_COUNT]; NULL: no longer. */
 void mica_device_measure(mica_device *d, mica_op_clock *clocks);

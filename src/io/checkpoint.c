@@ -307,4 +307,3 @@ void mica_checkpoint_free(mica_model_files *c) {
 const mica_config *mica_checkpoint_config(const mica_model_files *c) { return &c->config; }
 const char *mica_checkpoint_path(const mica_model_files *c) { return c->path; }
 const struct mica_gguf *mica_checkpoint_gguf(const mica_model_files *c) { return c->gguf; }
-const struct mica_safetensors *mica_checkpoint_safetensors(const mica_model_files *c) { return c->st; }

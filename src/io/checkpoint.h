@@ -60,9 +60,6 @@ typedef struct mica_checkpoint_stats {
 mica_checkpoint_stats mica_checkpoint_get_stats(const mica_model_files *c);
 
 struct mica_gguf;
-struct mica_safetensors;
 /** The file behind it: NULL for a folder. Its vocabulary is in gguf.h. */
 const struct mica_gguf *mica_checkpoint_gguf(const mica_model_files *c);
-/** NULL for a GGUF file. */
-const struct mica_safetensors *mica_checkpoint_safetensors(const mica_model_files *c);
 #endif

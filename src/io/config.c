@@ -22,19 +22,19 @@ static const struct arch_defaults {
     [MICA_ARCH_GEMMA3] = {"gemma3", 262208, 2304, 9216, 26, 8, 4, 256, 131072, 1, 2, 0, true},
 };
 
-const char *mica_arch_name(mica_arch arch) { return arch_defaults[arch].name; }
-
 // ---- reading fields ----------------------------------------------------------------------------------
 static bool present(const mica_json *v) { return v && v->type != MICA_JSON_NULL; }
 
-const mica_json *mica_config_holder(const mica_config_reader *r, const char *key) {
+/** The object that holds key: text, else root, else text again (where it is absent). A null counts as absent. */
+static const mica_json *holder(const mica_config_reader *r, const char *key) {
     if (present(mica_json_get(r->text, key)) || !present(mica_json_get(r->root, key))) return r->text;
     return r->root;
 }
 
-bool mica_config_int(const mica_config_reader *r, const char *key, int64_t otherwise, int64_t low, int64_t high, int64_t *out) {
-    if (!mica_json_int(mica_config_holder(r, key), key, otherwise, out, r->what, r->err)) return false;
-    if (!present(mica_json_get(mica_config_holder(r, key), key)) || (*out >= low && *out <= high)) return true;
+/** A whole number in [low, high]; absent: otherwise. */
+static bool read_int(const mica_config_reader *r, const char *key, int64_t otherwise, int64_t low, int64_t high, int64_t *out) {
+    if (!mica_json_int(holder(r, key), key, otherwise, out, r->what, r->err)) return false;
+    if (!present(mica_json_get(holder(r, key), key)) || (*out >= low && *out <= high)) return true;
     return mica_fail(r->err, MICA_ERR_FORMAT, "%s: \"%s\" is %lld, outside %lld … %lld", r->what, key, (long long)*out,
                      (long long)low, (long long)high);
 }
@@ -47,7 +47,7 @@ bool mica_config_number(const mica_config_reader *r, const mica_json *object, co
 }
 
 static bool read_bool(const mica_config_reader *r, const char *key, bool otherwise, bool *out) {
-    return mica_json_bool(mica_config_holder(r, key), key, otherwise, out, r->what, r->err);
+    return mica_json_bool(holder(r, key), key, otherwise, out, r->what, r->err);
 }
 
 // ---- parts -------------------------------------------------------------------------------------------
@@ -65,15 +65,15 @@ static bool read_arch(mica_config *c, const char *what, mica_error *err) {
 static bool read_sizes(const mica_config_reader *r) {
     mica_config *c = r->config;
     const struct arch_defaults *d = &arch_defaults[c->arch];
-    return mica_config_int(r, "vocab_size", d->vocab, 1, 1 << 24, &c->vocab_size) &&
-           mica_config_int(r, "hidden_size", d->hidden, 1, 1 << 20, &c->hidden_size) &&
-           mica_config_int(r, "intermediate_size", d->intermediate, 1, 1 << 22, &c->intermediate_size) &&
-           mica_config_int(r, "num_hidden_layers", d->layers, 1, 4096, &c->num_layers) &&
-           mica_config_int(r, "num_attention_heads", d->heads, 1, 1 << 14, &c->num_heads) &&
-           mica_config_int(r, "num_key_value_heads", d->kv_heads, 1, 1 << 14, &c->num_kv_heads) &&
-           mica_config_int(r, "head_dim", d->head_dim, 1, 1 << 14, &c->head_dim) &&
-           mica_config_int(r, "max_position_embeddings", d->positions, 1, (int64_t)1 << 40, &c->max_position_embeddings) &&
-           mica_config_number(r, mica_config_holder(r, "rms_norm_eps"), "rms_norm_eps", 1e-6, 0, 1, &c->rms_norm_eps);
+    return read_int(r, "vocab_size", d->vocab, 1, 1 << 24, &c->vocab_size) &&
+           read_int(r, "hidden_size", d->hidden, 1, 1 << 20, &c->hidden_size) &&
+           read_int(r, "intermediate_size", d->intermediate, 1, 1 << 22, &c->intermediate_size) &&
+           read_int(r, "num_hidden_layers", d->layers, 1, 4096, &c->num_layers) &&
+           read_int(r, "num_attention_heads", d->heads, 1, 1 << 14, &c->num_heads) &&
+           read_int(r, "num_key_value_heads", d->kv_heads, 1, 1 << 14, &c->num_kv_heads) &&
+           read_int(r, "head_dim", d->head_dim, 1, 1 << 14, &c->head_dim) &&
+           read_int(r, "max_position_embeddings", d->positions, 1, (int64_t)1 << 40, &c->max_position_embeddings) &&
+           mica_config_number(r, holder(r, "rms_norm_eps"), "rms_norm_eps", 1e-6, 0, 1, &c->rms_norm_eps);
 }
 
 static bool read_act(const mica_config_reader *r) {
@@ -82,7 +82,7 @@ static bool read_act(const mica_config_reader *r) {
         {"gelu_new", MICA_ACT_GELU_TANH}, {"gelu", MICA_ACT_GELU_ERF}, {"relu", MICA_ACT_RELU}};
     bool gemma = r->config->arch == MICA_ARCH_GEMMA3;
     const char *key = gemma ? "hidden_activation" : "hidden_act", *name;
-    if (!mica_json_string(mica_config_holder(r, key), key, gemma ? "gelu_pytorch_tanh" : "silu", &name, r->what, r->err)) return false;
+    if (!mica_json_string(holder(r, key), key, gemma ? "gelu_pytorch_tanh" : "silu", &name, r->what, r->err)) return false;
     for (size_t i = 0; i < MICA_COUNT(acts); i++)
         if (!strcmp(name, acts[i].name)) return r->config->hidden_act = acts[i].act, true;
     return mica_fail(r->err, MICA_ERR_UNSUPPORTED, "%s: \"%s\": unknown activation \"%s\"", r->what, key, name);
@@ -102,7 +102,7 @@ static bool read_gemma_extras(const mica_config_reader *r) {
     double scalar = 0;
     bool bidirectional;
     if (c->arch != MICA_ARCH_GEMMA3) return true;
-    if (!mica_config_number(r, mica_config_holder(r, "query_pre_attn_scalar"), "query_pre_attn_scalar", 256, 1e-6, 1e9, &scalar) ||
+    if (!mica_config_number(r, holder(r, "query_pre_attn_scalar"), "query_pre_attn_scalar", 256, 1e-6, 1e9, &scalar) ||
         !mica_config_number(r, r->text, "attn_logit_softcapping", 0, 1e-6, 1e9, &c->attn_softcap) ||
         !mica_config_number(r, r->text, "final_logit_softcapping", 0, 1e-6, 1e9, &c->final_softcap) ||
         !read_bool(r, "use_bidirectional_attention", false, &bidirectional))
@@ -114,8 +114,8 @@ static bool read_gemma_extras(const mica_config_reader *r) {
 static bool read_dtype(const mica_config_reader *r) {
     static const struct { const char *name; mica_dtype dtype; } names[] = {
         {"float32", MICA_F32}, {"float16", MICA_F16}, {"bfloat16", MICA_BF16}};
-    const char *key = present(mica_json_get(mica_config_holder(r, "dtype"), "dtype")) ? "dtype" : "torch_dtype", *name;
-    if (!mica_json_string(mica_config_holder(r, key), key, "", &name, r->what, r->err)) return false;
+    const char *key = present(mica_json_get(holder(r, "dtype"), "dtype")) ? "dtype" : "torch_dtype", *name;
+    if (!mica_json_string(holder(r, key), key, "", &name, r->what, r->err)) return false;
     if (!strncmp(name, "torch.", 6)) name += 6;
     for (size_t i = 0; i < MICA_COUNT(names); i++)
         if (!strcmp(name, names[i].name)) r->config->dtype = names[i].dtype, r->config->has_dtype = true;
@@ -141,13 +141,13 @@ static bool read_pattern(const mica_config_reader *r, bool *sliding) {
     int64_t pattern, first;
     mica_config *c = r->config;
     if (c->arch == MICA_ARCH_GEMMA3) {
-        if (!mica_config_int(r, "_sliding_window_pattern", 6, 1, 1 << 20, &pattern) ||
-            !mica_config_int(r, "sliding_window_pattern", pattern, 1, 1 << 20, &pattern))
+        if (!read_int(r, "_sliding_window_pattern", 6, 1, 1 << 20, &pattern) ||
+            !read_int(r, "sliding_window_pattern", pattern, 1, 1 << 20, &pattern))
             return false;
         for (int64_t i = 0; i < c->num_layers; i++) sliding[i] = (i + 1) % pattern != 0;
         return true;
     }
-    if (!mica_config_int(r, "max_window_layers", 28, 0, 1 << 20, &first)) return false;
+    if (!read_int(r, "max_window_layers", 28, 0, 1 << 20, &first)) return false;
     for (int64_t i = 0; i < c->num_layers; i++) sliding[i] = i >= first;
     return true;
 }
@@ -160,9 +160,9 @@ static bool read_windows(const mica_config_reader *r) {
     if (c->arch == MICA_ARCH_LLAMA) return true; // LlamaConfig knows no window
     if (!used && !read_bool(r, "use_sliding_window", false, &used)) return false;
     if (!used) return true;
-    const mica_json *types = mica_json_get(mica_config_holder(r, "layer_types"), "layer_types");
+    const mica_json *types = mica_json_get(holder(r, "layer_types"), "layer_types");
     const mica_json *window = mica_json_get(r->text, "sliding_window"); // null says "none", absence the default
-    if (!mica_config_int(r, "sliding_window", window ? 0 : 4096, 1, (int64_t)1 << 40, &c->sliding_window)) return false;
+    if (!read_int(r, "sliding_window", window ? 0 : 4096, 1, (int64_t)1 << 40, &c->sliding_window)) return false;
     if (!c->sliding_window && c->arch != MICA_ARCH_GEMMA3) return true;
     if (!(present(types) ? read_layer_types(r, types, sliding) : read_pattern(r, sliding))) return false;
     for (int64_t i = 0; i < c->num_layers; i++)
@@ -195,8 +195,8 @@ bool mica_config_finish(mica_config *c, mica_error *err) {
 static bool read_special_ids(const mica_config_reader *r) {
     mica_config *c = r->config;
     const struct arch_defaults *d = &arch_defaults[c->arch];
-    return mica_config_int(r, "bos_token_id", d->bos, -1, 1 << 24, &c->bos_id) &&
-           mica_config_int(r, "pad_token_id", d->pad, -1, 1 << 24, &c->pad_id);
+    return read_int(r, "bos_token_id", d->bos, -1, 1 << 24, &c->bos_id) &&
+           read_int(r, "pad_token_id", d->pad, -1, 1 << 24, &c->pad_id);
 }
 
 static bool read_eos(const mica_config_reader *r, const mica_json *generation, const char *generation_what) {

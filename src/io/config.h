@@ -105,6 +105,5 @@ void mica_config_free(mica_config *config);
 int mica_config_quant(const mica_config *config, const char *module, mica_quant_spec *spec);
 /** For files synthesised elsewhere (GGUF): derives and checks what mica_config_load would. */
 bool mica_config_finish(mica_config *config, mica_error *err);
-const char *mica_arch_name(mica_arch arch);
 const char *mica_rope_type_name(mica_rope_type type);
 #endif

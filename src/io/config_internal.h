@@ -13,10 +13,6 @@ typedef struct mica_config_reader {
     mica_error *err;
 } mica_config_reader;
 
-/** The object that holds key: text, else root, else text again (where it is absent). A null counts as absent. */
-const mica_json *mica_config_holder(const mica_config_reader *r, const char *key);
-/** A whole number in [low, high]; absent: otherwise. */
-bool mica_config_int(const mica_config_reader *r, const char *key, int64_t otherwise, int64_t low, int64_t high, int64_t *out);
 /** A finite number in [low, high]; absent: otherwise (not checked). object: where to look. */
 bool mica_config_number(const mica_config_reader *r, const mica_json *object, const char *key, double otherwise, double low,
                         double high, double *out);

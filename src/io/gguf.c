@@ -260,7 +260,7 @@ bool mica_gguf_float(const mica_gguf *g, const char *key, double *out) {
     return true;
 }
 
-bool mica_gguf_bool(const mica_gguf *g, const char *key, bool *out) {
+static bool read_bool(const mica_gguf *g, const char *key, bool *out) {
     const entry *e = find_entry(g, key);
     if (!e || e->type != T_BOOL) return false;
     *out = e->data[0] != 0;
@@ -323,7 +323,7 @@ static bool read_token_id(mica_gguf *g, const char *key, int64_t *id, mica_error
 
 static int read_flag(const mica_gguf *g, const char *key) {
     bool v;
-    return mica_gguf_bool(g, key, &v) ? v : -1;
+    return read_bool(g, key, &v) ? v : -1;
 }
 
 static bool read_vocab(mica_gguf *g, mica_error *err) {

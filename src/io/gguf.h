@@ -56,7 +56,6 @@ void mica_gguf_rest(const mica_gguf *g);
 /** Scalars: false when the key is absent or of another kind (any integer type fits int; any number fits float). */
 bool mica_gguf_int(const mica_gguf *g, const char *key, int64_t *out);
 bool mica_gguf_float(const mica_gguf *g, const char *key, double *out);
-bool mica_gguf_bool(const mica_gguf *g, const char *key, bool *out);
 bool mica_gguf_str(const mica_gguf *g, const char *key, mica_gguf_string *out);
 /** Never NULL: .model is NULL when the file has no tokenizer. */
 const mica_gguf_vocab *mica_gguf_get_vocab(const mica_gguf *g);

@@ -338,13 +338,6 @@ const char *mica_safetensors_metadata(const mica_safetensors *st, const char *ke
     return NULL;
 }
 
-bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const char **key, const char **value) {
-    if (i >= st->pair_count) return false;
-    *key = st->pairs[i].key;
-    *value = st->pairs[i].value;
-    return true;
-}
-
 void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t) {
     const shard *s = shard_of(st, t);
     if (s && t->bytes) mica_map_forget(&s->map, (size_t)((const unsigned char *)t->data - s->map.data), t->bytes);

@@ -25,8 +25,6 @@ const char *mica_safetensors_file(const mica_safetensors *st, const mica_stored 
 size_t mica_safetensors_files(const mica_safetensors *st);
 /** __metadata__ (strings; of several shards, all of it): value of key, NULL if absent. */
 const char *mica_safetensors_metadata(const mica_safetensors *st, const char *key);
-/** The i-th pair; false past the end. */
-bool mica_safetensors_metadata_at(const mica_safetensors *st, size_t i, const char **key, const char **value);
 /** Drops a tensor's pages from memory (they are read again from the file if touched). */
 void mica_safetensors_forget(const mica_safetensors *st, const mica_stored *t);
 /** All pages of all files. */

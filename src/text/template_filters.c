@@ -411,7 +411,7 @@ static bool f_attr(mica_trun *r, const mica_tval *v, const mica_targs *args, mic
     return out->kind != MICA_T_MISSING || mica_t_undefined(r, v, slot[0], out);
 }
 
-const mica_tfilter mica_t_filters_text[] = {
+static const mica_tfilter text_filters[] = {
     {"upper", f_upper}, {"lower", f_lower}, {"capitalize", f_capitalize}, {"title", f_title}, {"trim", f_trim}, {"center", f_center},
     {"replace", f_replace}, {"string", f_string}, {"safe", f_safe}, {"escape", f_escape}, {"e", f_escape}, {"forceescape", f_forceescape},
     {"format", f_format}, {"indent", f_indent}, {"wordcount", f_wordcount}, {"truncate", f_truncate}, {"urlencode", f_urlencode},
@@ -426,7 +426,7 @@ static const mica_tfilter *find(const mica_tfilter *row, const char *name, size_
 }
 
 const mica_tfilter *mica_t_filter_named(const char *name, size_t size) {
-    const mica_tfilter *f = find(mica_t_filters_text, name, size);
+    const mica_tfilter *f = find(text_filters, name, size);
     if (!f) f = find(mica_t_filters_sequence, name, size);
     return f ? f : find(mica_t_filters_select, name, size);
 }

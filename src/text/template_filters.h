@@ -14,7 +14,7 @@ typedef struct mica_tfilter {
 } mica_tfilter;
 
 // Rows, each table ended by a NULL name.
-extern const mica_tfilter mica_t_filters_text[], mica_t_filters_sequence[], mica_t_filters_select[], mica_t_tests[];
+extern const mica_tfilter mica_t_filters_sequence[], mica_t_filters_select[], mica_t_tests[];
 /** NULL if there is none. */
 const mica_tfilter *mica_t_filter_named(const char *name, size_t size);
 const mica_tfilter *mica_t_test_named(const char *name, size_t size);
@@ -84,8 +84,6 @@ bool mica_t_json(mica_tbuf *b, const mica_tval *v, const mica_tjson_style *style
 /** "…" % args, and "…".format(…). */
 bool mica_t_percent(mica_trun *r, const mica_tstr *format, const mica_tval *args, mica_tval *out);
 bool mica_t_format(mica_trun *r, const mica_tstr *format, const mica_targs *args, const mica_tval *mapping, mica_tval *out);
-/** One value by a format specification such as ">8.3f". */
-bool mica_t_format_value(mica_tbuf *b, const mica_tval *v, const char *spec, size_t size);
 typedef struct mica_tpad {
     char align, sign; // '<' '>' '^' '='; '+' ' ' '-'
     uint32_t fill;
@@ -96,7 +94,5 @@ typedef struct mica_tpad {
 /** body (whose first `prefix` bytes are sign and base) padded. */
 bool mica_t_padded(mica_tbuf *b, const mica_tstr *body, size_t prefix, const mica_tpad *pad);
 
-/** strftime in UTC or local time. */
-bool mica_t_strftime(mica_trun *r, const mica_tstr *format, mica_tval *out);
 enum { MICA_T_MOST_RANGE = 100000 };
 #endif

@@ -134,7 +134,8 @@ static bool format_string(mica_tbuf *b, const mica_tval *v, mica_tpad *pad) {
     return mica_t_padded(b, cut.s, 0, pad);
 }
 
-bool mica_t_format_value(mica_tbuf *b, const mica_tval *v, const char *spec, size_t size) {
+/** One value by a format specification such as ">8.3f". */
+static bool format_value(mica_tbuf *b, const mica_tval *v, const char *spec, size_t size) {
     mica_tpad pad;
     if (!size) return mica_t_str(b, v);
     if (!read_spec(b->r, spec, size, &pad)) return false;
@@ -365,7 +366,7 @@ static bool replacement(format *f, const mica_tstr *s, size_t from, size_t to, u
         if (!mica_t_escape(f->r, v.s, &clean)) return false;
         v = mica_t_string(clean);
     }
-    return mica_t_format_value(out, &v, spec.data, spec.size);
+    return format_value(out, &v, spec.data, spec.size);
 }
 
 static bool expand(format *f, const mica_tstr *s, size_t from, size_t to, unsigned depth, mica_tbuf *out) {

@@ -92,14 +92,8 @@ static bool g_raise_exception(mica_trun *r, const mica_targs *args, mica_tval *o
     return mica_t_fail(r, "%.*s", (int)MICA_MIN(b.size, (size_t)480), b.size ? b.data : "");
 }
 
-static bool g_strftime_now(mica_trun *r, const mica_targs *args, mica_tval *out) {
-    mica_tval slot[1];
-    if (!mica_t_bind(r, args, "strftime_now", "format", slot)) return false;
-    if (slot[0].kind != MICA_T_STRING) return mica_t_fail(r, "strftime() argument 1 must be str, not %s", mica_t_type(&slot[0]));
-    return mica_t_strftime(r, slot[0].s, out);
-}
-
-bool mica_t_strftime(mica_trun *r, const mica_tstr *format, mica_tval *out) {
+/** strftime in UTC or local time. */
+static bool date_text(mica_trun *r, const mica_tstr *format, mica_tval *out) {
     struct tm tm;
     time_t now = r->now ? (time_t)r->now : time(NULL);
     char one[8], text[256];
@@ -129,6 +123,13 @@ bool mica_t_strftime(mica_trun *r, const mica_tstr *format, mica_tval *out) {
         if (!mica_tbuf_add(&b, text, size, false)) return false;
     }
     return mica_tbuf_end(&b, out);
+}
+
+static bool g_strftime_now(mica_trun *r, const mica_targs *args, mica_tval *out) {
+    mica_tval slot[1];
+    if (!mica_t_bind(r, args, "strftime_now", "format", slot)) return false;
+    if (slot[0].kind != MICA_T_STRING) return mica_t_fail(r, "strftime() argument 1 must be str, not %s", mica_t_type(&slot[0]));
+    return date_text(r, slot[0].s, out);
 }
 
 static bool g_lipsum(mica_trun *r, const mica_targs *args, mica_tval *out) {

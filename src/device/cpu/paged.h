@@ -95,11 +95,9 @@ static inline size_t mica_paged_first_seen(const mica_paged *k, size_t position)
     return k->window && position + 1 > k->window ? position + 1 - k->window : 0;
 }
 
-/** Head h of token i as attention sees it, contiguous: in place, or made in `row`: memory of 2 * Dh floats, as for all
- * parameters of this name. */
-const unsigned char *mica_paged_row(const mica_paged *k, const mica_paged_rows *x, size_t i, size_t h, void *row);
 typedef void mica_paged_pack_fn(const mica_paged *k, void *packed, const void *x);
-/** The G queries of KV head kv of token i, packed `step` bytes apart; returns where the next may go. */
+/** The G queries of KV head kv of token i, packed `step` bytes apart; returns where the next may go. `row`, here and below: memory of
+ * 2 * Dh floats. */
 unsigned char *mica_paged_pack_queries(const mica_paged *k, mica_paged_pack_fn *pack, size_t step, size_t i, size_t kv,
                                        unsigned char *packed, void *row);
 /** Writes keys and values of row i of sequence b for heads [h, end) at a position; nothing if its page is absent. */

@@ -4,7 +4,8 @@
 #include "device/cpu/paged.h"
 #include <string.h>
 
-const unsigned char *mica_paged_row(const mica_paged *k, const mica_paged_rows *x, size_t i, size_t h, void *row) {
+/** Head h of token i as attention sees it, contiguous: in place, or made in `row`. */
+static const unsigned char *row_of(const mica_paged *k, const mica_paged_rows *x, size_t i, size_t h, void *row) {
     const mica_tensor *t = &x->x;
     const unsigned char *a = t->data + ((int64_t)i * t->stride[0] + (int64_t)h * t->stride[1]) * (int64_t)k->size;
     if (k->Dh > 1 && t->stride[2] != 1) {
@@ -26,7 +27,7 @@ const unsigned char *mica_paged_row(const mica_paged *k, const mica_paged_rows *
 unsigned char *mica_paged_pack_queries(const mica_paged *k, mica_paged_pack_fn *pack, size_t step, size_t i, size_t kv,
                                        unsigned char *packed, void *row) {
     for (size_t g = 0; g < k->G; g++, packed += step)
-        pack(k, packed, mica_paged_row(k, &k->q, i, kv * k->G + g, row));
+        pack(k, packed, row_of(k, &k->q, i, kv * k->G + g, row));
     return packed;
 }
 
@@ -55,8 +56,8 @@ void mica_paged_write(const mica_paged *k, size_t b, size_t i, size_t position, 
     int32_t page = mica_paged_page(k, b, position);
     float *floats = (float *)row + k->Dh;
     for (; page >= 0 && h < end; h++) {
-        store_row(k, mica_paged_half(k, page, h, 0), position % k->P, mica_paged_row(k, &k->k, i, h, row), floats);
-        store_row(k, mica_paged_half(k, page, h, 1), position % k->P, mica_paged_row(k, &k->v, i, h, row), floats);
+        store_row(k, mica_paged_half(k, page, h, 0), position % k->P, row_of(k, &k->k, i, h, row), floats);
+        store_row(k, mica_paged_half(k, page, h, 1), position % k->P, row_of(k, &k->v, i, h, row), floats);
     }
 }
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-// After flash's own memory: a row as mica_paged_row wants it, and a block of codes made floats of the model's type.
+// After flash's own memory: a row (paged.h), and a block of codes made floats of the model's type.
 static size_t flash_bytes(const mica_paged *k) { return mica_walk_round(mica_flash_bytes(k->tokens * k->G, k->Dh)); }
 
 size_t mica_paged_prefill_bytes(const mica_paged *k) {

@@ -100,7 +100,8 @@ const void *mica_cpu_read(const mica_cpu_view *v, int64_t shift, int64_t at, siz
     return buffer;
 }
 
-void mica_cpu_write(const mica_cpu_view *v, int64_t at, size_t n, const void *from) {
+/** The reverse of mica_cpu_read: n contiguous elements to the positions from `at` on. */
+static void put(const mica_cpu_view *v, int64_t at, size_t n, const void *from) {
     int last = v->ndim - 1;
     int64_t step = v->stride[last], width = v->shape[last];
     const unsigned char *data = from;
@@ -126,7 +127,7 @@ static void copy_task(void *ctx, size_t task, size_t thread) {
     int64_t at = (int64_t)task * MICA_CPU_CHUNK, end = MICA_MIN(at + MICA_CPU_CHUNK, job->from->size);
     for (int64_t n; at < end; at += n) {
         n = MICA_MIN(end - at, (int64_t)MICA_CPU_BLOCK);
-        mica_cpu_write(job->to, at, (size_t)n, mica_cpu_read(job->from, 0, at, (size_t)n, buffer));
+        put(job->to, at, (size_t)n, mica_cpu_read(job->from, 0, at, (size_t)n, buffer));
     }
 }
 

@@ -33,8 +33,6 @@ void mica_cpu_offsets(const mica_cpu_view *v, int64_t at, size_t n, int64_t *off
 /** n elements from `at` on, contiguous: in place if they lie so, else copied to buffer. `shift` bytes are added to the
  * view's address (for a view of one row of many). */
 const void *mica_cpu_read(const mica_cpu_view *v, int64_t shift, int64_t at, size_t n, void *buffer);
-/** The reverse: n contiguous elements to the positions from `at` on. */
-void mica_cpu_write(const mica_cpu_view *v, int64_t at, size_t n, const void *from);
 /** to = from, element by element in logical order; equal sizes and element sizes; disjoint memory. */
 void mica_cpu_copy(mica_pool *pool, const mica_cpu_view *to, const mica_cpu_view *from);
 
