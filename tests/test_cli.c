@@ -133,6 +133,8 @@ static void unknown_models_and_devices(void **state) {
     assert_failed(RUN("generate", MODEL, "x", "--device", "gpu"), 1, "gpu");
     assert_failed(RUN("generate", MODEL, "x", "--backend", "metal"), 1, "metal");
     assert_failed(RUN("info", "--device", "tpu"), 1, "tpu");
+    assert_failed(RUN("train", MODEL, "--data", "x", "--adapter", "y", "--backend", "mlx_lm"), 2, "--backend mlx_lm");
+    assert_failed(RUN("convert", MODEL, "/nowhere/x", "--device", "gpu"), 2, "--device gpu");
 }
 
 static void a_message_stays_on_one_line(void **state) {

@@ -10,6 +10,13 @@ bool mica_cli_approximate(const mica_cli_args *args) {
     return (args->activations && strcmp(args->activations, "exact") != 0) || args->kv_bits == 8;
 }
 
+bool mica_cli_here(const mica_cli_args *args, const char *command) {
+    const char *const asked[] = {args->backend, args->device}, *const options[] = {"--backend", "--device"};
+    for (size_t i = 0; i < 2; i++)
+        if (asked[i] && strcmp(asked[i], "cpu") != 0) return mica_cli_usage(command, "%s %s: this is done by cpu only", options[i], asked[i]), false;
+    return true;
+}
+
 // ---- adapters ----------------------------------------------------------------------------------------------
 // Where the name of "NAME=DIR" ends; NULL for a DIR, which may have an '=' in it too.
 static const char *name_end(const char *given) { return access(given, F_OK) == 0 ? NULL : strchr(given, '='); }

@@ -14,6 +14,8 @@ mica_model *mica_cli_load_once(const mica_cli_args *args);
 mica_model *mica_cli_load_exact(const mica_cli_args *args, const char *name);
 /** Is any option on that makes results less exact than the model's own? */
 bool mica_cli_approximate(const mica_cli_args *args);
+/** Whether the work can be done where --backend and --device ask for it, of work that the library itself does on the CPU; false after a complaint. */
+bool mica_cli_here(const mica_cli_args *args, const char *command);
 /** The --adapter without a NAME, or NULL. */
 const char *mica_cli_own_adapter(const mica_cli_args *args);
 /** The text given as an argument, or stdin if there is none or it is "-"; false after a complaint. */

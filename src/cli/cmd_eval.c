@@ -84,6 +84,7 @@ static int evaluate_examples(const mica_cli_args *args, const char *file) {
     mica_evaluation e;
     mica_error err = {0};
     if (mica_cli_approximate(args)) return mica_cli_usage("eval", "--activations and --kv-bits apply to plain text and labels, not to training data");
+    if (!mica_cli_here(args, "eval")) return MICA_EXIT_USAGE;
     char *model = mica_cli_model_path(args->words[0]);
     if (!model) return MICA_EXIT_FAILED;
     mica_cli_watch_flag();

@@ -174,6 +174,7 @@ static int check(const mica_cli_args *args) {
         if (!there) return mica_cli_fail("train: --test: no test.jsonl in %s", args->data);
     }
     if (args->train.scale > 0 && args->train.alpha > 0) return mica_cli_usage("train", "--scale and --alpha exclude each other");
+    if (!mica_cli_here(args, "train")) return MICA_EXIT_USAGE;
     return args->train.report && !mica_cli_report_possible() ? MICA_EXIT_FAILED : MICA_EXIT_DONE;
 }
 

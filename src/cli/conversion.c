@@ -20,6 +20,7 @@ bool mica_cli_conversion_begin(mica_cli_conversion *c, const mica_cli_args *args
     *c = (mica_cli_conversion){.shown = !args->quiet && isatty(STDERR_FILENO), .started = mica_cli_seconds()};
     c->options = (mica_convert_options){.bits = args->bits, .group_size = args->group_size, .dtype = args->dtype, .threads = args->threads,
                                         .progress = on_progress, .progress_ctx = c};
+    if (!mica_cli_here(args, command)) return false;
     if (args->mode && !mica_quant_mode_parse(args->mode, &c->options.mode)) {
         const char *names[MICA_QUANT_MODE_COUNT];
         for (int m = 0; m < MICA_QUANT_MODE_COUNT; m++) names[m] = mica_quant_mode_name((mica_quant_mode)m);

@@ -28,10 +28,13 @@ static void spell(const mica_cli_option *o, char *out, size_t size) {
     snprintf(out, size, "%s--%s%s%s%s%s", letter, o->name, o->value ? " " : "", maybe ? "[" : "", o->value ? o->value : "", maybe ? "]" : "");
 }
 
+enum { WIDTH = 28 }; // of the column with the options
+
 static void help_option(const mica_cli_option *o, void *to) {
     char spelled[80];
     spell(o, spelled, sizeof spelled);
-    fprintf(to, "  %-28s %s\n", spelled, o->help);
+    if (strlen(spelled) > WIDTH) fprintf(to, "  %s\n%*s %s\n", spelled, 2 + WIDTH, "", o->help);
+    else fprintf(to, "  %-*s %s\n", WIDTH, spelled, o->help);
 }
 
 /** Each line of text with a prefix. */
@@ -84,6 +87,17 @@ static void man_command(FILE *out, const mica_cli_command *c) {
     for (const mica_cli_option *o = c->options; o && o->name; o++) man_option(o, out);
 }
 
+/** A group of options, and which commands take it (0: all do). */
+static void man_group(FILE *out, const char *title, unsigned group, const mica_cli_option *options) {
+    fprintf(out, ".SH %s\n", title);
+    if (group) fputs("Taken by", out);
+    const char *before = " ";
+    for (const mica_cli_command *const *c = mica_cli_commands; group && *c; c++)
+        if ((*c)->groups & group) fprintf(out, "%s%s", before, (*c)->name), before = ", ";
+    if (group) fputs(".\n", out);
+    for (const mica_cli_option *o = options; o->name; o++) man_option(o, out);
+}
+
 void mica_cli_man_page(FILE *out) {
     fprintf(out, ".TH MICA 1 \"\" \"mica %s\" \"User Commands\"\n.SH NAME\nmica \\- run language models on CPUs\n.SH SYNOPSIS\n", MICA_VERSION);
     fputs(".B mica\nCOMMAND MODEL [options]\n.br\n.B mica help\n[COMMAND]\n.br\n.B mica \\-\\-version\n.SH DESCRIPTION\n", out);
@@ -92,15 +106,13 @@ void mica_cli_man_page(FILE *out) {
     troff(out, model_note);
     fputs("\n.PP\nResults go to standard output, everything else to standard error.\n", out);
     for (const mica_cli_command *const *c = mica_cli_commands; *c; c++) man_command(out, *c);
-    fputs(".SH OPTIONS OF GENERATION\n", out);
-    for (const mica_cli_option *o = mica_cli_generation_options; o->name; o++) man_option(o, out);
-    fputs(".SH OPTIONS OF LOADING\nTaken by generate, score, perplexity and bench.\n", out);
-    for (const mica_cli_option *o = mica_cli_loading_options; o->name; o++) man_option(o, out);
-    fputs(".SH OPTIONS OF EVERY COMMAND\n", out);
-    for (const mica_cli_option *o = mica_cli_common_options; o->name; o++) man_option(o, out);
+    man_group(out, "OPTIONS OF GENERATION", MICA_CLI_GENERATION, mica_cli_generation_options);
+    man_group(out, "OPTIONS OF LOADING", MICA_CLI_LOADING, mica_cli_loading_options);
+    man_group(out, "OPTIONS OF EVERY COMMAND", 0, mica_cli_common_options);
     fputs(".SH EXIT STATUS\n", out);
     troff(out, status_note);
     fputs("\nA failure is one line on standard error: \"mica: what: why\".\n.SH ENVIRONMENT\n", out);
     fputs(".TP\n.B MICA_CPU\nref, avx2, avx512vnni, avx512, amx or neon: use the kernels of this level.\n", out);
-    fputs(".TP\n.B MICA_CACHE\nFolder of models and compiled tokenizers.\n.TP\n.B NO_COLOR\nIf set, no colours.\n", out);
+    fputs(".TP\n.B MICA_CACHE\nFolder of models and compiled tokenizers.\n.TP\n.B MICA_PYTHON\nInterpreter of the backend mlx_lm.\n", out);
+    fputs(".TP\n.B NO_COLOR\nIf set, no colours.\n", out);
 }

@@ -18,7 +18,7 @@ const mica_cli_option mica_cli_common_options[] = {
     {"quiet", 0, MICA_CLI_FLAG, AT(quiet), 0, 0, NULL, "no remarks and no progress on stderr, only errors"},
     {"threads", 0, MICA_CLI_INT, AT(threads), 1, 4096, "N", "compute with N threads (default: one per CPU of this process)"},
     {"device", 0, MICA_CLI_STRING, AT(device), 0, 0, "NAME", "compute on this device: cpu (default)"},
-    {"backend", 0, MICA_CLI_STRING, AT(backend), 0, 0, "NAME", "run models with this backend: cpu (default)"},
+    {"backend", 0, MICA_CLI_STRING, AT(backend), 0, 0, "NAME", "run models with this backend: cpu (default) or mlx_lm"},
     {"help", 'h', MICA_CLI_FLAG, AT(help), 0, 0, NULL, "print this help"},
     {.name = NULL},
 };
