@@ -216,6 +216,20 @@ static void copy_row(const plan *p, size_t row) {
     memset(to + p->k * to_size, 0, (p->kp - p->k) * to_size);
 }
 
+// Rows of f32 whose elements of one k lie side by side, as of a transposed matrix (all gradients of weights are such products): sixteen at a
+// time, which is what packing such a weight is, for a panel as wide as a row is long.
+static bool is_turned(const plan *p) {
+    const mica_tensor *x = &p->call->in[0];
+    return p->copy && !p->bf16 && mica_cpu_is_short(x->dtype) && x->stride[x->ndim - 2] == 1 && x->stride[x->ndim - 1] > 1 && p->kp == p->k &&
+           p->k % 16 == 0 && p->m == (size_t)x->shape[x->ndim - 2];
+}
+
+static void copy_turned(const plan *p, size_t row, size_t rows) {
+    const mica_tensor *x = &p->call->in[0];
+    const unsigned char *from = x->data + mica_cpu_row_offset(x, 1, row) * (ptrdiff_t)mica_dtype_size(x->dtype);
+    p->panels->from_dense(x->dtype, from, 1, (ptrdiff_t)x->stride[x->ndim - 1], p->k, rows, p->k, p->call->scratch + row * p->k * 4);
+}
+
 static unsigned char *fixed_at(const plan *p, size_t row) { // its block
     return p->call->scratch + p->at_packed + row / MICA_DIRECT_ROWS * p->fixed_block;
 }
@@ -252,9 +266,11 @@ static void prepare_task(void *ctx, size_t task, size_t thread) {
     const plan *p = ctx;
     size_t each = prepare_tasks(p), rows = p->fixed ? FIXED_ROWS : COPY_ROWS, batch = task / each, row = task % each * rows;
     size_t end = MICA_MIN(row + rows, p->m);
+    bool turned = is_turned(p);
     (void)thread;
+    if (turned) copy_turned(p, batch * p->m + row, end - row);
     for (size_t r = batch * p->m + row; r < batch * p->m + end; r++) {
-        if (p->copy) copy_row(p, r);
+        if (p->copy && !turned) copy_row(p, r);
         if (p->fixed) p->isa->fixed_row((const uint16_t *)(const void *)x_at(p, 0, r), p->kp, (size_t)p->rhs->tiles.group, r % MICA_DIRECT_ROWS, fixed_at(p, r));
         else if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
     }
