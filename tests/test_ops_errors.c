@@ -300,6 +300,8 @@ static void updates(void **state) {
     float x[12] = {0};
 #define LEAF mica_from_data(s, x, MICA_SHAPE(3, 4), MICA_F32)
 #define NUMBERS mica_from_data(s, x, MICA_SHAPE(MICA_ADAM_NUMBERS), MICA_F32)
+    REFUSE(sum_squares, mica_sum_squares(s, i23), "wants f32, not i32");
+    REFUSE(sum_squares, mica_sum_squares(s, NULL), "input 0 is NULL");
     REFUSE(adam_step, mica_adam_step(s, LEAF, f23, LEAF, LEAF, NUMBERS), "must be f32 of one shape, without gaps");
     REFUSE(adam_step, mica_adam_step(s, LEAF, mica_astype(s, LEAF, MICA_BF16), LEAF, LEAF, NUMBERS), "must be f32 of one shape, without gaps");
     REFUSE(adam_step, mica_adam_step(s, LEAF, LEAF, zeros(MICA_F32, MICA_SHAPE(3, 4)), LEAF, NUMBERS), "must be f32 of one shape, without gaps");

@@ -95,6 +95,7 @@ static sample fast_sample(mica_op op) {
     case MICA_OP_gated_grad:
         return (sample){.n = 3, .in = {F32(3, 5), F32(3, 5), F32(3, 5)}, .params.gated.gate = below(2) ? MICA_GATE_SWIGLU : MICA_GATE_GEGLU};
     case MICA_OP_cross_entropy_grad: return (sample){.n = 4, .in = {F32(3, 7), F32(3), I32(3), F32(3)}, .params.packed.dtype = (int32_t)below(4)};
+    case MICA_OP_sum_squares: return (sample){.n = 1, .in = {F32(3, 5, 2)}};
     case MICA_OP_adam_step: return (sample){.n = 5, .in = {F32(3, 5), F32(3, 5), F32(3, 5), F32(3, 5), F32(MICA_ADAM_NUMBERS)}};
     case MICA_OP_segment_attention:
     case MICA_OP_segment_attention_grad: {

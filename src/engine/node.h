@@ -103,6 +103,8 @@ mica_array *mica_gated_grad(mica_scope *s, mica_array *gate, mica_array *up, mic
 /** Of weight · cross entropy by logits f32 [R, V], with their logsumexp f32 [R], targets i32 [R] and weights f32 [R]: [R, V] of dtype. Targets
  * must lie in [0, V). Has no derivative. */
 mica_array *mica_cross_entropy_grad(mica_scope *s, mica_array *logits, mica_array *lse, mica_array *target, mica_array *weight, mica_dtype dtype);
+/** The sum of the squares of all elements, f32: the bits of their sum, without an array of squares. */
+mica_array *mica_sum_squares(mica_scope *s, mica_array *a);
 /** A step of Adam: p, written, and with it m and v, all f32 and evaluated; g f32 of their shape; numbers f32 [MICA_ADAM_NUMBERS]. With g scaled:
  * m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g²; p = keep p - rate m / (root sqrt(v) + eps), each operation rounded. */
 mica_array *mica_adam_step(mica_scope *s, mica_array *p, mica_array *g, mica_array *m, mica_array *v, mica_array *numbers);

@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Updates of parameters in one pass, into the memory where they and the optimiser's state are. What says how large a step is changes from
+// The size of gradients, and updates of parameters in one pass, into the memory where they and the optimiser's state are. What says how large a step is changes from
 // step to step and so is an input.
 #include "engine/rules.h"
+
+bool mica_infer_sum_squares(mica_scope *s, mica_array *node) {
+    const mica_array *a = node->in[0];
+    if (a->dtype != MICA_F32) return mica_op_fail(s, node, "wants f32, not %s", mica_dtype_name(a->dtype));
+    node->dtype = MICA_F32, node->ndim = 0;
+    return true;
+}
+
+mica_array *mica_sum_squares(mica_scope *s, mica_array *a) { return mica_record(s, MICA_OP_sum_squares, &a, 1, 0, NULL); }
 
 // Memory that lasts, and may be written.
 static bool lasts(const mica_array *a) { return a->base->buffer && mica_node_contiguous(a); }

@@ -101,7 +101,7 @@ bool mica_trainer_add(mica_trainer *t, const mica_text_batch *b, mica_error *err
 static bool square_sum(mica_trainer *t, mica_array *a, float *sum, mica_error *err) {
     mica_scope *s = t->scope;
     mica_scope_reset(s);
-    bool ok = mica_read_f32(mica_sum(s, mica_square(s, mica_astype(s, a, MICA_F32)), NULL, 0, false), sum, 1, err);
+    bool ok = mica_read_f32(mica_sum_squares(s, mica_astype(s, a, MICA_F32)), sum, 1, err);
     mica_scope_reset(s);
     return ok;
 }

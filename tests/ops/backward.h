@@ -80,6 +80,20 @@ static void case_cross_entropy_grad(rig *r) {
     expect_refusal(r, mica_cross_entropy_grad(r->s, in[0], in[1], in[2], in[1], MICA_BF16), "cross_entropy_grad");
 }
 
+static void case_sum_squares(rig *r) {
+    EACH(k, rows_shapes) EACH_LAYOUT(how) {
+        value x = randoms(r, MICA_F32, rows_shapes[k].ndim, rows_shapes[k].n, -2, 2);
+        mica_array *a = put(r, &x, how), *got = mica_sum_squares(r->s, a), *want = mica_sum(r->s, mica_square(r->s, a), NULL, 0, false);
+        recorded(r, got);
+        float both[2];
+        assert_true(mica_read_f32(got, &both[0], 1, NULL) && mica_read_f32(want, &both[1], 1, NULL));
+        assert_memory_equal(&both[0], &both[1], sizeof both[0]);
+        log_result(r, got);
+    }
+    value x = randoms(r, MICA_BF16, 1, (int64_t[]){4}, 0, 1);
+    expect_refusal(r, mica_sum_squares(r->s, put(r, &x, DENSE)), "sum_squares");
+}
+
 // In place, and the same bits as the graph of the formula: at every level elementary operations are rounded one by one.
 static void case_adam_step(rig *r) {
     static const shape lists[] = {{1, {0}}, {1, {1}}, {2, {3, 5}}, {1, {31}}, {2, {129, 65}}, {1, {20011}}};

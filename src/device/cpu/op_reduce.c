@@ -63,6 +63,16 @@ REDUCTIONS(i16, int16_t, uint64_t, u, uint64_t, i, int64_t)
 REDUCTIONS(i32, int32_t, uint64_t, u, uint64_t, i, int64_t)
 REDUCTIONS(i64, int64_t, uint64_t, u, uint64_t, i, int64_t)
 
+static void sum_squares_f32(total *t, const void *x, size_t n) {
+    const float *p = x;
+    float lane[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++) lane[j] += p[i + j] * p[i + j];
+    for (size_t j = 0; i < n; i++, j++) lane[j] += p[i] * p[i];
+    for (size_t j = 0; j < LANES; j++) t->f += (double)lane[j];
+}
+
 #define TABLE(op, LOW_F, LOW_U, LOW_I)                                                                             \
     {                                                                                                              \
         [MICA_F32] = {op##_f32, op##_columns_f32, {.f = LOW_F}}, [MICA_F16] = {op##_f32, op##_columns_f32, {.f = LOW_F}}, \
@@ -76,6 +86,8 @@ REDUCTIONS(i64, int64_t, uint64_t, u, uint64_t, i, int64_t)
 static const reduction sums[MICA_DTYPE_COUNT] = TABLE(sum, 0, 0, 0);
 static const reduction maxima[MICA_DTYPE_COUNT] = TABLE(max, (double)-INFINITY, 0, INT64_MIN);
 static const reduction minima[MICA_DTYPE_COUNT] = TABLE(min, (double)INFINITY, UINT64_MAX, INT64_MAX);
+
+static const reduction squares[MICA_DTYPE_COUNT] = {[MICA_F32] = {.block = sum_squares_f32}, [MICA_F64] = {.columns = sum_columns_f64}}; // that joins totals
 
 // ---- running over a tensor ----
 typedef struct reduce_job {
@@ -209,12 +221,14 @@ static void reduce(const mica_call *c, const reduction *table, bool mean) {
 }
 
 static void run_sum(const mica_call *c) { reduce(c, sums, false); }
+static void run_sum_squares(const mica_call *c) { reduce(c, squares, false); }
 static void run_mean(const mica_call *c) { reduce(c, sums, true); }
 static void run_max(const mica_call *c) { reduce(c, maxima, false); }
 static void run_min(const mica_call *c) { reduce(c, minima, false); }
 
 const mica_kernel mica_cpu_reduce_kernels[] = {
     {"sum", run_sum, reduce_scratch}, {"mean", run_mean, reduce_scratch},
+    {"sum_squares", run_sum_squares, reduce_scratch},
     {"max", run_max, reduce_scratch}, {"min", run_min, reduce_scratch},
 };
 const size_t mica_cpu_reduce_kernel_count = MICA_COUNT(mica_cpu_reduce_kernels);
