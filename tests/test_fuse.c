@@ -232,11 +232,6 @@ static void refusals(void **state) {
     assert_says(&err, "llama-f32", "exists already");
 }
 
-static bool stop_at_second(void *ctx, const char *tensor, uint64_t done, uint64_t total) {
-    assert_true(tensor && done <= total);
-    return ++*(int *)ctx < 2;
-}
-
 static void cancelled(void **state) {
     (void)state;
     int calls = 0;

@@ -109,16 +109,6 @@ static void clear_errors(void **state) {
 }
 
 // ---- conversion ----------------------------------------------------------------------------------------
-static size_t entries_of(const char *dir) {
-    char command[1300];
-    snprintf(command, sizeof command, "ls -A '%s' | wc -l", dir);
-    FILE *f = popen(command, "r");
-    size_t n = 0;
-    assert_int_equal(fscanf(f, "%zu", &n), 1);
-    pclose(f);
-    return n;
-}
-
 // Every weight of the result is the source's, rounded to the dtype and, where it fits, quantised by mica_quantize_rows.
 static void same_weight(const mica_model_files *a, const mica_model_files *b, const char *module, mica_dtype dtype, const mica_quant_spec *spec) {
     mica_weight x, y;
@@ -268,11 +258,6 @@ static void refusals(void **state) {
     assert_says(&err, "exists already", "not empty");
     assert_false(mica_convert(good, MICA_SOURCE_DIR "/LICENSE", NULL, &err));
     assert_says(&err, "LICENSE", "exists already");
-}
-
-static bool stop_at_second(void *ctx, const char *tensor, uint64_t done, uint64_t total) {
-    assert_true(tensor && done <= total);
-    return ++*(int *)ctx < 2;
 }
 
 static void cancelled(void **state) {

@@ -207,16 +207,6 @@ static void round_trips(void **state) {
     mica_remove_flat_dir(dir);
 }
 
-static size_t entries_of(const char *dir) {
-    char command[800];
-    snprintf(command, sizeof command, "ls -A '%s' | wc -l", dir);
-    FILE *f = popen(command, "r");
-    size_t n = 0;
-    assert_int_equal(fscanf(f, "%zu", &n), 1);
-    pclose(f);
-    return n;
-}
-
 static void misuse(void **state) {
     (void)state;
     mica_error err = {0};
