@@ -36,18 +36,6 @@ typedef struct shape {
     ring *r;
 } shape;
 
-// What a stage knows: the first tile of the pair whose turn it is, its place along the inputs, and its slot.
-typedef struct stage {
-    const unsigned char *tile;
-    size_t slot, group;
-} stage;
-
-V16_INLINE void advance(stage *s, const shape *p, const int columns) {
-    s->tile += p->t->bytes, s->slot ^= 1;
-    if (++s->group < p->t->per_column) return;
-    s->group = 0, s->tile += (size_t)(columns - 1) * p->column_bytes;
-}
-
 V16_INLINE unsigned char *codes_at(const shape *p, size_t slot, size_t column) {
     return p->r->codes + (slot * COLUMNS + column) * p->tile_codes;
 }
@@ -65,11 +53,11 @@ V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p,
     }
 }
 
-V16_INLINE void decode(const int bits, const int columns, const size_t chunks, const shape *p, stage *s, const tables table) {
+V16_INLINE void decode(const int bits, const int columns, const size_t chunks, const shape *p, amx_stage *s, const tables table) {
     const size_t ahead = mica_cpu_amx_ahead(AHEAD, (p->t->per_column - s->group) * p->t->bytes, (size_t)(columns - 1) * p->column_bytes);
     for (int j = 0; j < columns; j++)
         decode_tile(bits, chunks, p, s->tile + (size_t)j * p->column_bytes, ahead, table, codes_at(p, s->slot, (size_t)j));
-    advance(s, p, columns);
+    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
 }
 
 // Sixteen rows of the pair. Tiles 0, 1: sums of both columns; 2: rows of x; 3: codes. Few tiles in use, operands zeroed after their last
@@ -95,17 +83,17 @@ V16_INLINE void multiply_rows(const int bits, const int columns, const size_t ch
     if (columns == 2) TILE_STORE(1, right, 64);
 }
 
-V16_INLINE void multiply(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, stage *s) {
+V16_INLINE void multiply(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, amx_stage *s) {
     const unsigned char *x = (const unsigned char *)p->d->x + s->group * chunks * X_BYTES;
     const unsigned char *w = codes_at(p, s->slot, 0), *v = codes_at(p, s->slot, 1);
     float(*sums)[2 * ROWS][16] = p->r->sums[s->slot];
     multiply_rows(bits, columns, chunks, x, w, v, sums[0][0], sums[1][0]);
     if (lower) multiply_rows(bits, columns, chunks, x + CHUNK_BYTES, w, v, sums[0][ROWS], sums[1][ROWS]);
-    advance(s, p, columns);
+    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
 }
 
 // y += scale * sum + bias * (sum of x); the last group of a column writes its outputs.
-V16_INLINE void scale(const int columns, const shape *p, stage *s, float **out) {
+V16_INLINE void scale(const int columns, const shape *p, amx_stage *s, float **out) {
     const mica_cpu_direct *d = p->d;
     const float *xs = d->sums + s->group;
     const bool first = !s->group, last = s->group + 1 == p->t->per_column;
@@ -120,14 +108,14 @@ V16_INLINE void scale(const int columns, const shape *p, stage *s, float **out) 
         }
     }
     if (last) *out += columns * MICA_TILE_OUTPUTS;
-    advance(s, p, columns);
+    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
 }
 
 // Outputs from tile column `first` on, `count` times `columns` columns.
 V16_INLINE void run(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, size_t first, size_t count) {
     const tables table = tables_of(bits);
     const size_t pairs = count * p->t->per_column;
-    stage decoded = {.tile = p->d->w + first * p->column_bytes}, multiplied = decoded, scaled = decoded;
+    amx_stage decoded = {.tile = p->d->w + first * p->column_bytes}, multiplied = decoded, scaled = decoded;
     float *out = p->d->y + first * MICA_TILE_OUTPUTS;
     if (!pairs) return;
     for (size_t i = 0; i < pairs + 2; i++) {
