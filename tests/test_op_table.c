@@ -7,6 +7,7 @@
 #include "ops/elementwise.h"
 #include "ops/fast.h"
 #include "ops/indexing.h"
+#include "ops/low_rank.h"
 #include "ops/products.h"
 #include "ops/reductions.h"
 #include "ops/segments.h"
@@ -35,7 +36,7 @@ static const struct { const char *name; case_fn *run; } cases[] = {
     CASE(scatter_add_along_axis), CASE(full), CASE(arange), CASE(random_uniform), CASE(random_normal), CASE(random_round), CASE(rms_norm),
     CASE(layer_norm), CASE(swiglu), CASE(geglu), CASE(rope_table), {"rope", case_turns}, CASE(sdpa), CASE(kv_append), CASE(paged_attention),
     CASE(cache_attention), CASE(segment_attention), CASE(segment_attention_grad), CASE(rms_norm_grad), CASE(gated_grad), CASE(cross_entropy_grad),
-    CASE(sum_squares), CASE(adam_step),
+    CASE(sum_squares), CASE(adam_step), CASE(low_rank),
 };
 
 #ifdef __SANITIZE_ADDRESS__ // several times slower: one thread, and four at the best level

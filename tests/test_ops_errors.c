@@ -123,6 +123,15 @@ static void products(void **state) {
     REFUSE(linear_packed, mica_linear_packed(s, rows64, f4, &packed, MICA_F32), "the packed weight must be u8[");
     REFUSE(linear_packed, mica_linear_packed(s, NULL, f4, &packed, MICA_F32), "input 0 is NULL");
     REFUSE(take_packed, mica_take_packed(s, f4, i3, &packed, MICA_F32), "the packed weight must be u8[");
+    mica_params thin = {.low_rank = {.modules = 1, .outs = {4}, .dtype = MICA_BF16, .forms = {{1, MICA_F32, MICA_F32}}}}, split = thin;
+    REFUSE(low_rank, mica_low_rank(s, f35, f34, i3, &f4, 1, &thin), "the matrices of set 0 do not fit");
+    REFUSE(low_rank, mica_low_rank(s, f35, f34, i3, (mica_array *[]){NULL}, 1, &thin), "the matrices of set 0 do not fit");
+    REFUSE(low_rank, mica_low_rank(s, f35, f34, f4, NULL, 0, &thin), "choice must be i32 [N]");
+    REFUSE(low_rank, mica_low_rank(s, f35, f35, i3, NULL, 0, &thin), "y f32 [N,4]");
+    REFUSE(low_rank, mica_low_rank(s, f35, f34, NULL, NULL, 0, &thin), "input 2 is NULL");
+    REFUSE(low_rank, mica_low_rank(s, f35, f34, i3, NULL, MICA_LOW_RANK_SETS + 1, &thin), "sets are too many");
+    split.low_rank.modules = 2, split.low_rank.outs[1] = 4;
+    REFUSE(low_rank, mica_low_rank(s, f35, f34, i3, NULL, 0, &split), "modules of such sizes are not joined");
 }
 
 static void reductions(void **state) {

@@ -3,6 +3,7 @@
 // parameters changed at random. Either the shape rule refuses with a message that names the op, or the node runs. Then
 // every allocation of recording, evaluating and differentiating a small network is refused once: a clean error, no leak.
 #include "base/base.h"
+#include "device/low_rank.h"
 #include "grad_testing.h"
 
 static uint64_t state = 1;
@@ -67,6 +68,14 @@ static sample products_sample(mica_op op) {
         packed.shape[0] = (int64_t)mica_device_default(NULL)->packed_size(mica_device_default(NULL), &t.params);
         t.in[0] = op == MICA_OP_linear_packed ? x : packed;
         t.in[1] = op == MICA_OP_linear_packed ? packed : ids;
+    } else if (op == MICA_OP_low_rank) {
+        t = (sample){.n = 5, .optional = ~7u, .in = {F32(5, 8), F32(5, 32), I32(5), {MICA_U8, 1, {0}}, {MICA_U8, 1, {0}}}};
+        t.params.low_rank.modules = 2, t.params.low_rank.outs[0] = t.params.low_rank.outs[1] = 16;
+        t.params.low_rank.gate = (int32_t)below(3), t.params.low_rank.dtype = (int32_t)below(3);
+        for (size_t i = 0; i < 2; i++) {
+            t.params.low_rank.forms[i] = (mica_low_rank_form){(int16_t)(1 + below(9)), (int8_t)below(3), (int8_t)(below(3) + 64 * below(2))};
+            t.in[3 + i].shape[0] = (int64_t)mica_low_rank_lay_out(&t.params, i, 8).bytes;
+        }
     } else {
         t.n = 1;
         set_quant(&t);
@@ -142,7 +151,7 @@ static bool is_any(mica_op op, const mica_op *list, size_t n) {
 #define IS_ANY(op, ...) is_any(op, (mica_op[]){__VA_ARGS__}, sizeof((mica_op[]){__VA_ARGS__}) / sizeof(mica_op))
 
 static sample valid_sample(mica_op op) {
-    if (op >= MICA_OP_matmul && op <= MICA_OP_take_packed) return products_sample(op);
+    if (op >= MICA_OP_matmul && op <= MICA_OP_low_rank) return products_sample(op);
     if (op >= MICA_OP_rms_norm && !IS_ANY(op, MICA_OP_swiglu, MICA_OP_geglu)) return fast_sample(op);
     if (op >= MICA_OP_slice_update && op < MICA_OP_rms_norm && !IS_ANY(op, MICA_OP_tril, MICA_OP_triu)) return index_sample(op);
     sample t = {.n = 1, .in = {F32(2, 3, 4), F32(2, 3, 4), F32(2, 3, 4)}};
@@ -221,7 +230,8 @@ static void random_nodes(void **unused) {
             mica_array *in[MICA_KERNEL_INPUTS];
             mica_scope_reset(s);
             for (int i = 0; i < t.n; i++) in[i] = random_array(s, t.in[i]);
-            if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope, MICA_OP_gated_grad, MICA_OP_cross_entropy_grad, MICA_OP_adam_step)) // as the public functions do
+            if (IS_ANY(op, MICA_OP_quantized_matmul, MICA_OP_dequantize, MICA_OP_rope, MICA_OP_gated_grad, MICA_OP_cross_entropy_grad, MICA_OP_adam_step,
+                       MICA_OP_low_rank)) // as the public functions do
                 for (int i = 0; i < t.n; i++) in[i] = in[i] ? mica_contiguous(s, in[i]) : NULL;
             if (op == MICA_OP_kv_append && in[0] && !mica_eval(s, in, 1, &e)) fail_msg("%s", e.msg); // it writes there
             if (op == MICA_OP_cache_attention && in[1] && !mica_eval(s, in + 1, 1, &e)) fail_msg("%s", e.msg);

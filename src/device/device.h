@@ -43,6 +43,16 @@ typedef enum mica_adam_number {
     MICA_ADAM_NUMBERS
 } mica_adam_number;
 
+/** Low-rank additions to a product: modules that it joins at most, sets of matrices to choose from at most, outputs of a tile. */
+enum { MICA_LOW_RANK_MODULES = 3, MICA_LOW_RANK_SETS = 7, MICA_LOW_RANK_TILE = 16 };
+/** The form of a set. Its bytes are a [modules·rank, in], each module's rows; b [tiles, rank, 16], outputs 16·tile … in the product's order; factors, f32:
+ * [modules] scales and, if there are magnitudes, those [outs]. Each begins at a multiple of 64. Rank 0: no set. */
+typedef struct mica_low_rank_form {
+    int16_t rank;
+    int8_t a, b; // mica_dtype: f32, f16 or bf16; b + MICA_LOW_RANK_MAGNITUDES: with magnitudes
+} mica_low_rank_form;
+enum { MICA_LOW_RANK_MAGNITUDES = 64 };
+
 /** Parameters of an op: what is structure, not data. Zero-initialise, then set the member of the op; compared and hashed as bytes. */
 typedef union mica_params {
     struct { int32_t axis; int32_t flags; } axis;              // softmax, sum, argmax, sort, cumsum, take, concatenate…
@@ -62,6 +72,8 @@ typedef union mica_params {
     struct { int32_t start[MICA_MAX_DIMS], step[MICA_MAX_DIMS]; } slice;
     struct { int32_t gate; } gated;                            // gated_grad: mica_gate
     struct { float scale; int32_t layer, window; float eps; } paged; // attention over cache pages of one layer
+    /** outs: outputs of the modules, one after another or, with a gate (mica_gate), in alternate blocks; dtype: of the result. */
+    struct { int32_t modules, outs[MICA_LOW_RANK_MODULES], gate, dtype; mica_low_rank_form forms[MICA_LOW_RANK_SETS]; } low_rank;
     uint64_t words[8];
 } mica_params;
 

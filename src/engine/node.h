@@ -4,7 +4,7 @@
 #ifndef MICA_ENGINE_NODE_H
 #define MICA_ENGINE_NODE_H
 
-#include "device/device.h"
+#include "device/low_rank.h"
 #include "mica/array.h"
 #include "mica/quant.h"
 
@@ -108,6 +108,10 @@ mica_array *mica_sum_squares(mica_scope *s, mica_array *a);
 /** A step of Adam: p, written, and with it m and v, all f32 and evaluated; g f32 of their shape; numbers f32 [MICA_ADAM_NUMBERS]. With g scaled:
  * m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g²; p = keep p - rate m / (root sqrt(v) + eps), each operation rounded. */
 mica_array *mica_adam_step(mica_scope *s, mica_array *p, mica_array *g, mica_array *m, mica_array *v, mica_array *numbers);
+/** What low-rank adapters add to a product. y f32 [N, outs] of x [N, in], choice i32 [N]: which of the `count` sets each row takes; any other number: none.
+ * A row gives (y + scale·b·a·x) · magnitude of its set, without one y, through the gate if there is one, in params' dtype. sets: u8, of params' forms; NULL
+ * where that has no rank. */
+mica_array *mica_low_rank(mica_scope *s, mica_array *x, mica_array *y, mica_array *choice, mica_array *const *sets, size_t count, const mica_params *params);
 /** Rows of a packed weight, dequantised: ids [...] -> [..., in] of dtype. */
 mica_array *mica_take_packed(mica_scope *s, mica_array *packed, mica_array *ids, const mica_params *params, mica_dtype dtype);
 /** Attention inside the segments of packed rows: q [N,H,Dh], k and v [N,Hkv,Dh], f32, f16 or bf16, any strides; lengths i32 [S], none more than

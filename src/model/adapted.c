@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adapters of rows. A layer's own product is one for all rows and, where it is joined, for all of its modules; of that, each span takes its rows and each
-// module its columns, as views, and what is to be added is added there. The arithmetic is that of one adapter alone: a row's result does not depend on what
-// others have.
+// Adapters of rows. A layer's own product is one for all rows and, where it is joined, for all of its modules, with sums in f32; the op low_rank adds to
+// each row what its adapter has. The arithmetic is that of one adapter alone: a row's result does not depend on what others have.
 #include "model/adapted.h"
-#include "mica/fast.h"
 #include "mica/ops.h"
 
 // ---- spans ----------------------------------------------------------------------------------------------
@@ -14,12 +12,41 @@ static void extend(mica_span *spans, size_t *count, int64_t rows, const mica_lor
     else spans[(*count)++] = (mica_span){start, start + rows, set};
 }
 
+// The sets that tokens have, each once, in the order of their first.
+static const struct mica_lora_set **distinct(mica_forward *f, const mica_packed *b) {
+    const struct mica_lora_set **sets = mica_scope_alloc(f->scope, b->n_sequences * sizeof *sets);
+    for (size_t i = 0; sets && i < b->n_sequences; i++) {
+        const struct mica_lora_set *set = b->sequences[i]->adapter;
+        size_t k = 0;
+        while (k < f->set_count && sets[k] != set) k++;
+        if (set && k == f->set_count) sets[f->set_count++] = set;
+    }
+    return sets;
+}
+
+// Of each row the number of its set, counted from the first of each call's sets: any number that no set of the call has stands for none.
+static mica_array **choices(const mica_forward *f, const mica_span *spans, size_t count) {
+    size_t calls = (f->set_count + MICA_LOW_RANK_SETS - 1) / MICA_LOW_RANK_SETS, n = (size_t)spans[count - 1].end;
+    mica_array **made = mica_scope_alloc(f->scope, calls * sizeof *made);
+    int32_t *choice = mica_scope_alloc(f->scope, n * sizeof *choice);
+    for (size_t c = 0; made && choice && c < calls; c++) {
+        for (size_t g = 0; g < count; g++) {
+            size_t k = 0;
+            while (k < f->set_count && f->sets[k] != spans[g].set) k++;
+            for (int64_t r = spans[g].start; r < spans[g].end; r++) choice[r] = spans[g].set ? (int32_t)k - (int32_t)(c * MICA_LOW_RANK_SETS) : -1;
+        }
+        made[c] = mica_from_data(f->scope, choice, MICA_SHAPE((int64_t)n), MICA_I32);
+    }
+    return choice ? made : NULL;
+}
+
 bool mica_find_spans(mica_forward *f, const mica_packed *b) {
     bool any = false;
     for (size_t i = 0; i < b->n_sequences; i++) any |= b->sequences[i]->adapter != NULL;
     if (!any) return true;
     mica_span *spans = mica_scope_alloc(f->scope, b->n_sequences * sizeof *spans), *wanted = mica_scope_alloc(f->scope, (b->n_rows + 1) * sizeof *wanted);
-    if (!spans || !wanted) return false;
+    f->sets = distinct(f, b);
+    if (!spans || !wanted || !f->sets) return false;
     for (size_t i = 0; i < b->n_sequences; i++) extend(spans, &f->span_count, b->counts[i], b->sequences[i]->adapter);
     for (size_t i = 0; i < b->n_rows; i++) {
         const mica_span *s = spans;
@@ -28,113 +55,42 @@ bool mica_find_spans(mica_forward *f, const mica_packed *b) {
     }
     if (!b->n_rows) extend(wanted, &f->wanted_count, 1, NULL); // one row stands for the evaluation
     f->spans = spans, f->wanted = wanted;
-    return true;
+    f->choice = choices(f, spans, f->span_count);
+    f->wanted_choice = choices(f, wanted, f->wanted_count);
+    return f->choice && f->wanted_choice;
 }
 
-// Rows from the last layer's attention on are the wanted ones only.
-static size_t spans_of(const mica_forward *f, bool wanted, const mica_span **spans) {
-    *spans = wanted ? f->wanted : f->spans;
-    return wanted ? f->wanted_count : f->span_count;
-}
+// ---- linear layers ------------------------------------------------------------------------------------------
+static const mica_lora_part *part(const mica_forward *f, size_t set, int module) { return &f->sets[set]->layers[f->layer].parts[module]; }
 
-static bool is_wanted_only(const mica_forward *f, int module) { return f->rows && module >= MICA_LORA_O; }
-
-static const mica_lora *part(const mica_forward *f, const mica_span *g, int module) {
-    const mica_lora *lora = g->set ? &g->set->layers[f->layer].modules[module] : NULL;
-    return lora && lora->a ? lora : NULL;
-}
-
-static bool has_any(const mica_forward *f, const mica_span *g, int first, int count) {
-    for (int i = 0; i < count; i++)
-        if (part(f, g, first + i)) return true;
+bool mica_is_adapted(const mica_forward *f, int module) {
+    for (size_t i = 0; i < f->set_count; i++)
+        if (part(f, i, module)->set) return true;
     return false;
 }
 
-bool mica_is_adapted(const mica_forward *f, int first, int count) {
-    const mica_span *spans;
-    size_t n = spans_of(f, is_wanted_only(f, first), &spans);
-    for (size_t g = 0; g < n; g++)
-        if (has_any(f, &spans[g], first, count)) return true;
-    return false;
-}
-
-// ---- rows and columns -------------------------------------------------------------------------------------
-static mica_array *cut(mica_scope *s, mica_array *x, int axis, int64_t start, int64_t end) {
-    return x && mica_dim(x, axis) == end - start ? x : mica_slice_axis(s, x, axis, start, end);
-}
-
-static mica_array *rows(mica_forward *f, mica_array *x, const mica_span *g) { return cut(f->scope, x, 0, g->start, g->end); }
-
-static mica_array *join(mica_forward *f, mica_array **parts, size_t count) { return count == 1 ? parts[0] : mica_concatenate(f->scope, parts, count, 0); }
-
-// y, a product with x, with its bias (or NULL) and what the adapter adds. The magnitude of DoRA is for all but the bias. *wide: x in f32, once a span.
-static mica_array *adapt(mica_scope *s, const mica_lora *lora, mica_array *x, mica_array **wide, mica_array *y, mica_array *bias) {
-    if (mica_array_dtype(lora->a) != mica_array_dtype(x)) x = *wide ? *wide : (*wide = mica_astype(s, x, MICA_F32));
-    if (bias && !lora->magnitude) y = mica_add(s, y, bias);
-    y = mica_lora_apply(s, lora, x, y);
-    return bias && lora->magnitude ? mica_add(s, y, bias) : y;
-}
-
-// ---- linear layers ----------------------------------------------------------------------------------------
-// One span's rows of y (all columns of l): parts[i] of each module.
-static void adapt_span(mica_forward *f, const mica_linear *l, const mica_span *g, int first, int count, const int64_t *outs, mica_array *x,
-                       mica_array *y, mica_array **parts, size_t stride) {
-    mica_scope *s = f->scope;
-    mica_array *wide = NULL;
-    const mica_lora *lora;
-    int64_t at = 0;
-    for (int i = 0; i < count; at += outs[i++]) {
-        mica_array *own = cut(s, y, 1, at, at + outs[i]), *bias = l->bias ? cut(s, l->bias, 0, at, at + outs[i]) : NULL;
-        if ((lora = part(f, g, first + i))) own = adapt(s, lora, x, &wide, own, bias);
-        else if (bias) own = mica_add(s, own, bias);
-        parts[(size_t)i * stride] = own;
+// One call after another adds what its sets have; the sums are rounded, and gates passed, once, by the last one.
+mica_array *mica_adapted_linear(mica_forward *f, const mica_linear *l, int first, int count, const int64_t *outs, mica_gate gate, mica_array *x) {
+    mica_array *y = mica_linear_product_wide(f->scope, l, x), **choice = f->rows && first >= MICA_LORA_O ? f->wanted_choice : f->choice;
+    for (size_t i = 0; x && y && i < f->set_count; i += MICA_LOW_RANK_SETS) {
+        size_t n = MICA_MIN(f->set_count - i, (size_t)MICA_LOW_RANK_SETS);
+        bool last = i + n == f->set_count;
+        mica_array *sets[MICA_LOW_RANK_SETS];
+        mica_params p = {.low_rank = {.modules = count, .gate = last ? (int32_t)gate : 0, .dtype = last ? (int32_t)mica_array_dtype(x) : MICA_F32}};
+        for (int k = 0; k < count; k++) p.low_rank.outs[k] = (int32_t)outs[k];
+        for (size_t k = 0; k < n; k++) sets[k] = part(f, i + k, first)->set, p.low_rank.forms[k] = part(f, i + k, first)->form;
+        y = mica_low_rank(f->scope, x, y, choice[i / MICA_LOW_RANK_SETS], sets, n, &p);
     }
-}
-
-void mica_adapted_linear(mica_forward *f, const mica_linear *l, int first, int count, const int64_t *outs, mica_array *x, mica_array **y) {
-    const mica_span *spans;
-    size_t n = spans_of(f, is_wanted_only(f, first), &spans);
-    mica_array *all = mica_linear_product(f->scope, l, x), **parts = mica_scope_alloc(f->scope, (size_t)count * n * sizeof(mica_array *));
-    for (int i = 0; i < count; i++) y[i] = NULL;
-    if (!all || !parts) return;
-    for (size_t g = 0; g < n; g++) adapt_span(f, l, &spans[g], first, count, outs, rows(f, x, &spans[g]), rows(f, all, &spans[g]), parts + g, n);
-    for (int i = 0; i < count; i++) y[i] = join(f, parts + (size_t)i * n, n);
-}
-
-// ---- gate and up --------------------------------------------------------------------------------------------
-// Gates (side 0) or ups of y [n, 2F].
-static mica_array *side(mica_scope *s, mica_array *y, int which) {
-    mica_array *blocks = mica_reshape(s, y, MICA_SHAPE(-1, mica_dim(y, 1) / (2 * MICA_GATE_BLOCK), 2, MICA_GATE_BLOCK));
-    return mica_reshape(s, mica_slice_axis(s, blocks, 2, which, which + 1), MICA_SHAPE(-1, mica_dim(y, 1) / 2));
-}
-
-static mica_array *adapt_gated(mica_forward *f, const mica_span *g, mica_array *x, mica_array *y) {
-    mica_scope *s = f->scope;
-    mica_array *two[2], *wide = NULL;
-    bool any = has_any(f, g, MICA_LORA_GATE, 2);
-    if (any) y = mica_astype(s, y, mica_array_dtype(x)); // what a product of its own would give
-    for (int i = 0; i < 2 && y; i++) {
-        const mica_lora *lora = part(f, g, MICA_LORA_GATE + i);
-        two[i] = side(s, y, i);
-        if (lora) two[i] = adapt(s, lora, x, &wide, two[i], NULL);
-    }
-    return y ? mica_astype(s, mica_activate(f, two[0], two[1]), mica_array_dtype(x)) : NULL;
-}
-
-// The activation cannot be part of the product. Rows without an adapter get what that would give them: it works on sums in f32.
-mica_array *mica_adapted_gated(mica_forward *f, const mica_linear *l, mica_array *x) {
-    const mica_span *spans;
-    size_t n = spans_of(f, is_wanted_only(f, MICA_LORA_GATE), &spans);
-    bool all = true;
-    for (size_t g = 0; g < n; g++) all = all && has_any(f, &spans[g], MICA_LORA_GATE, 2);
-    mica_array *y = mica_linear_packed(f->scope, x, l->w, &l->packed, all ? mica_array_dtype(x) : MICA_F32); // [N, 2F]
-    mica_array **parts = mica_scope_alloc(f->scope, n * sizeof *parts);
-    if (!y || !parts) return NULL;
-    for (size_t g = 0; g < n; g++) parts[g] = adapt_gated(f, &spans[g], rows(f, x, &spans[g]), rows(f, y, &spans[g]));
-    return join(f, parts, n);
+    return l->bias && y ? mica_add(f->scope, y, l->bias) : y;
 }
 
 // ---- embedding and head -------------------------------------------------------------------------------------
+static mica_array *rows(mica_forward *f, mica_array *x, const mica_span *g) {
+    return x && mica_dim(x, 0) == g->end - g->start ? x : mica_slice_axis(f->scope, x, 0, g->start, g->end);
+}
+
+static mica_array *join(mica_forward *f, mica_array **parts, size_t count) { return count == 1 ? parts[0] : mica_concatenate(f->scope, parts, count, 0); }
+
 mica_array *mica_adapted_embed(mica_forward *f, mica_array *ids, mica_array *h) {
     bool any = false;
     for (size_t g = 0; g < f->span_count; g++) any |= f->spans[g].set && f->spans[g].set->embed.a;
@@ -155,8 +111,8 @@ static const mica_lora *head_of(const mica_forward *f, const mica_span *g) {
 
 mica_array *mica_adapted_logits(mica_forward *f, mica_array *h) {
     const mica_linear *head = f->net->tied ? &f->net->embed : &f->net->head;
-    const mica_span *spans;
-    size_t n = spans_of(f, f->rows != NULL, &spans);
+    const mica_span *spans = f->rows ? f->wanted : f->spans;
+    size_t n = f->rows ? f->wanted_count : f->span_count;
     bool any = false;
     for (size_t g = 0; g < n; g++) any |= head_of(f, &spans[g]) != NULL;
     if (!any || !h) return mica_linear_logits(f->scope, head, h);
@@ -165,12 +121,9 @@ mica_array *mica_adapted_logits(mica_forward *f, mica_array *h) {
     mica_array *bias = head->bias ? mica_astype(s, head->bias, MICA_F32) : NULL;
     for (size_t g = 0; parts && g < n; g++) {
         const mica_lora *lora = head_of(f, &spans[g]);
-        mica_array *x = rows(f, h, &spans[g]), *y = rows(f, all, &spans[g]), *wide = NULL;
-        if (lora && !f->net->tied) parts[g] = adapt(s, lora, x, &wide, y, bias);
-        else {
-            if (bias) y = mica_add(s, y, bias);
-            parts[g] = lora ? mica_lora_add_head(s, lora, x, y) : y;
-        }
+        mica_array *x = rows(f, h, &spans[g]), *y = rows(f, all, &spans[g]);
+        if (lora) y = f->net->tied ? mica_lora_add_head(s, lora, x, y) : mica_lora_apply(s, lora, x, y); // magnitudes are not for the bias
+        parts[g] = bias ? mica_add(s, y, bias) : y;
     }
     return parts ? join(f, parts, n) : NULL;
 }

@@ -52,10 +52,8 @@ mica_array *mica_norm(mica_forward *f, mica_array *x, mica_array *w) {
 
 // x [N, in] -> [N, out], with what the rows' adapters have for the module.
 static mica_array *apply(mica_forward *f, const mica_linear *l, int module, mica_array *x) {
-    mica_array *y;
-    if (!mica_is_adapted(f, module, 1)) return mica_linear_apply(f->scope, l, x);
-    mica_adapted_linear(f, l, module, 1, &l->out, x, &y);
-    return y;
+    if (!mica_is_adapted(f, module)) return mica_linear_apply(f->scope, l, x);
+    return mica_adapted_linear(f, l, module, 1, &l->out, MICA_GATE_NONE, x);
 }
 
 // x [N, H*Dh] -> [N, H, Dh]
@@ -63,29 +61,26 @@ static mica_array *heads(mica_forward *f, mica_array *x, int64_t n_heads) {
     return mica_reshape(f->scope, x, MICA_SHAPE(-1, n_heads, f->net->config->head_dim));
 }
 
-static void project_adapted(mica_forward *f, const mica_layer *l, mica_array *x, mica_array **q, mica_array **k, mica_array **v) {
-    int64_t H = f->net->config->num_heads, Hkv = f->net->config->num_kv_heads, Dh = f->net->config->head_dim;
-    const int64_t outs[] = {H * Dh, Hkv * Dh, Hkv * Dh};
-    const mica_linear *each[] = {&l->q, &l->k, &l->v};
-    mica_array *y[3];
-    if (l->qkv.w) mica_adapted_linear(f, &l->qkv, MICA_LORA_Q, 3, outs, x, y);
-    else for (int i = 0; i < 3; i++) y[i] = apply(f, each[i], MICA_LORA_Q + i, x);
-    *q = heads(f, y[0], H), *k = heads(f, y[1], Hkv), *v = heads(f, y[2], Hkv);
+// q, k and v side by side [N, (H+2Hkv)*Dh]
+static mica_array *apply_qkv(mica_forward *f, const mica_layer *l, mica_array *x) {
+    const mica_config *c = f->net->config;
+    int64_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
+    if (!mica_is_adapted(f, MICA_LORA_Q)) return mica_linear_apply(f->scope, &l->qkv, x);
+    return mica_adapted_linear(f, &l->qkv, MICA_LORA_Q, 3, (const int64_t[]){q, kv, kv}, MICA_GATE_NONE, x);
 }
 
 static void project(mica_forward *f, const mica_layer *l, mica_array *x, mica_array **q, mica_array **k, mica_array **v) {
     mica_scope *s = f->scope;
     int64_t H = f->net->config->num_heads, Hkv = f->net->config->num_kv_heads;
-    if (mica_is_adapted(f, MICA_LORA_Q, 3)) project_adapted(f, l, x, q, k, v);
-    else if (l->qkv.w) {
-        mica_array *all = heads(f, mica_linear_apply(s, &l->qkv, x), H + 2 * Hkv);
+    if (l->qkv.w) {
+        mica_array *all = heads(f, apply_qkv(f, l, x), H + 2 * Hkv);
         *q = mica_slice_axis(s, all, 1, 0, H);
         *k = mica_slice_axis(s, all, 1, H, H + Hkv);
         *v = mica_slice_axis(s, all, 1, H + Hkv, H + 2 * Hkv);
     } else {
-        *q = heads(f, mica_linear_apply(s, &l->q, x), H);
-        *k = heads(f, mica_linear_apply(s, &l->k, x), Hkv);
-        *v = heads(f, mica_linear_apply(s, &l->v, x), Hkv);
+        *q = heads(f, apply(f, &l->q, MICA_LORA_Q, x), H);
+        *k = heads(f, apply(f, &l->k, MICA_LORA_K, x), Hkv);
+        *v = heads(f, apply(f, &l->v, MICA_LORA_V, x), Hkv);
     }
 }
 
@@ -144,8 +139,10 @@ mica_array *mica_activate(mica_forward *f, mica_array *gate, mica_array *up) {
 
 static mica_array *gated(mica_forward *f, const mica_layer *l, mica_array *x) {
     if (!l->gate_up.w) return mica_activate(f, apply(f, &l->gate, MICA_LORA_GATE, x), apply(f, &l->up, MICA_LORA_UP, x)); // [N, F]
-    if (mica_is_adapted(f, MICA_LORA_GATE, 2)) return mica_adapted_gated(f, &l->gate_up, x);
-    return mica_linear_apply_gated(f->scope, &l->gate_up, x, gate_of(f->net->config));
+    mica_gate gate = gate_of(f->net->config);
+    const int64_t outs[] = {l->gate_up.out / 2, l->gate_up.out / 2};
+    if (mica_is_adapted(f, MICA_LORA_GATE)) return mica_adapted_linear(f, &l->gate_up, MICA_LORA_GATE, 2, outs, gate, x);
+    return mica_linear_apply_gated(f->scope, &l->gate_up, x, gate);
 }
 
 mica_array *mica_mlp(mica_forward *f, const mica_layer *l, mica_array *x) { return apply(f, &l->down, MICA_LORA_DOWN, gated(f, l, x)); }

@@ -9,8 +9,15 @@
 /** Linear layers of a block, in the order of mica_layer. */
 enum { MICA_LORA_Q, MICA_LORA_K, MICA_LORA_V, MICA_LORA_O, MICA_LORA_GATE, MICA_LORA_UP, MICA_LORA_DOWN, MICA_LORA_MODULES };
 
+/** Matrices as mica_low_rank takes them. */
+typedef struct mica_lora_part {
+    mica_array *set; // NULL: none
+    mica_low_rank_form form;
+} mica_lora_part;
+
+/** By module; where the network joins several in one product, all of them at the first. */
 typedef struct mica_lora_layer {
-    mica_lora modules[MICA_LORA_MODULES];
+    mica_lora_part parts[MICA_LORA_MODULES];
 } mica_lora_layer;
 
 typedef struct mica_lora_set {

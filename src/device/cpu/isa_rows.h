@@ -103,6 +103,9 @@ typedef struct mica_cpu_rows_isa {
     void (*thin_outer[MICA_CPU_FLOATS])(void *y, size_t ldy, const float *z, size_t m, const float *b, size_t r, size_t n);
     /** y [r][n] = z [k][r]ᵀ · x [k][n], rows of x ldx elements apart. */
     void (*thin_sums[MICA_CPU_FLOATS])(float *y, const float *z, size_t r, const void *x, ptrdiff_t ldx, size_t k, size_t n);
+    /** c[q*ldc + t*apart*16 + i] += sum over j < rank, in its order, of z[j*rows + q] · b[(t*apart*rank + j)*16 + i]: `tiles` tiles of 16 outputs, each
+     * apart-th, of `rows` rows. A row's result depends on no other. */
+    void (*low_rank[MICA_CPU_FLOATS])(float *c, size_t ldc, const float *z, size_t rows, const void *b, size_t rank, size_t tiles, size_t apart);
 
     /** As mica_adam_step (engine/node.h) says, numbers by mica_adam_number; n elements. The same bits at every level. */
     void (*adam_step)(float *p, const float *g, float *m, float *v, const float *numbers, size_t n);

@@ -32,5 +32,6 @@ const mica_kernel mica_cpu_rows_kernels[] = {
     {"gelu_tanh", mica_cpu_gelu_tanh, mica_cpu_unary_scratch},
     {"tanh", mica_cpu_tanh, mica_cpu_unary_scratch},
     {"take", mica_cpu_take, NULL},
+    {"low_rank", mica_cpu_low_rank, mica_cpu_low_rank_scratch},
 };
 const size_t mica_cpu_rows_kernel_count = MICA_COUNT(mica_cpu_rows_kernels);

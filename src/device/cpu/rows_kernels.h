@@ -17,6 +17,9 @@ mica_kernel_fn mica_cpu_rope_table, mica_cpu_rope, mica_cpu_sdpa, mica_cpu_kv_ap
     mica_cpu_take;
 mica_scratch_fn mica_cpu_rope_scratch, mica_cpu_sdpa_scratch, mica_cpu_append_scratch,
     mica_cpu_paged_scratch, mica_cpu_cache_scratch;
+// op_low_rank.c
+mica_kernel_fn mica_cpu_low_rank;
+mica_scratch_fn mica_cpu_low_rank_scratch;
 // op_segments.c, op_segments_grad.c
 mica_kernel_fn mica_cpu_segment_attention, mica_cpu_segment_attention_grad;
 mica_scratch_fn mica_cpu_segment_attention_scratch, mica_cpu_segment_attention_grad_scratch;

@@ -385,6 +385,31 @@ static void NAME(thin_sums)(float *y, const float *z, size_t r, const void *xv, 
     }
 }
 
+// ---- low-rank additions: tiles of 16 outputs; several rows share what they read of b ----
+static inline __attribute__((always_inline)) void NAME(low_rank_block)(const int rows, float *c, size_t ldc, const float *z, size_t ldz, const T *b,
+                                                                       size_t rank) {
+    enum { VECTORS = 16 / LANES };
+    vf sum[4][VECTORS];
+    for (int q = 0; q < rows; q++)
+        for (int v = 0; v < VECTORS; v++) sum[q][v] = load_f32(c + (size_t)q * ldc + (size_t)v * LANES);
+    for (size_t j = 0; j < rank; j++)
+        for (int v = 0; v < VECTORS; v++) {
+            vf w = LOAD(b + j * 16 + (size_t)v * LANES);
+            for (int q = 0; q < rows; q++) sum[q][v] = v_fma(v_set(z[j * ldz + (size_t)q]), w, sum[q][v]);
+        }
+    for (int q = 0; q < rows; q++)
+        for (int v = 0; v < VECTORS; v++) store_f32(c + (size_t)q * ldc + (size_t)v * LANES, sum[q][v]);
+}
+
+static void NAME(low_rank)(float *c, size_t ldc, const float *z, size_t rows, const void *bv, size_t rank, size_t tiles, size_t apart) {
+    const T *b = bv;
+    for (size_t t = 0; t < tiles; t++, b += apart * rank * 16, c += apart * 16) {
+        size_t q = 0;
+        for (; q + 4 <= rows; q += 4) NAME(low_rank_block)(4, c + q * ldc, ldc, z + q, rows, b, rank);
+        for (; q < rows; q++) NAME(low_rank_block)(1, c + q * ldc, ldc, z + q, rows, b, rank);
+    }
+}
+
 static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->to_f32[TYPE] = NAME(to_f32), isa->from_f32[TYPE] = NAME(from_f32);
     isa->store_sums[TYPE] = NAME(store_sums);
@@ -406,6 +431,7 @@ static void NAME(fill_rows)(mica_cpu_rows_isa *isa) {
     isa->rms_norm_grad[TYPE] = NAME(rms_norm_grad), isa->softmax_error[TYPE] = NAME(softmax_error);
     isa->gated_grad[0][TYPE] = NAME(grad_swiglu), isa->gated_grad[1][TYPE] = NAME(grad_geglu);
     isa->thin_dots[TYPE] = NAME(thin_dots), isa->thin_outer[TYPE] = NAME(thin_outer), isa->thin_sums[TYPE] = NAME(thin_sums);
+    isa->low_rank[TYPE] = NAME(low_rank);
     isa->softmax[TYPE] = NAME(softmax), isa->logsumexp[TYPE] = NAME(logsumexp), isa->argmax[TYPE] = NAME(argmax);
     isa->rope[TYPE] = NAME(rope);
 }

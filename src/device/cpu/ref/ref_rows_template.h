@@ -106,6 +106,13 @@ static void NAME(thin_sums)(float *y, const float *z, size_t r, const void *x, p
         }
 }
 
+static void NAME(low_rank)(float *c, size_t ldc, const float *z, size_t rows, const void *b, size_t rank, size_t tiles, size_t apart) {
+    for (size_t q = 0; q < rows; q++)
+        for (size_t t = 0; t < tiles; t++)
+            for (size_t i = 0; i < 16; i++)
+                for (size_t j = 0; j < rank; j++) c[q * ldc + t * apart * 16 + i] += z[j * rows + q] * GET(((const T *)b)[(t * apart * rank + j) * 16 + i]);
+}
+
 static void NAME(rms_norm)(void *y, const void *x, const float *w, size_t D, float eps) {
     const T *a = x;
     T *o = y;
@@ -244,6 +251,7 @@ static void NAME(fill)(mica_cpu_rows_isa *isa, mica_dtype t) {
     isa->rms_norm_grad[t] = NAME(rms_norm_grad), isa->softmax_error[t] = NAME(softmax_error);
     isa->gated_grad[0][t] = NAME(grad_swiglu), isa->gated_grad[1][t] = NAME(grad_geglu);
     isa->thin_dots[t] = NAME(thin_dots), isa->thin_outer[t] = NAME(thin_outer), isa->thin_sums[t] = NAME(thin_sums);
+    isa->low_rank[t] = NAME(low_rank);
     isa->softmax[t] = NAME(softmax), isa->logsumexp[t] = NAME(logsumexp), isa->argmax[t] = NAME(argmax);
     isa->rope[t] = NAME(rope);
     isa->pack_query[t] = isa->pack_query_codes[t] = NAME(pack_query), isa->pack_size[t] = sizeof(float);
