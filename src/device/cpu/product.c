@@ -14,8 +14,8 @@ enum {
     ROWS_TASK_SMALL = 128, // where there are few panels: at least
     TASKS_EACH = 3,        // panel tasks that a thread gets at least, where there are so many
     FAR_BYTES = 16 << 20,  // rows of x of a task that are too many for the last cache
-    FAR_TASKS = 2,         // then: tasks that a thread gets
-    FAR_PANELS = 6,        // and panels of a task, at most
+    FAR_TASKS = 1,         // then: tasks that a thread gets
+    FAR_PANELS = 12,       // and panels of a task, at most
     STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts or packs
