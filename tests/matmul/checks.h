@@ -531,10 +531,18 @@ static inline int check_precision(const mica_cpu_isa *isa) {
     return check_free(&c);
 }
 
+/** Rows that share tiles, however few inputs they have. */
+static inline int check_shared(const mica_cpu_isa *isa) {
+    mica_cpu_isa all = *isa;
+    if (!isa->matmul.tiles_shared) return printf("  %s: rows do not share tiles\n", isa->name), 0;
+    all.matmul.shared_inputs = 0;
+    return check_packed(&all) + check_gated(&all) + check_threads(&all) + check_rows_alone(&all) + check_precision(&all);
+}
+
 typedef struct named_check { const char *name; int (*run)(const mica_cpu_isa *isa); } named_check;
 static const named_check matmul_checks[] = {
     {"matmul", check_matmul}, {"linear_packed", check_packed}, {"gated", check_gated}, {"quantized_matmul", check_codes}, {"decode", check_decode},
     {"threads", check_threads}, {"rows alone", check_rows_alone}, {"rows as alone", check_rows_as_alone},
-    {"identity", check_identity}, {"precision", check_precision},
+    {"identity", check_identity}, {"precision", check_precision}, {"shared tiles", check_shared},
 };
 #endif

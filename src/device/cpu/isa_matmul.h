@@ -19,6 +19,7 @@ enum {
     MICA_DIRECT_ROWS = 8,   // rows that one call of dot_* takes at most
     MICA_PACK_ROWS = 32,    // rows of a packed block
     MICA_FIXED_GROUP = 256, // inputs of a group that fixed_row takes at most
+    MICA_SHARED_ROWS = 32,  // rows that one call of tiles_shared takes at most
 };
 
 // Geometry of a packed affine-quantised weight [out, in]. It is cut into tiles of 16 outputs × `depth` inputs; tile
@@ -139,6 +140,12 @@ typedef struct mica_cpu_matmul_isa {
     void (*fixed_row)(const uint16_t *x, size_t k, size_t group, size_t at, void *block); // as row `at`
     size_t (*fixed_size)(size_t k, size_t group);
     size_t fixed_rows; // products of so many rows go this way; of more, those whose rows are to be as if alone
+    /** NULL, or tiles_bf16 for rows that do not ask to be as if alone, MICA_SHARED_ROWS at most, against 4-bit weights with t->groups 1: x is blocks
+     * of ldx rows (MICA_DIRECT_ROWS at most) that shared_pack wrote, shared_size bytes each, sums among them. */
+    void (*tiles_shared)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+    void (*shared_pack)(size_t rows, const uint16_t *x, ptrdiff_t ldx, size_t group, size_t first, size_t last, void *block); // groups
+    size_t (*shared_size)(size_t k, size_t group);
+    size_t shared_inputs; // products of so many inputs and more go this way
     /** Writes planes from codes that are a byte each, or from MLX's 4-bit words: `rows` (at most 16) outputs, `row_bytes` apart, `chunks`
      * whole chunks of each, of which `per_tile` are in a tile. */
     void (*pack_codes)(int bits, const mica_cpu_packing *p);

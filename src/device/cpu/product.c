@@ -32,7 +32,7 @@ typedef struct plan {
     const mica_cpu_matmul_isa *isa;
     const mica_cpu_rows_isa *convert;
     const mica_cpu_panels *panels;
-    bool bf16, copy, direct, pack, fixed; // fixed: rows in fixed point take the place of packed ones
+    bool bf16, copy, direct, pack, fixed, shared; // fixed, shared: blocks of rows in fixed point or in pairs take the place of packed ones
     size_t batch, m, n, k;
     size_t unit;       // outputs are cut at multiples of it
     mica_gate gate;
@@ -42,7 +42,7 @@ typedef struct plan {
     size_t quantum;
     size_t tasks;      // of one batch
     ptrdiff_t ldx;     // elements between rows of x, in place or copied
-    size_t fixed_block; // bytes
+    size_t block_rows, block; // of fixed and shared: rows (the last block may have fewer), bytes
     size_t at_packed, at_sums, at_ranges, at_threads, per_thread, at_panel, at_codes; // byte offsets into scratch; the last two per thread
 } plan;
 
@@ -113,6 +113,7 @@ static void plan_tasks(plan *p) {
         p->outs = mica_cpu_block_outputs(weight_bytes(p), p->unit);
         p->tasks = MICA_MIN(threads, p->batch * units_of(p));
         p->rows = p->rhs->kind == MICA_CPU_TILES && !p->fixed && (p->pack || !p->call->rows_alone) ? p->panels->tiles_rows : MICA_DIRECT_ROWS;
+        if (p->shared) p->rows = MICA_SHARED_ROWS / p->block_rows * p->block_rows;
         p->at_threads = p->at_ranges + threads * sizeof(mica_cpu_range);
         p->per_thread = p->rows * p->outs * 4;
         return;
@@ -153,6 +154,17 @@ static bool is_fixed(const plan *p) {
     return t->bits == 4 && t->groups == 1 && t->depth <= MICA_FIXED_GROUP;
 }
 
+static bool is_shared(const plan *p) {
+    return p->rhs->kind == MICA_CPU_TILES && p->direct && p->bf16 && p->isa->tiles_shared && !p->panels->pack && !p->fixed && !p->call->rows_alone &&
+           p->rhs->tiles.bits == 4 && p->rhs->tiles.groups == 1 && p->k >= p->isa->shared_inputs;
+}
+
+// Rows of a block: as equal as can be, since a block of few takes as long as one of three or four.
+static size_t even_block(size_t m) {
+    size_t blocks = MICA_MAX((m + MICA_DIRECT_ROWS - 1) / MICA_DIRECT_ROWS, (size_t)1);
+    return MICA_MAX((m + blocks - 1) / blocks, (size_t)1);
+}
+
 static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     const mica_cpu_matmul_isa *isa = &mica_cpu_isa_of(c)->matmul;
     const mica_tensor *x = &c->in[0];
@@ -170,17 +182,19 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
            : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
+    p.shared = is_shared(&p);
     p.pack = p.panels->pack && !p.fixed && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
-    if (p.direct && p.pack) p.unit = 2 * MICA_TILE_OUTPUTS; // their kernels take tiles in pairs
+    if (p.direct && (p.pack || p.shared)) p.unit = 2 * MICA_TILE_OUTPUTS; // their kernels take tiles in pairs
     bool even = even_rows(x, shared ? 0 : x->ndim - 2, &p.ldx);
     p.copy = !even || (p.kp != p.k && (p.direct || !p.pack)) || (x->stride[x->ndim - 1] != 1 && p.k != 1) ||
              x->dtype != (p.bf16 ? MICA_BF16 : MICA_F32);
     size_t rows = p.batch * p.m;
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
-    if (p.fixed) p.fixed_block = isa->fixed_size(p.kp, (size_t)rhs->tiles.group);
+    p.block_rows = p.shared ? even_block(p.m) : MICA_DIRECT_ROWS;
+    if (p.fixed || p.shared) p.block = (p.fixed ? isa->fixed_size : isa->shared_size)(p.kp, (size_t)rhs->tiles.group);
     p.at_packed = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
-    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : p.fixed ? round_up(p.m, MICA_DIRECT_ROWS) / MICA_DIRECT_ROWS * p.fixed_block : 0);
-    size_t sums = p.direct && !p.fixed && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
+    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : (p.m + p.block_rows - 1) / p.block_rows * p.block);
+    size_t sums = p.direct && !p.block && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
     p.at_ranges = p.at_threads = p.at_sums + round_up(sums * 4, LINE);
     plan_tasks(&p);
     return p;
@@ -230,9 +244,7 @@ static void copy_turned(const plan *p, size_t row, size_t rows) {
     p->panels->from_dense(x->dtype, from, 1, (ptrdiff_t)x->stride[x->ndim - 1], p->k, rows, p->k, p->call->scratch + row * p->k * 4);
 }
 
-static unsigned char *fixed_at(const plan *p, size_t row) { // its block
-    return p->call->scratch + p->at_packed + row / MICA_DIRECT_ROWS * p->fixed_block;
-}
+static unsigned char *block_of(const plan *p, size_t row) { return p->call->scratch + p->at_packed + row / p->block_rows * p->block; }
 
 static void sum_groups(const plan *p, size_t row) {
     size_t group = (size_t)p->rhs->tiles.group, groups = p->kp / group;
@@ -257,7 +269,19 @@ static void pack_rows(const plan *p, size_t batch, size_t row, size_t rows) {
     }
 }
 
+// A block of rows is made by two tasks, or by one if the rows are copied first.
+static void share_task(void *ctx, size_t task, size_t thread) {
+    const plan *p = ctx;
+    size_t parts = p->copy ? 1 : 2, row = task / parts * p->block_rows, part = task % parts, groups = p->kp / (size_t)p->rhs->tiles.group;
+    size_t rows = MICA_MIN(p->block_rows, p->m - row);
+    (void)thread;
+    for (size_t r = row; p->copy && r < row + rows; r++) copy_row(p, r);
+    p->isa->shared_pack(rows, (const uint16_t *)(const void *)x_at(p, 0, row), p->ldx, (size_t)p->rhs->tiles.group, groups * part / parts,
+                        groups * (part + 1) / parts, block_of(p, row));
+}
+
 static size_t prepare_tasks(const plan *p) { // of one batch
+    if (p->shared) return (p->m + p->block_rows - 1) / p->block_rows * (p->copy ? 1 : 2);
     size_t rows = p->fixed ? FIXED_ROWS : COPY_ROWS;
     return (p->m + rows - 1) / rows;
 }
@@ -271,7 +295,7 @@ static void prepare_task(void *ctx, size_t task, size_t thread) {
     if (turned) copy_turned(p, batch * p->m + row, end - row);
     for (size_t r = batch * p->m + row; r < batch * p->m + end; r++) {
         if (p->copy && !turned) copy_row(p, r);
-        if (p->fixed) p->isa->fixed_row((const uint16_t *)(const void *)x_at(p, 0, r), p->kp, (size_t)p->rhs->tiles.group, r % MICA_DIRECT_ROWS, fixed_at(p, r));
+        if (p->fixed) p->isa->fixed_row((const uint16_t *)(const void *)x_at(p, 0, r), p->kp, (size_t)p->rhs->tiles.group, r % MICA_DIRECT_ROWS, block_of(p, r));
         else if (p->direct && p->rhs->kind == MICA_CPU_TILES) sum_groups(p, r);
     }
     if (p->pack) pack_rows(p, batch, row, end - row);
@@ -298,9 +322,10 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
     }
     for (size_t i = 0; i < p->m; i += p->rows) {
         d.m = MICA_MIN(p->m - i, p->rows);
-        d.x = p->fixed ? fixed_at(p, i) : p->pack ? packed_at(p, batch, i, 0) : x_at(p, batch, i);
-        d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
-        if (tiles) (p->fixed ? p->isa->tiles_fixed : p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
+        d.x = p->block ? block_of(p, i) : p->pack ? packed_at(p, batch, i, 0) : x_at(p, batch, i);
+        if (!p->block) d.sums = (const float *)(const void *)(p->call->scratch + p->at_sums) + i * d.lds;
+        if (p->shared) d.ldx = (ptrdiff_t)p->block_rows;
+        if (tiles) (p->fixed ? p->isa->tiles_fixed : p->shared ? p->isa->tiles_shared : p->bf16 ? p->isa->tiles_bf16 : p->isa->tiles_f32)(&p->rhs->tiles, &d);
         else (p->bf16 ? p->isa->dot_bf16 : p->isa->dot_f32)(w->dtype, &d);
         mica_cpu_store_rows(p->convert, p->gate, &p->call->out, p->n, batch * p->m + i, d.m, n0, n, y, p->outs);
     }
@@ -473,7 +498,8 @@ void mica_cpu_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     }
     if (p.direct) mica_cpu_cut_ranges(ranges_of(&p), p.tasks, p.batch * units_of(&p));
     mica_pool *pool = mica_cpu_pool(c);
-    if (p.copy || p.pack || (p.direct && rhs->kind == MICA_CPU_TILES))
+    if (p.shared) mica_pool_run(pool, prepare_tasks(&p), share_task, &p);
+    else if (p.copy || p.pack || (p.direct && rhs->kind == MICA_CPU_TILES))
         mica_pool_run(pool, p.batch * prepare_tasks(&p), prepare_task, &p);
     mica_pool_run(pool, p.direct ? p.tasks : p.batch * p.tasks, p.direct ? direct_task : panel_task, &p);
 }

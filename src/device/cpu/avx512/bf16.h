@@ -17,4 +17,7 @@ void mica_cpu_avx512_panel_tiles_back_bf16(const mica_cpu_tiles *t, const unsign
                                            size_t columns, void *panel);
 void mica_cpu_avx512_dot_bf16(mica_dtype type, const mica_cpu_direct *d);
 void mica_cpu_avx512_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+void mica_cpu_avx512_tiles_shared(const mica_cpu_tiles *t, const mica_cpu_direct *d);
+void mica_cpu_avx512_shared_pack(size_t rows, const uint16_t *x, ptrdiff_t ldx, size_t group, size_t first, size_t last, void *block);
+size_t mica_cpu_avx512_shared_size(size_t k, size_t group);
 #endif
