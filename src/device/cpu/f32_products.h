@@ -301,3 +301,10 @@ static const mica_cpu_panels f32_panels = {
     .from_dense = panel_dense_f32,
     .from_tiles = panel_tiles_f32,
 };
+
+static void fill_f32(mica_cpu_matmul_isa *isa) {
+    isa->f32 = f32_panels;
+    isa->dot_f32 = dot_f32;
+    isa->tiles_f32 = tiles_f32;
+    isa->group_sums = group_sums;
+}

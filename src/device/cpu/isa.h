@@ -34,6 +34,7 @@ void mica_cpu_ref_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_ref_rows(mica_cpu_rows_isa *isa);
 #if defined(__x86_64__)
 void mica_cpu_avx2_matmul(mica_cpu_matmul_isa *isa);
+void mica_cpu_avx2_fixed(mica_cpu_matmul_isa *isa); // rows in fixed point, for mica_cpu_avx2_matmul
 void mica_cpu_avx2_int8(mica_cpu_int8_isa *isa);
 void mica_cpu_avx2_rows(mica_cpu_rows_isa *isa);
 void mica_cpu_avx512vnni_matmul(mica_cpu_matmul_isa *isa);

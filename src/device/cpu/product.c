@@ -14,8 +14,7 @@ enum {
     ROWS_TASK_SMALL = 128, // where there are few panels: at least
     TASKS_EACH = 3,        // panel tasks that a thread gets at least, where there are so many
     FAR_BYTES = 16 << 20,  // rows of x of a task that are too many for the last cache
-    FAR_TASKS = 1,         // then: tasks that a thread gets
-    FAR_PANELS = 12,       // and panels of a task, at most
+    FAR_PANELS = 12,       // then: panels of a task, at most, where threads have one task each
     STORE_ROWS = 32,       // rows whose sums are stored before the next ones': their pages stay at hand
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts or packs
@@ -101,7 +100,7 @@ static void cut_evenly(plan *p, size_t threads) {
     size_t lanes = p->panels->columns, units, wide = 1;
     p->quantum = p->panels->part;
     units = (p->n + p->quantum - 1) / p->quantum;
-    if (p->rows * p->kp * (p->bf16 ? 2 : 4) > FAR_BYTES) wide = MICA_MIN(MICA_MAX(p->n / (lanes * FAR_TASKS * threads), (size_t)1), (size_t)FAR_PANELS);
+    if (p->rows * p->kp * (p->bf16 ? 2 : 4) > FAR_BYTES) wide = MICA_MIN(MICA_MAX(p->n / (lanes * threads), (size_t)1), (size_t)FAR_PANELS);
     p->cuts = MICA_MAX(MICA_MIN(round_up((p->n + lanes * wide - 1) / (lanes * wide), threads), units), (size_t)1);
     p->outs = round_up((units + p->cuts - 1) / p->cuts * p->quantum, lanes); // room for sums
 }

@@ -2,7 +2,7 @@
 // Products in 16-bit fixed point, level avx2: fixed_products.h with vpmaddubsw, which adds two products of a nibble and a byte in 16 bits. A chunk
 // adds eight of those sums, 30720 at most; only then they become 32 bits wide.
 #if defined(__x86_64__)
-#include "device/cpu/avx2/fixed.h"
+#include "device/cpu/isa.h"
 #include "device/cpu/avx2/v16.h"
 
 enum { QUARTER = 8 }; // inputs of a vector of codes
@@ -66,7 +66,8 @@ V16_INLINE v16i fixed_total(const int rows, const fixed_sums *s) {
 
 #include "device/cpu/fixed_products.h"
 
-size_t mica_cpu_avx2_fixed_size(size_t k, size_t group) { return fixed_size(k, group); }
-void mica_cpu_avx2_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at, void *block) { fixed_row_to(x, k, group, at, block); }
-void mica_cpu_avx2_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d) { tiles_fixed(t, d); }
+void mica_cpu_avx2_fixed(mica_cpu_matmul_isa *isa) {
+    isa->fixed_size = fixed_size, isa->fixed_row = fixed_row_to;
+    isa->tiles_fixed = tiles_fixed, isa->fixed_rows = MICA_DIRECT_ROWS;
+}
 #endif

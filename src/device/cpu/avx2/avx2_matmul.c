@@ -3,7 +3,6 @@
 // avx2_fixed.c.
 #if defined(__x86_64__)
 #include "device/cpu/isa.h"
-#include "device/cpu/avx2/fixed.h"
 #include "device/cpu/avx2/pack.h"
 #include "device/cpu/avx2/v16.h"
 
@@ -12,13 +11,9 @@
 #include "device/cpu/f32_products.h"
 
 void mica_cpu_avx2_matmul(mica_cpu_matmul_isa *isa) {
-    isa->f32 = f32_panels;
-    isa->dot_f32 = dot_f32;
-    isa->tiles_f32 = tiles_f32;
+    fill_f32(isa);
     isa->pack_codes = mica_cpu_avx2_pack_codes;
     isa->pack_nibbles = mica_cpu_avx2_pack_nibbles;
-    isa->group_sums = group_sums;
-    isa->fixed_size = mica_cpu_avx2_fixed_size, isa->fixed_row = mica_cpu_avx2_fixed_row;
-    isa->tiles_fixed = mica_cpu_avx2_tiles_fixed, isa->fixed_rows = MICA_DIRECT_ROWS;
+    mica_cpu_avx2_fixed(isa);
 }
 #endif

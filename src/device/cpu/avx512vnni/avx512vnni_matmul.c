@@ -11,10 +11,7 @@
 #include "device/cpu/f32_products.h"
 
 void mica_cpu_avx512vnni_matmul(mica_cpu_matmul_isa *isa) {
-    isa->f32 = f32_panels;
-    isa->dot_f32 = dot_f32;
-    isa->tiles_f32 = tiles_f32;
-    isa->group_sums = group_sums;
+    fill_f32(isa);
     isa->fixed_size = mica_cpu_avx512vnni_fixed_size, isa->fixed_row = mica_cpu_avx512vnni_fixed_row;
     isa->tiles_fixed = mica_cpu_avx512vnni_tiles_fixed, isa->fixed_rows = MICA_DIRECT_ROWS;
 }

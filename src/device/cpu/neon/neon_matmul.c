@@ -9,9 +9,6 @@
 #include "device/cpu/f32_products.h"
 
 void mica_cpu_neon_matmul(mica_cpu_matmul_isa *isa) {
-    isa->f32 = f32_panels;
-    isa->dot_f32 = dot_f32;
-    isa->tiles_f32 = tiles_f32;
-    isa->group_sums = group_sums;
+    fill_f32(isa);
 }
 #endif
