@@ -4,6 +4,7 @@
 #define MICA_DEVICE_LOW_RANK_H
 
 #include "device/device.h"
+#include "device/lines.h"
 
 /** Bytes from the beginning of the set, where a is. */
 typedef struct mica_low_rank_layout {
@@ -19,11 +20,11 @@ static inline mica_dtype mica_low_rank_type_b(const mica_low_rank_form *form) { 
 
 static inline mica_low_rank_layout mica_low_rank_lay_out(const mica_params *p, size_t set, size_t in) {
     const mica_low_rank_form *form = &p->low_rank.forms[set];
-    size_t rank = (size_t)form->rank, modules = (size_t)p->low_rank.modules, outs = mica_low_rank_outs(p), lines = 64;
-    size_t tiles = (outs + MICA_LOW_RANK_TILE - 1) / MICA_LOW_RANK_TILE, factors = modules + (form->b >= MICA_LOW_RANK_MAGNITUDES ? outs : 0);
-    mica_low_rank_layout l = {.b = (modules * rank * in * mica_dtype_size((mica_dtype)form->a) + lines - 1) / lines * lines};
-    l.factors = l.b + (tiles * rank * MICA_LOW_RANK_TILE * mica_dtype_size(mica_low_rank_type_b(form)) + lines - 1) / lines * lines;
-    l.bytes = (l.factors + factors * sizeof(float) + lines - 1) / lines * lines;
+    size_t rank = (size_t)form->rank, modules = (size_t)p->low_rank.modules, outs = mica_low_rank_outs(p);
+    size_t columns = mica_round_up(outs, MICA_LOW_RANK_TILE), factors = modules + (form->b >= MICA_LOW_RANK_MAGNITUDES ? outs : 0);
+    mica_low_rank_layout l = {.b = mica_whole_lines(modules * rank * in * mica_dtype_size((mica_dtype)form->a))};
+    l.factors = l.b + mica_whole_lines(columns * rank * mica_dtype_size(mica_low_rank_type_b(form)));
+    l.bytes = mica_whole_lines(l.factors + factors * sizeof(float));
     return l;
 }
 #endif

@@ -3,6 +3,7 @@
 // packed into the layout the device computes fastest with, if it has one: all of a network's at once, into one arena of huge pages, by all
 // threads, straight from the file's own form, whose pages are let go meanwhile.
 #include "model/weights.h"
+#include "device/lines.h"
 #include "engine/scope.h"
 #include "engine/state.h"
 #include "mica/ops.h"
@@ -54,8 +55,6 @@ static size_t packed_size(const mica_loader *ld, const mica_weight *w, mica_line
     l->packed.packed.mode = (int32_t)w->spec.mode, l->packed.packed.scale_dtype = (int32_t)w->scales.dtype;
     return w->quantized && w->global_scale == 0 && d->packed_size ? d->packed_size(d, &l->packed) : 0;
 }
-
-static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static void full_name(const mica_loader *ld, const char *module, char *name, size_t size) { snprintf(name, size, "%s%s", ld->layer, module); }
 
@@ -182,7 +181,7 @@ bool mica_load_linear(mica_loader *ld, const char *module, int64_t out, int64_t 
     size_t size = ok ? packed_size(ld, &w, l) : 0;
     if (size) {
         ok = note(ld, &w, module, 0, false, ld->arena, l);
-        ld->arena += whole_lines(size);
+        ld->arena += mica_whole_lines(size);
         return ok;
     }
     if (ok) ok = w.quantized ? load_triple(ld, &w, name, l) : keep_as(ld, &w, &w.weight, ld->dtype, name, &l->w);
@@ -222,7 +221,7 @@ static bool join_biases(mica_loader *ld, const mica_weight *w, size_t count, con
 static bool note_joined(mica_loader *ld, const mica_module *modules, mica_weight *w, size_t count, bool gated, mica_linear *l) {
     if (w[0].has_bias && !join_biases(ld, w, count, modules[0].name, l)) return false;
     size_t offset = ld->arena, first = 0;
-    ld->arena += whole_lines(packed_size(ld, &w[0], l));
+    ld->arena += mica_whole_lines(packed_size(ld, &w[0], l));
     for (size_t i = 0; i < count; first += gated ? MICA_GATE_BLOCK : (size_t)modules[i].out, i++) {
         mica_weight part = w[i];
         w[i] = (mica_weight){0};

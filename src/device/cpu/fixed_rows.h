@@ -3,6 +3,7 @@
 #ifndef MICA_DEVICE_CPU_FIXED_ROWS_H
 #define MICA_DEVICE_CPU_FIXED_ROWS_H
 
+#include "device/lines.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,7 +14,7 @@ typedef struct fixed_row {
     float *units[2], *sums;
 } fixed_row;
 
-static inline size_t fixed_row_size(size_t k, size_t group) { return 4 * k + (3 * (k / group) * sizeof(float) + 63) / 64 * 64; }
+static inline size_t fixed_row_size(size_t k, size_t group) { return 4 * k + mica_whole_lines(3 * (k / group) * sizeof(float)); }
 
 static inline fixed_row fixed_row_at(const void *p, size_t k, size_t groups) {
     unsigned char *base = (unsigned char *)p;

@@ -52,8 +52,6 @@ typedef struct low_rank {
     _Atomic size_t ready; // of the z tasks
 } low_rank;
 
-static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 static matrices set_at(const low_rank *l, size_t i) {
     const mica_low_rank_form *form = &l->c->params->low_rank.forms[i];
     mica_low_rank_layout at = mica_low_rank_lay_out(l->c->params, i, l->in);
@@ -76,9 +74,9 @@ static size_t lay_out(low_rank *l, const mica_call *c) {
         l->sets[i] = set_at(l, i);
         l->most = MICA_MAX(l->most, l->sets[i].rows);
     }
-    size_t at_order = whole_lines(l->n * sizeof(chunk)), at_z = at_order + whole_lines(l->n * sizeof(int32_t));
-    size_t at_threads = at_z + whole_lines(l->n * l->most * sizeof(float));
-    l->per_thread = whole_lines(CHUNK * l->in * sizeof(float)) + CHUNK * BLOCK * sizeof(float);
+    size_t at_order = mica_whole_lines(l->n * sizeof(chunk)), at_z = at_order + mica_whole_lines(l->n * sizeof(int32_t));
+    size_t at_threads = at_z + mica_whole_lines(l->n * l->most * sizeof(float));
+    l->per_thread = mica_whole_lines(CHUNK * l->in * sizeof(float)) + CHUNK * BLOCK * sizeof(float);
     l->chunks = (chunk *)(void *)c->scratch;
     if (c->scratch) {
         l->order = (int32_t *)(void *)(c->scratch + at_order), l->z = (float *)(void *)(c->scratch + at_z);
@@ -205,8 +203,6 @@ static void wait_for_z(low_rank *l) {
         if (i >= SPINS) sched_yield();
 }
 
-static size_t whole_tiles(size_t outs) { return (outs + TILE - 1) / TILE * TILE; }
-
 static void some(void *ctx, size_t task, size_t thread) {
     low_rank *l = ctx;
     float *rows = (float *)(void *)(l->threads + thread * l->per_thread), *c = rows + (l->per_thread / sizeof(float) - CHUNK * BLOCK);
@@ -220,7 +216,7 @@ static void some(void *ctx, size_t task, size_t thread) {
     size_t from = (task - ch->task) * ch->step, end = MICA_MIN(from + ch->step, l->outs);
     if (ch->set >= 0) {
         const matrices *s = &l->sets[ch->set];
-        if (l->count <= FEW) fetch(s->b + from * s->b_bytes, (whole_tiles(end) - from) * s->b_bytes);
+        if (l->count <= FEW) fetch(s->b + from * s->b_bytes, (mica_round_up(end, TILE) - from) * s->b_bytes);
         wait_for_z(l);
     }
     for (; from < end; from += BLOCK) compute_block(l, ch, from, MICA_MIN(from + BLOCK, end), c);

@@ -10,10 +10,6 @@
 #include <math.h>
 #include <stdatomic.h>
 
-enum { LINE = 64 };
-
-static size_t lines(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
-
 // ---- quantize --------------------------------------------------------------------------------------
 typedef enum quantize_part { WORDS, SCALES, BIASES } quantize_part;
 
@@ -38,7 +34,7 @@ static quantize_job quantize_job_of(const mica_call *c, quantize_part part) {
 
 // A thread's scratch: the row in f32, then room for all three results.
 static size_t quantize_thread_bytes(const quantize_job *j) {
-    return lines(j->in * 4) + lines(j->words) + 2 * lines(j->scales);
+    return mica_whole_lines(j->in * 4) + mica_whole_lines(j->words) + 2 * mica_whole_lines(j->scales);
 }
 
 static void quantize_task(void *ctx, size_t row, size_t thread) {
@@ -46,8 +42,8 @@ static void quantize_task(void *ctx, size_t row, size_t thread) {
     const mica_tensor *w = &j->call->in[0];
     unsigned char *area = j->call->scratch + thread * quantize_thread_bytes(j);
     float *f = (float *)(void *)area;
-    unsigned char *result[3] = {area + lines(j->in * 4)};
-    result[SCALES] = result[WORDS] + lines(j->words), result[BIASES] = result[SCALES] + lines(j->scales);
+    unsigned char *result[3] = {area + mica_whole_lines(j->in * 4)};
+    result[SCALES] = result[WORDS] + mica_whole_lines(j->words), result[BIASES] = result[SCALES] + mica_whole_lines(j->scales);
     size_t size = mica_dtype_size(w->dtype), bytes = j->part == WORDS ? j->words : j->scales;
     const unsigned char *from = w->data + mica_cpu_row_offset(w, 1, row) * (ptrdiff_t)size;
     for (size_t i = 0; i < j->in; i++)
@@ -78,7 +74,7 @@ static void dequantize_task(void *ctx, size_t row, size_t thread) {
                                   .group_size = c->params->quant.group_size},
                          .scale_dtype = c->in[1].dtype, .words = c->in[0].data, .scales = c->in[1].data,
                          .biases = c->inputs > 2 ? c->in[2].data : NULL};
-    float *f = (float *)(void *)(c->scratch + thread * lines(in * 4));
+    float *f = (float *)(void *)(c->scratch + thread * mica_whole_lines(in * 4));
     mica_cpu_codes_run(&q, in, row, 0, in, f);
     mica_cpu_isa_of(c)->rows.from_f32[c->out.dtype](c->out.data + row * in * size, f, in);
 }
@@ -95,7 +91,7 @@ static void take_task(void *ctx, size_t i, size_t thread) {
     mica_cpu_view ids = mica_cpu_view_of(&c->in[1]);
     int64_t row; // -1: outside, as take does
     mica_cpu_read_indices(&ids, c->in[1].dtype, (int64_t)i, 1, (int64_t)t.out, &row);
-    float *f = (float *)(void *)(c->scratch + thread * lines(t.in * 4));
+    float *f = (float *)(void *)(c->scratch + thread * mica_whole_lines(t.in * 4));
     if (row >= 0) mica_cpu_tiles_row(&t, c->in[0].data, (size_t)row, 0, t.in, f);
     for (size_t k = 0; row < 0 && k < t.in; k++) f[k] = NAN;
     mica_cpu_isa_of(c)->rows.from_f32[c->out.dtype](c->out.data + i * t.in * mica_dtype_size(c->out.dtype), f, t.in);
@@ -108,7 +104,7 @@ static void take_packed(const mica_call *c) {
 
 // One f32 row a thread.
 static size_t row_scratch(const mica_call *c) {
-    return lines((size_t)c->out.shape[c->out.ndim - 1] * 4) * mica_pool_threads(mica_cpu_pool(c));
+    return mica_whole_lines((size_t)c->out.shape[c->out.ndim - 1] * 4) * mica_pool_threads(mica_cpu_pool(c));
 }
 
 // ---- packed weights --------------------------------------------------------------------------------

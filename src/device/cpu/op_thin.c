@@ -38,7 +38,7 @@ bool mica_cpu_is_thin(const mica_call *c) {
     return c->params->matmul.mixed && a->ndim == 2 && kind_of(a, b) != NONE;
 }
 
-static size_t whole_lines(size_t floats) { return (floats + 15) / 16 * 16; }
+static size_t whole_lines(size_t floats) { return mica_whole_lines(floats * sizeof(float)) / sizeof(float); }
 
 // Floats: of the copy of the thin operand, then of each thread.
 static thin thin_of(const mica_call *c, size_t *copied) {

@@ -19,7 +19,6 @@ enum {
     SPLIT_ROWS = 4,        // rows of a direct product in groups of 16, for which kernels are slower
     COPY_ROWS = 16,        // rows of x that a copying task converts or packs
     FIXED_ROWS = 2,        // or writes in fixed point
-    LINE = 64,
     BLOCK = MICA_GATE_BLOCK,
 };
 
@@ -84,7 +83,6 @@ static bool shared_rhs(const mica_call *c, const mica_cpu_rhs *rhs) {
     return true;
 }
 
-static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 static size_t weight_bytes(const plan *p) { // of 16 outputs
     return p->rhs->kind == MICA_CPU_TILES ? p->rhs->tiles.per_column * p->rhs->tiles.bytes
@@ -101,8 +99,8 @@ static void cut_evenly(plan *p, size_t threads) {
     p->quantum = p->panels->part;
     units = (p->n + p->quantum - 1) / p->quantum;
     if (p->rows * p->kp * (p->bf16 ? 2 : 4) > FAR_BYTES) wide = MICA_MIN(MICA_MAX(p->n / (lanes * threads), (size_t)1), (size_t)FAR_PANELS);
-    p->cuts = MICA_MAX(MICA_MIN(round_up((p->n + lanes * wide - 1) / (lanes * wide), threads), units), (size_t)1);
-    p->outs = round_up((units + p->cuts - 1) / p->cuts * p->quantum, lanes); // room for sums
+    p->cuts = MICA_MAX(MICA_MIN(mica_round_up((p->n + lanes * wide - 1) / (lanes * wide), threads), units), (size_t)1);
+    p->outs = mica_round_up((units + p->cuts - 1) / p->cuts * p->quantum, lanes); // room for sums
 }
 
 static void plan_tasks(plan *p) {
@@ -130,12 +128,12 @@ static void plan_tasks(plan *p) {
     if (p->panels->part && !p->gate) cut_evenly(p, threads);
     else p->cuts = (p->n + p->outs - 1) / p->outs;
     p->tasks = p->rows ? p->cuts * ((p->m + p->rows - 1) / p->rows) : 0;
-    size_t panel = MICA_MIN(p->panels->depth, round_up(p->kp, 2)) * lanes;
+    size_t panel = MICA_MIN(p->panels->depth, mica_round_up(p->kp, 2)) * lanes;
     bool codes = p->rhs->kind == MICA_CPU_CODES_NK || p->rhs->kind == MICA_CPU_CODES_KN ||
                  (p->rhs->kind == MICA_CPU_TILES_KN && !p->panels->from_tiles_back);
-    p->at_panel = round_up(p->rows * p->outs * 4, LINE);
-    p->at_codes = p->at_panel + round_up(panel * 4, LINE);
-    p->per_thread = p->at_codes + (codes ? round_up(panel * 4, LINE) : 0);
+    p->at_panel = mica_whole_lines(p->rows * p->outs * 4);
+    p->at_codes = p->at_panel + mica_whole_lines(panel * 4);
+    p->per_thread = p->at_codes + (codes ? mica_whole_lines(panel * 4) : 0);
 }
 
 static bool is_direct(const plan *p) {
@@ -179,7 +177,7 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     p.fixed = short_x && is_fixed(&p);
     p.bf16 = p.panels == &isa->bf16 || p.fixed;
     p.kp = rhs->kind == MICA_CPU_TILES ? rhs->tiles.per_column * rhs->tiles.depth
-           : p.bf16 && !p.direct       ? round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
+           : p.bf16 && !p.direct       ? mica_round_up(p.k, MICA_MAX(p.panels->step, (size_t)2))
                                        : p.k;
     p.shared = is_shared(&p);
     p.pack = p.panels->pack && !p.fixed && (!p.direct || (rhs->kind == MICA_CPU_TILES && rhs->tiles.groups == 1));
@@ -191,10 +189,10 @@ static plan plan_product(const mica_call *c, const mica_cpu_rhs *rhs) {
     if (p.copy) p.ldx = (ptrdiff_t)p.kp;
     p.block_rows = p.shared ? even_block(p.m) : MICA_DIRECT_ROWS;
     if (p.fixed || p.shared) p.block = (p.fixed ? isa->fixed_size : isa->shared_size)(p.kp, (size_t)rhs->tiles.group);
-    p.at_packed = p.copy ? round_up(rows * p.kp * (p.bf16 ? 2 : 4), LINE) : 0;
-    p.at_sums = p.at_packed + (p.pack ? p.batch * round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : (p.m + p.block_rows - 1) / p.block_rows * p.block);
+    p.at_packed = p.copy ? mica_whole_lines(rows * p.kp * (p.bf16 ? 2 : 4)) : 0;
+    p.at_sums = p.at_packed + (p.pack ? p.batch * mica_round_up(p.m, MICA_PACK_ROWS) * p.kp * 2 : (p.m + p.block_rows - 1) / p.block_rows * p.block);
     size_t sums = p.direct && !p.block && rhs->kind == MICA_CPU_TILES ? rows * (p.kp / (size_t)rhs->tiles.group) : 0;
-    p.at_ranges = p.at_threads = p.at_sums + round_up(sums * 4, LINE);
+    p.at_ranges = p.at_threads = p.at_sums + mica_whole_lines(sums * 4);
     plan_tasks(&p);
     return p;
 }
@@ -255,7 +253,7 @@ static void sum_groups(const plan *p, size_t row) {
 // lines spread over all sets of the second-level cache. Where inputs from k0 on of the block of row `row` begin:
 static size_t pack_depth(const plan *p) { return p->direct ? p->kp : MICA_MIN(p->panels->depth, p->kp); }
 static unsigned char *packed_at(const plan *p, size_t batch, size_t row, size_t k0) {
-    size_t rows = round_up(p->m, MICA_PACK_ROWS), k = MICA_MIN(pack_depth(p), p->kp - k0);
+    size_t rows = mica_round_up(p->m, MICA_PACK_ROWS), k = MICA_MIN(pack_depth(p), p->kp - k0);
     return p->call->scratch + p->at_packed + (batch * rows * p->kp + k0 * rows + row * k) * 2;
 }
 
@@ -311,7 +309,7 @@ static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float
     mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs, .rows_alone = p->call->rows_alone};
     bool tiles = p->rhs->kind == MICA_CPU_TILES;
     if (tiles) {
-        d.n = round_up(n, MICA_TILE_OUTPUTS);
+        d.n = mica_round_up(n, MICA_TILE_OUTPUTS);
         d.w = w->data + n0 / MICA_TILE_OUTPUTS * weight_bytes(p);
         d.lds = p->kp / (size_t)p->rhs->tiles.group;
     } else {
@@ -360,7 +358,7 @@ static void panel_tiles_back(const plan *p, size_t n0, size_t n, size_t k0, size
 static void fill_panel(const plan *p, size_t batch, size_t n0, size_t n, size_t k0, size_t k, unsigned char *area) {
     const mica_tensor *w = &p->call->in[1];
     void *panel = area + p->at_panel;
-    size_t columns = p->panels->columns, real = MICA_MIN(k, p->k - k0), filled = round_up(real, 2);
+    size_t columns = p->panels->columns, real = MICA_MIN(k, p->k - k0), filled = mica_round_up(real, 2);
     switch (p->rhs->kind) {
     case MICA_CPU_TILES:
         p->panels->from_tiles(&p->rhs->tiles, w->data, n0 / MICA_TILE_OUTPUTS, k0, k, columns, panel);

@@ -7,7 +7,6 @@
 #include "device/cpu/product_parts.h"
 #include <assert.h>
 
-enum { LINE = 64 };
 
 typedef struct plan {
     const mica_call *call;
@@ -22,7 +21,6 @@ typedef struct plan {
     size_t at_scales, at_sums, at_ranges, at_threads, per_thread; // byte offsets into scratch
 } plan;
 
-static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 static size_t units_of(const plan *p) { return (p->n + p->unit - 1) / p->unit; }
 
@@ -38,11 +36,11 @@ static plan plan_product(const mica_call *c) {
     p.unit = p.gate ? 2 * MICA_GATE_BLOCK : MICA_TILE_OUTPUTS;
     p.outs = mica_cpu_block_outputs(p.column_bytes, p.unit);
     p.tasks = MICA_MIN(threads, units_of(&p));
-    p.at_scales = round_up(p.m * p.k, LINE);
-    p.at_sums = p.at_scales + round_up(p.m * p.groups * 4, LINE);
-    p.at_ranges = p.at_sums + round_up(p.m * p.groups * 4, LINE);
+    p.at_scales = mica_whole_lines(p.m * p.k);
+    p.at_sums = p.at_scales + mica_whole_lines(p.m * p.groups * 4);
+    p.at_ranges = p.at_sums + mica_whole_lines(p.m * p.groups * 4);
     p.at_threads = p.at_ranges + threads * sizeof(mica_cpu_range);
-    p.per_thread = round_up(MICA_MAX(MICA_INT8_ROWS * p.outs, p.tiles.in) * 4, LINE); // sums; or a row of x whose elements lie apart
+    p.per_thread = mica_whole_lines(MICA_MAX(MICA_INT8_ROWS * p.outs, p.tiles.in) * 4); // sums; or a row of x whose elements lie apart
     return p;
 }
 
@@ -88,7 +86,7 @@ static void product_block(const plan *p, size_t n0, size_t n, float *y) {
     const unsigned char *w = p->call->in[1].data + n0 / MICA_TILE_OUTPUTS * p->column_bytes;
     for (size_t row = 0; row < p->m; row += MICA_INT8_ROWS) {
         mica_cpu_int8_block x = block_at(p, row);
-        p->isa->tiles(&p->tiles, &x, w, round_up(n, MICA_TILE_OUTPUTS), y, p->outs);
+        p->isa->tiles(&p->tiles, &x, w, mica_round_up(n, MICA_TILE_OUTPUTS), y, p->outs);
         mica_cpu_store_rows(p->convert, p->gate, &p->call->out, p->n, row, x.rows, n0, n, y, p->outs);
     }
 }
