@@ -4,7 +4,7 @@
 #define MICA_DEVICE_LOW_RANK_H
 
 #include "device/device.h"
-#include "device/lines.h"
+#include "base/lines.h"
 
 /** Bytes from the beginning of the set, where a is. */
 typedef struct mica_low_rank_layout {

@@ -3,7 +3,7 @@
 // packed into the layout the device computes fastest with, if it has one: all of a network's at once, into one arena of huge pages, by all
 // threads, straight from the file's own form, whose pages are let go meanwhile.
 #include "model/weights.h"
-#include "device/lines.h"
+#include "base/lines.h"
 #include "engine/scope.h"
 #include "engine/state.h"
 #include "mica/ops.h"

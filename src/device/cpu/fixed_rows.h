@@ -3,7 +3,7 @@
 #ifndef MICA_DEVICE_CPU_FIXED_ROWS_H
 #define MICA_DEVICE_CPU_FIXED_ROWS_H
 
-#include "device/lines.h"
+#include "base/lines.h"
 #include <stddef.h>
 #include <stdint.h>
 

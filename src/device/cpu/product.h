@@ -8,7 +8,7 @@
 #include "base/quant.h"
 #include "device/cpu/cpu.h"
 #include "device/cpu/tiles.h"
-#include "device/lines.h"
+#include "base/lines.h"
 
 typedef enum mica_cpu_rhs_kind {
     MICA_CPU_DENSE,    // in[1] [..., K, N], any strides

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sizes rounded up. What threads write, and what is read in long runs, begins at a line of the cache: two threads never write to one line, and wide loads
 // do not cross two.
-#ifndef MICA_DEVICE_LINES_H
-#define MICA_DEVICE_LINES_H
+#ifndef MICA_BASE_LINES_H
+#define MICA_BASE_LINES_H
 
 #include <stddef.h>
 
