@@ -64,7 +64,7 @@ static void as_the_tools_compute(void **state) {
         n++;
     }
     closedir(d);
-    assert_true(n >= 11);
+    assert_true(n >= 14);
 }
 
 // ---- broken adapters ------------------------------------------------------------------------------------

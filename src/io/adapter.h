@@ -34,6 +34,9 @@ struct mica_weight;
 /** Whether the part was made for this weight: sizes, and the weight that it brings along, if it does. The error names the module. */
 bool mica_adapter_fits(const mica_adapter_part *part, const struct mica_weight *weight, mica_error *err);
 
+/** Whether its sizes are those of a weight [out, in]. */
+bool mica_adapter_sizes_fit(const mica_adapter_part *part, int64_t out, int64_t in, mica_error *err);
+
 /** A part merged into its weight: row o becomes w[o] + scale · left[o] · right, for DoRA scaled to the length magnitude[o]. All in f32. */
 typedef struct mica_merge {
     float *left, *right; // [out, r], [r, in]

@@ -11,14 +11,14 @@
 static bool is_embedding(const mica_adapter_part *p) { return strcmp(p->module, "model.embed_tokens") == 0; }
 
 // Sizes that a, as [first, r], and b, as [r, last], must have.
-static bool check_shapes(const mica_adapter_part *p, const mica_weight *w, mica_error *err) {
+bool mica_adapter_sizes_fit(const mica_adapter_part *p, int64_t out, int64_t in, mica_error *err) {
     bool embedding = is_embedding(p);
-    int64_t first = embedding ? w->out : w->in, last = embedding ? w->in : w->out;
+    int64_t first = embedding ? out : in, last = embedding ? in : out;
     const int64_t *a = p->a->shape, *b = p->b->shape;
     char text_a[64], text_b[64];
     bool fits = p->transposed ? a[1] == first && b[0] == last : a[0] == first && b[1] == last;
     if (fits && embedding && p->magnitude) return mica_fail(err, MICA_ERR_UNSUPPORTED, "adapter: %s: DoRA of an embedding is not supported", p->module);
-    if (fits && (!p->magnitude || p->magnitude->shape[0] == w->out)) return true;
+    if (fits && (!p->magnitude || p->magnitude->shape[0] == out)) return true;
     return mica_fail(err, MICA_ERR_FORMAT, "adapter: %s: matrices of %s and %s do not fit a layer of %lld inputs and %lld outputs", p->module,
                      mica_stored_shape(p->a, text_a, sizeof text_a), mica_stored_shape(p->b, text_b, sizeof text_b), (long long)first, (long long)last);
 }
@@ -43,7 +43,9 @@ static bool check_base(const mica_adapter_part *p, const mica_weight *w, mica_er
     return same || mica_fail(err, MICA_ERR_FORMAT, "adapter: %s comes with another weight than the model's", p->module);
 }
 
-bool mica_adapter_fits(const mica_adapter_part *p, const mica_weight *w, mica_error *err) { return check_shapes(p, w, err) && check_base(p, w, err); }
+bool mica_adapter_fits(const mica_adapter_part *p, const mica_weight *w, mica_error *err) {
+    return mica_adapter_sizes_fit(p, w->out, w->in, err) && check_base(p, w, err);
+}
 
 // ---- merging --------------------------------------------------------------------------------------------
 // t [rows, columns] in f32, turned over if asked: then [columns, rows].

@@ -46,22 +46,25 @@ bool mica_find_spans(mica_forward *f, const mica_packed *b) {
     if (!any) return true;
     mica_span *spans = mica_scope_alloc(f->scope, b->n_sequences * sizeof *spans), *wanted = mica_scope_alloc(f->scope, (b->n_rows + 1) * sizeof *wanted);
     f->sets = distinct(f, b);
+    size_t count = 0;
     if (!spans || !wanted || !f->sets) return false;
     for (size_t i = 0; i < b->n_sequences; i++) extend(spans, &f->span_count, b->counts[i], b->sequences[i]->adapter);
     for (size_t i = 0; i < b->n_rows; i++) {
         const mica_span *s = spans;
         while (b->rows[i] >= s->end) s++;
-        extend(wanted, &f->wanted_count, 1, s->set);
+        extend(wanted, &count, 1, s->set);
     }
-    if (!b->n_rows) extend(wanted, &f->wanted_count, 1, NULL); // one row stands for the evaluation
-    f->spans = spans, f->wanted = wanted;
+    if (!b->n_rows) extend(wanted, &count, 1, NULL); // one row stands for the evaluation
+    f->spans = spans;
     f->choice = choices(f, spans, f->span_count);
-    f->wanted_choice = choices(f, wanted, f->wanted_count);
+    f->wanted_choice = choices(f, wanted, count);
     return f->choice && f->wanted_choice;
 }
 
 // ---- linear layers ------------------------------------------------------------------------------------------
-static const mica_lora_part *part(const mica_forward *f, size_t set, int module) { return &f->sets[set]->layers[f->layer].parts[module]; }
+static const mica_lora_part *part(const mica_forward *f, size_t set, int module) {
+    return module == MICA_LORA_HEAD ? &f->sets[set]->head : &f->sets[set]->layers[f->layer].parts[module];
+}
 
 bool mica_is_adapted(const mica_forward *f, int module) {
     for (size_t i = 0; i < f->set_count; i++)
@@ -69,22 +72,32 @@ bool mica_is_adapted(const mica_forward *f, int module) {
     return false;
 }
 
-// One call after another adds what its sets have; the sums are rounded, and gates passed, once, by the last one.
-mica_array *mica_adapted_linear(mica_forward *f, const mica_linear *l, int first, int count, const int64_t *outs, mica_gate gate, mica_array *x) {
+// One call after another adds what its sets have; the sums are rounded to `type`, and gates passed, once, by the last one.
+static mica_array *adapted(mica_forward *f, const mica_linear *l, int first, int count, const int64_t *outs, mica_gate gate, mica_dtype type, mica_array *x) {
     mica_array *y = mica_linear_product_wide(f->scope, l, x), **choice = f->rows && first >= MICA_LORA_O ? f->wanted_choice : f->choice;
-    for (size_t i = 0; x && y && i < f->set_count; i += MICA_LOW_RANK_SETS) {
+    for (size_t i = 0; y && i < f->set_count; i += MICA_LOW_RANK_SETS) {
         size_t n = MICA_MIN(f->set_count - i, (size_t)MICA_LOW_RANK_SETS);
         bool last = i + n == f->set_count;
         mica_array *sets[MICA_LOW_RANK_SETS];
-        mica_params p = {.low_rank = {.modules = count, .gate = last ? (int32_t)gate : 0, .dtype = last ? (int32_t)mica_array_dtype(x) : MICA_F32}};
+        mica_params p = {.low_rank = {.modules = count, .gate = last ? (int32_t)gate : 0, .dtype = last ? (int32_t)type : MICA_F32}};
         for (int k = 0; k < count; k++) p.low_rank.outs[k] = (int32_t)outs[k];
         for (size_t k = 0; k < n; k++) sets[k] = part(f, i + k, first)->set, p.low_rank.forms[k] = part(f, i + k, first)->form;
         y = mica_low_rank(f->scope, x, y, choice[i / MICA_LOW_RANK_SETS], sets, n, &p);
     }
-    return l->bias && y ? mica_add(f->scope, y, l->bias) : y;
+    return l->bias && y ? mica_add(f->scope, y, mica_astype(f->scope, l->bias, type)) : y; // magnitudes are not for the bias
 }
 
-// ---- embedding and head -------------------------------------------------------------------------------------
+mica_array *mica_adapted_linear(mica_forward *f, const mica_linear *l, int first, int count, const int64_t *outs, mica_gate gate, mica_array *x) {
+    return x ? adapted(f, l, first, count, outs, gate, mica_array_dtype(x), x) : NULL;
+}
+
+mica_array *mica_adapted_logits(mica_forward *f, mica_array *h) {
+    const mica_linear *head = f->net->tied ? &f->net->embed : &f->net->head;
+    if (!h || !mica_is_adapted(f, MICA_LORA_HEAD)) return mica_linear_logits(f->scope, head, h);
+    return adapted(f, head, MICA_LORA_HEAD, 1, &head->out, MICA_GATE_NONE, MICA_F32, h);
+}
+
+// ---- embedding -------------------------------------------------------------------------------------
 static mica_array *rows(mica_forward *f, mica_array *x, const mica_span *g) {
     return x && mica_dim(x, 0) == g->end - g->start ? x : mica_slice_axis(f->scope, x, 0, g->start, g->end);
 }
@@ -102,28 +115,4 @@ mica_array *mica_adapted_embed(mica_forward *f, mica_array *ids, mica_array *h) 
         if (span->set) parts[g] = mica_lora_add_rows(f->scope, &span->set->embed, rows(f, ids, span), parts[g]);
     }
     return join(f, parts, f->span_count);
-}
-
-static const mica_lora *head_of(const mica_forward *f, const mica_span *g) {
-    const mica_lora *lora = !g->set ? NULL : f->net->tied ? &g->set->embed : &g->set->head;
-    return lora && lora->a && !lora->input_only ? lora : NULL;
-}
-
-mica_array *mica_adapted_logits(mica_forward *f, mica_array *h) {
-    const mica_linear *head = f->net->tied ? &f->net->embed : &f->net->head;
-    const mica_span *spans = f->rows ? f->wanted : f->spans;
-    size_t n = f->rows ? f->wanted_count : f->span_count;
-    bool any = false;
-    for (size_t g = 0; g < n; g++) any |= head_of(f, &spans[g]) != NULL;
-    if (!any || !h) return mica_linear_logits(f->scope, head, h);
-    mica_scope *s = f->scope;
-    mica_array *all = mica_linear_product_wide(s, head, h), **parts = mica_scope_alloc(s, n * sizeof *parts);
-    mica_array *bias = head->bias ? mica_astype(s, head->bias, MICA_F32) : NULL;
-    for (size_t g = 0; parts && g < n; g++) {
-        const mica_lora *lora = head_of(f, &spans[g]);
-        mica_array *x = rows(f, h, &spans[g]), *y = rows(f, all, &spans[g]);
-        if (lora) y = f->net->tied ? mica_lora_add_head(s, lora, x, y) : mica_lora_apply(s, lora, x, y); // magnitudes are not for the bias
-        parts[g] = bias ? mica_add(s, y, bias) : y;
-    }
-    return parts ? join(f, parts, n) : NULL;
 }

@@ -13,17 +13,24 @@ static const char *const modules[MICA_LORA_MODULES] = {"self_attn.q_proj", "self
 
 // Modules with one product.
 typedef struct group {
+    int64_t layer; // NO_LAYER: the head
     int first, count;
-    bool gated;
+    bool gated, turned; // turned: a tied head, whose matrices are the embedding's, each in the other's place
     int64_t outs[MICA_LOW_RANK_MODULES], in;
-    mica_lora lora[MICA_LOW_RANK_MODULES]; // of those that the adapter has
+    const mica_adapter_part *parts[MICA_LOW_RANK_MODULES]; // NULL: the adapter has nothing for it
+    mica_lora lora[MICA_LOW_RANK_MODULES];                 // these, loaded
+    mica_lora_part *to;
 } group;
+enum { NO_LAYER = -1 };
 
 typedef struct filling {
     mica_loader ld;
-    const mica_model_files *ck;
+    const mica_net *net;
     mica_lora_set *set;
     uint64_t hash; // of all matrices as loaded
+    // A step reads all matrices in this order, a little of each product's: as one stretch of large pages they come at the speed of memory.
+    mica_buffer *arena; // NULL: sizes are only counted
+    size_t size, at;    // counted; written
 } filling;
 
 // ---- modules ----------------------------------------------------------------------------------------------
@@ -37,29 +44,52 @@ static void hash_lora(uint64_t *hash, uint64_t place, const mica_lora *lora) {
     hash_array(hash, lora->magnitude);
 }
 
-// What the adapter has for a module, if anything. place: its number in the hash.
-static bool load_module(filling *f, const char *module, uint64_t place, mica_lora *lora, int64_t *out, int64_t *in) {
+// Loads what the adapter has for a module, if anything. place: its number in the hash.
+static bool load_module(filling *f, const char *module, uint64_t place, int64_t out, int64_t in, mica_lora *lora) {
     mica_weight w;
-    if (!mica_adapter_find(f->ld.adapter, module) || !mica_checkpoint_has(f->ck, module)) return true;
-    if (!mica_checkpoint_view(f->ck, module, -1, -1, &w, f->ld.err)) return false;
-    mica_linear l = {.out = w.out, .in = w.in};
+    if (!mica_adapter_find(f->ld.adapter, module)) return true;
+    if (!mica_checkpoint_view(f->net->checkpoint, module, out, in, &w, f->ld.err)) return false;
+    mica_linear l = {.out = out, .in = in};
     bool ok = mica_lora_load(&f->ld, module, &w, &l);
     *lora = l.lora;
     if (ok) hash_lora(&f->hash, place, lora);
-    if (out) *out = w.out, *in = w.in;
     mica_weight_release(&w);
     return ok;
 }
 
-static bool load_group(filling *f, int64_t layer, group *g) {
-    char name[128];
+enum { NAME = 128 };
+static const char *name_of(const group *g, int k, char *name) {
+    if (g->turned) return "model.embed_tokens";
+    if (g->layer == NO_LAYER) return "lm_head";
+    snprintf(name, NAME, "model.layers.%lld.%s", (long long)g->layer, modules[g->first + k]);
+    return name;
+}
+
+// The adapter's parts for a group, of the right sizes.
+static bool find_parts(filling *f, group *g) {
+    char name[NAME];
     for (int k = 0; k < g->count; k++) {
-        int64_t out = g->outs[k];
-        snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)layer, modules[g->first + k]);
-        if (!load_module(f, name, (uint64_t)(3 + layer * MICA_LORA_MODULES + g->first + k), &g->lora[k], &out, &g->in)) return false;
-        if (g->lora[k].a && out != g->outs[k]) return mica_fail(f->ld.err, MICA_ERR_FORMAT, "%s has %lld outputs", name, (long long)out);
+        const char *module = name_of(g, k, name);
+        const mica_adapter_part *p = mica_adapter_find(f->ld.adapter, module);
+        if (!p || !mica_checkpoint_has(f->net->checkpoint, module)) continue;
+        if (!mica_adapter_sizes_fit(p, g->outs[k], g->in, f->ld.err)) return false;
+        if (!g->turned || !p->input_only) g->parts[k] = p;
     }
     return true;
+}
+
+static bool load_group(filling *f, group *g) {
+    char name[NAME];
+    if (g->turned) return g->lora[0] = f->set->embed, true;
+    for (int k = 0; k < g->count; k++) {
+        uint64_t place = g->layer == NO_LAYER ? 2 : (uint64_t)(3 + g->layer * MICA_LORA_MODULES + g->first + k);
+        if (g->parts[k] && !load_module(f, name_of(g, k, name), place, g->outs[k], g->in, &g->lora[k])) return false;
+    }
+    return true;
+}
+
+static void free_group(group *g) {
+    for (int k = 0; k < g->count && !g->turned; k++) mica_lora_free(&g->lora[k]);
 }
 
 // ---- as low_rank reads them ----------------------------------------------------------------------------------
@@ -68,12 +98,30 @@ static mica_dtype type_of(const group *g, bool b) {
     mica_dtype type = MICA_F32;
     bool any = false;
     for (int k = 0; k < g->count; k++) {
-        if (!g->lora[k].a) continue;
-        mica_dtype own = mica_array_dtype(b ? g->lora[k].b : g->lora[k].a);
+        if (!g->parts[k]) continue;
+        mica_dtype own = (b != g->turned ? g->parts[k]->b : g->parts[k]->a)->dtype;
         if (any && own != type) return MICA_F32;
         type = own, any = true;
     }
     return type;
+}
+
+// The form of the group's set; its rank is 0 where there is none.
+static bool find_form(filling *f, const group *g, mica_low_rank_layout *layout) {
+    mica_params p = {.low_rank = {.modules = g->count}};
+    mica_low_rank_form form = {.a = (int8_t)type_of(g, false), .b = (int8_t)type_of(g, true)};
+    int64_t rank = 0;
+    for (int k = 0; k < g->count; k++) {
+        const mica_adapter_part *part = g->parts[k];
+        p.low_rank.outs[k] = (int32_t)g->outs[k];
+        if (!part) continue;
+        rank = MICA_MAX(rank, part->a->shape[part->transposed ? 0 : 1]);
+        if (part->magnitude) form.b = (int8_t)(type_of(g, true) + MICA_LOW_RANK_MAGNITUDES);
+        if (rank > INT16_MAX) return mica_fail(f->ld.err, MICA_ERR_UNSUPPORTED, "adapter: %s: a rank of %lld", part->module, (long long)rank);
+    }
+    form.rank = (int16_t)rank, p.low_rank.forms[0] = g->to->form = form;
+    *layout = mica_low_rank_lay_out(&p, 0, (size_t)g->in);
+    return true;
 }
 
 // a [rows, columns] with zeros below up to `most` rows; NULL: nothing but zeros.
@@ -97,8 +145,11 @@ static bool put(filling *f, mica_array *a, unsigned char *to) {
 static bool put_a(filling *f, const group *g, const mica_low_rank_form *form, unsigned char *to) {
     mica_scope *s = f->ld.scope;
     mica_array *parts[MICA_LOW_RANK_MODULES];
-    for (int k = 0; k < g->count; k++)
-        parts[k] = padded(s, g->lora[k].a ? mica_transpose(s, g->lora[k].a, NULL) : NULL, form->rank, g->in, (mica_dtype)form->a);
+    for (int k = 0; k < g->count; k++) {
+        const mica_lora *lora = &g->lora[k];
+        mica_array *a = !lora->a ? NULL : g->turned ? lora->b : mica_transpose(s, lora->a, NULL);
+        parts[k] = padded(s, a, form->rank, g->in, (mica_dtype)form->a);
+    }
     return put(f, mica_concatenate(s, parts, (size_t)g->count, 0), to);
 }
 
@@ -113,7 +164,11 @@ static bool put_b(filling *f, const group *g, const mica_low_rank_form *form, un
     mica_scope *s = f->ld.scope;
     mica_array *parts[MICA_LOW_RANK_MODULES];
     mica_dtype type = mica_low_rank_type_b(form);
-    for (int k = 0; k < g->count; k++) parts[k] = padded(s, g->lora[k].b, form->rank, g->outs[k], type);
+    for (int k = 0; k < g->count; k++) {
+        const mica_lora *lora = &g->lora[k];
+        mica_array *b = lora->a && g->turned ? mica_transpose(s, lora->a, NULL) : lora->b;
+        parts[k] = padded(s, b, form->rank, g->outs[k], type);
+    }
     mica_array *all = in_order(s, g, parts, form->rank);
     int64_t odd = all ? mica_dim(all, 1) % MICA_LOW_RANK_TILE : 0;
     if (odd) all = mica_concatenate(s, (mica_array *[]){all, mica_zeros(s, MICA_SHAPE(form->rank, MICA_LOW_RANK_TILE - odd), type)}, 2, 1);
@@ -133,105 +188,70 @@ static bool put_factors(filling *f, const group *g, const mica_low_rank_form *fo
     return put(f, in_order(s, g, parts, 1), to + (size_t)g->count * sizeof(float));
 }
 
-// The form of the group's set. *bytes: how many it takes.
-static bool form_of(filling *f, const group *g, mica_low_rank_form *form, mica_low_rank_layout *layout) {
-    mica_params p = {.low_rank = {.modules = g->count}};
-    int64_t rank = 0;
-    *form = (mica_low_rank_form){.a = (int8_t)type_of(g, false), .b = (int8_t)type_of(g, true)};
-    for (int k = 0; k < g->count; k++) {
-        rank = MICA_MAX(rank, g->lora[k].a ? mica_dim(g->lora[k].a, 1) : 0);
-        if (g->lora[k].magnitude) form->b = (int8_t)(type_of(g, true) + MICA_LOW_RANK_MAGNITUDES);
-        p.low_rank.outs[k] = (int32_t)g->outs[k];
-    }
-    if (rank > INT16_MAX) return mica_fail(f->ld.err, MICA_ERR_UNSUPPORTED, "adapter: a rank of %lld", (long long)rank);
-    form->rank = (int16_t)rank, p.low_rank.forms[0] = *form;
-    *layout = mica_low_rank_lay_out(&p, 0, (size_t)g->in);
-    return true;
+static void release_arena(void *buffer) { mica_buffer_release(buffer); }
+
+// The group's matrices, written where they stay.
+static bool write_group(filling *f, const group *g, const mica_low_rank_layout *at) {
+    const mica_low_rank_form *form = &g->to->form;
+    unsigned char *to = (unsigned char *)f->arena->data + f->at;
+    mica_scope_reset(f->ld.scope);
+    if (!put_a(f, g, form, to) || !put_b(f, g, form, to + at->b) || !put_factors(f, g, form, to + at->factors)) return false;
+    mica_array *set = mica_from_borrowed(f->ld.scope, to, MICA_SHAPE((int64_t)at->bytes), MICA_U8, release_arena, mica_buffer_retain(f->arena));
+    g->to->set = mica_keep(f->ld.scope, set, f->ld.err);
+    f->at += at->bytes;
+    mica_scope_reset(f->ld.scope);
+    return g->to->set != NULL;
 }
 
-// The group's matrices as one array of bytes.
-static bool join_group(filling *f, const group *g, mica_lora_part *part) {
+static bool take_group(filling *f, group *g) {
     mica_low_rank_layout at = {0};
-    if (!form_of(f, g, &part->form, &at)) return false;
-    if (!part->form.rank) return true;
-    unsigned char *bytes = mica_calloc(1, at.bytes);
-    bool ok = bytes ? put_a(f, g, &part->form, bytes) && put_b(f, g, &part->form, bytes + at.b) && put_factors(f, g, &part->form, bytes + at.factors)
-                    : mica_fail_memory(f->ld.err, at.bytes, "an adapter");
-    if (ok) part->set = mica_keep(f->ld.scope, mica_from_data(f->ld.scope, bytes, MICA_SHAPE((int64_t)at.bytes), MICA_U8), f->ld.err);
-    f->set->bytes += (int64_t)at.bytes;
-    mica_free(bytes);
-    mica_scope_reset(f->ld.scope);
-    return part->set != NULL;
-}
-
-static bool fill_group(filling *f, int64_t layer, group *g) {
-    bool ok = load_group(f, layer, g);
-    mica_scope_reset(f->ld.scope);
-    ok = ok && join_group(f, g, &f->set->layers[layer].parts[g->first]);
-    for (int k = 0; k < g->count; k++) mica_lora_free(&g->lora[k]);
+    if (!find_parts(f, g) || !find_form(f, g, &at)) return false;
+    if (!g->to->form.rank) return true;
+    if (!f->arena) return f->size += at.bytes, true;
+    bool ok = load_group(f, g) && write_group(f, g, &at);
+    free_group(g);
     return ok;
 }
 
-static bool fill_layer(filling *f, const mica_net *net, int64_t layer) {
-    const mica_layer *l = &net->layers[layer];
-    const mica_config *c = net->config;
-    int64_t q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim, F = c->intermediate_size;
-    const int64_t outs[MICA_LORA_MODULES] = {q, kv, kv, c->hidden_size, F, F, c->hidden_size};
+static bool take_head(filling *f) {
+    const mica_linear *l = f->net->tied ? &f->net->embed : &f->net->head;
+    group g = {.layer = NO_LAYER, .count = 1, .turned = f->net->tied, .outs = {l->out}, .in = l->in, .to = &f->set->head};
+    return take_group(f, &g);
+}
+
+static bool take_layer(filling *f, int64_t layer) {
+    const mica_layer *l = &f->net->layers[layer];
+    const mica_config *c = f->net->config;
+    int64_t D = c->hidden_size, q = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim, F = c->intermediate_size;
+    const int64_t outs[MICA_LORA_MODULES] = {q, kv, kv, D, F, F, D}, ins[MICA_LORA_MODULES] = {D, D, D, q, D, D, F};
     bool ok = true;
     for (int first = 0, count; ok && first < MICA_LORA_MODULES; first += count) {
         bool gated = first == MICA_LORA_GATE && l->gate_up.w;
         count = first == MICA_LORA_Q && l->qkv.w ? 3 : gated ? 2 : 1;
-        group g = {.first = first, .count = count, .gated = gated};
+        group g = {.layer = layer, .first = first, .count = count, .gated = gated, .in = ins[first], .to = &f->set->layers[layer].parts[first]};
         for (int k = 0; k < count; k++) g.outs[k] = outs[first + k];
-        ok = fill_group(f, layer, &g);
+        ok = take_group(f, &g);
     }
     return ok;
 }
 
-// ---- in one stretch ------------------------------------------------------------------------------------------
-// A step reads all matrices in this order, a little of each product's: as one stretch of large pages they come at the speed of memory.
-static mica_array **array_at(const mica_lora_set *set, size_t i) { return &set->layers[i / MICA_LORA_MODULES].parts[i % MICA_LORA_MODULES].set; }
-static size_t array_count(const mica_lora_set *set) { return MICA_LORA_MODULES * (size_t)set->layer_count; }
-static void release_arena(void *buffer) { mica_buffer_release(buffer); }
-
-static bool move(filling *f, mica_buffer *arena, size_t at, mica_array **array) {
-    mica_array *old = *array;
-    unsigned char *to = (unsigned char *)arena->data + at;
-    memcpy(to, mica_data(old), mica_nbytes(old));
-    mica_array *a = mica_from_borrowed(f->ld.scope, to, 1, mica_shape(old), MICA_U8, release_arena, mica_buffer_retain(arena));
-    if (!(a = mica_keep(f->ld.scope, a, f->ld.err))) return false;
-    mica_array_free(old);
-    *array = a;
-    mica_scope_reset(f->ld.scope);
-    return true;
-}
-
-static bool gather(filling *f, const mica_net *net) {
-    size_t size = 0, at = 0, count = array_count(f->set);
-    for (size_t i = 0; i < count; i++) size += *array_at(f->set, i) ? mica_nbytes(*array_at(f->set, i)) : 0; // whole lines
-    mica_buffer *arena = mica_buffer_new(net->device, size);
-    bool ok = arena || mica_fail_memory(f->ld.err, size, "an adapter");
-    for (size_t i = 0; ok && i < count; i++) {
-        mica_array **a = array_at(f->set, i);
-        if (!*a) continue;
-        ok = move(f, arena, at, a);
-        at += mica_nbytes(*a);
-    }
-    mica_buffer_release(arena);
+static bool take_groups(filling *f) {
+    bool ok = take_head(f);
+    for (int64_t i = 0; ok && i < f->set->layer_count; i++) ok = take_layer(f, i);
     return ok;
 }
 
-static int64_t bytes_of(const mica_lora *lora) {
-    return !lora->a ? 0 : (int64_t)(mica_nbytes(lora->a) + mica_nbytes(lora->b) + (lora->magnitude ? mica_nbytes(lora->magnitude) : 0));
-}
+static int64_t bytes_of(const mica_lora *lora) { return lora->a ? (int64_t)(mica_nbytes(lora->a) + mica_nbytes(lora->b)) : 0; }
 
+// Sizes first, then the matrices, each straight to its place.
 static bool fill(mica_lora_set *set, const mica_net *net, const mica_adapter *adapter, mica_error *err) {
-    filling f = {.ld = {.adapter = adapter, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)}, .ck = net->checkpoint, .set = set,
+    filling f = {.ld = {.adapter = adapter, .dtype = net->dtype, .err = err, .scope = mica_scope_new(net->device, err)}, .net = net, .set = set,
                  .hash = 0x6c6f7261u};
-    bool ok = f.ld.scope && load_module(&f, "model.embed_tokens", 1, &set->embed, NULL, NULL) && load_module(&f, "lm_head", 2, &set->head, NULL, NULL);
-    for (int64_t i = 0; ok && i < set->layer_count; i++) ok = fill_layer(&f, net, i);
-    ok = ok && mica_lora_all_used(adapter, err) && gather(&f, net);
-    set->identity = f.hash, set->bytes += bytes_of(&set->embed) + bytes_of(&set->head);
+    bool ok = f.ld.scope && take_groups(&f);
+    if (ok) ok = (f.arena = mica_buffer_new(net->device, f.size)) || mica_fail_memory(err, f.size, "an adapter");
+    ok = ok && load_module(&f, "model.embed_tokens", 1, net->embed.out, net->embed.in, &set->embed) && take_groups(&f) && mica_lora_all_used(adapter, err);
+    mica_buffer_release(f.arena);
+    set->identity = f.hash, set->bytes = (int64_t)f.at + bytes_of(&set->embed);
     mica_checkpoint_rest(net->checkpoint);
     mica_loader_free(&f.ld);
     return ok;
@@ -267,8 +287,9 @@ mica_lora_set *mica_lora_set_load(const mica_net *net, const char *path, uint64_
 void mica_lora_set_free(mica_lora_set *set) {
     if (!set) return;
     mica_lora_free(&set->embed);
-    mica_lora_free(&set->head);
-    for (size_t i = 0; i < array_count(set); i++) mica_array_free(*array_at(set, i));
+    mica_array_free(set->head.set);
+    for (int64_t i = 0; i < set->layer_count; i++)
+        for (int k = 0; k < MICA_LORA_MODULES; k++) mica_array_free(set->layers[i].parts[k].set);
     mica_free(set->layers);
     mica_free(set);
 }

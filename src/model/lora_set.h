@@ -6,8 +6,8 @@
 
 #include "model/net.h"
 
-/** Linear layers of a block, in the order of mica_layer. */
-enum { MICA_LORA_Q, MICA_LORA_K, MICA_LORA_V, MICA_LORA_O, MICA_LORA_GATE, MICA_LORA_UP, MICA_LORA_DOWN, MICA_LORA_MODULES };
+/** Linear layers of a block, in the order of mica_layer; after them, the head. */
+enum { MICA_LORA_Q, MICA_LORA_K, MICA_LORA_V, MICA_LORA_O, MICA_LORA_GATE, MICA_LORA_UP, MICA_LORA_DOWN, MICA_LORA_MODULES, MICA_LORA_HEAD = MICA_LORA_MODULES };
 
 /** Matrices as mica_low_rank takes them. */
 typedef struct mica_lora_part {
@@ -21,7 +21,8 @@ typedef struct mica_lora_layer {
 } mica_lora_layer;
 
 typedef struct mica_lora_set {
-    mica_lora embed, head;   // head: of one that is not the embedding
+    mica_lora embed;         // for the tokens' own rows
+    mica_lora_part head;     // of a tied head: what the adapter has for the embedding
     mica_lora_layer *layers; // [layer_count]
     int64_t layer_count;
     int64_t bytes;     // of the matrices

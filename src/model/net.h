@@ -30,8 +30,8 @@ typedef struct mica_forward {
     mica_array *table[MICA_GROUPS]; // i32 [B, pages]
     mica_array **q, **k;            // of mica_packed
     mica_array *rows;               // i32 [R], rows wanted: set in the last layer where they are fewer than N, else NULL
-    const mica_span *spans, *wanted; // adapters of the tokens, and of those whose logits are wanted; none: nobody has one
-    size_t span_count, wanted_count;
+    const mica_span *spans;         // adapters of the tokens; none: nobody has one
+    size_t span_count;
     const struct mica_lora_set **sets; // each adapter of the batch once
     size_t set_count;
     mica_array **choice, **wanted_choice; // i32 [N], [R]: the rows' adapters for each call of mica_low_rank

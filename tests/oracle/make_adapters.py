@@ -72,7 +72,12 @@ def peft_case(name, base, **options):
     from peft import LoraConfig, get_peft_model
 
     folder = new_folder(name, base)
-    model = load(os.path.join(GOLDEN, base), torch.float32)
+    with tempfile.TemporaryDirectory() as tmp:
+        path = os.path.join(GOLDEN, base)
+        if "quantization" in read_json(os.path.join(path, "config.json")):
+            dequantised_folder(path, os.path.join(tmp, "dense"), "float32")
+            path = os.path.join(tmp, "dense")
+        model = load(path, torch.float32)
     before = logprobs(model, IDS)
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
     gen = torch.Generator().manual_seed(len(name))
@@ -121,4 +126,7 @@ if __name__ == "__main__":
     peft_case("peft-rslora", "models/llama-f32", r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "down_proj"])
     peft_case("peft-dora", "models/qwen2-f32", r=4, lora_alpha=8, use_dora=True, target_modules=["q_proj", "v_proj", "up_proj"])
     peft_case("peft-embedding", "models/gemma3-text-f32", r=4, lora_alpha=8, target_modules=["embed_tokens", "v_proj"])
+    peft_case("peft-embedding-q", "quant/llama-4bit-float32", r=4, lora_alpha=8, target_modules=["embed_tokens", "down_proj"])
+    peft_case("peft-head", "models/llama-f32", r=4, lora_alpha=8, target_modules=["lm_head", "o_proj"])
+    peft_case("peft-head-dora", "models/qwen3-f32", r=4, lora_alpha=8, use_dora=True, target_modules=["lm_head", "q_proj"])
     go_mlx_case("go-mlx", "models/gemma3-text-f32")
