@@ -22,6 +22,9 @@ static const shape shapes[] = {{1, 65536, 2048}, {2, 131072, 2048}, {4, 131072, 
                                {12, 6144, 2048},  {16, 6144, 2048},  {24, 6144, 2048},  {32, 6144, 2048},  {128, 6144, 2048},
                                {9, 6144, 2048}, {512, 6144, 2048}, {512, 1152, 6912}, {512, 256, 1152},  {2048, 2048, 2048}};
 
+// Gradients of weights, gT x: both have the tokens, k, as rows.
+static const shape gradients[] = {{1536, 576, 512}, {576, 1536, 512}, {576, 576, 512}, {192, 576, 512}, {3072, 1024, 512}, {49152, 576, 256}};
+
 static bool is_quick(shape s) { return s.m == 1 || s.m == 32 || (s.m == 512 && s.n == 6144); }
 
 // Of the level that is being timed: bytes a second, and operations a second by type.
@@ -108,6 +111,19 @@ static void bench_one(const options *o, const mica_cpu_isa *isa, mica_pool *pool
     mica_free(x), mica_free(w), mica_free(out);
 }
 
+static void bench_gradient(const options *o, const mica_cpu_isa *isa, mica_pool *pool, shape s) {
+    if (o->only && !strstr("gradient f32", o->only)) return;
+    mica_cpu_device d = {.pool = pool, .isa = isa};
+    mica_params params = {0};
+    void *g = plain_bytes(s.m * s.k * 4), *x = plain_bytes(s.n * s.k * 4), *out = plain_bytes(s.m * s.n * 4);
+    mica_call c = {.device = &d.device, .params = &params, .inputs = 2};
+    c.in[0] = TENSOR(MICA_F32, g, (int64_t)s.m, (int64_t)s.k), c.in[1] = TENSOR(MICA_F32, x, (int64_t)s.k, (int64_t)s.n);
+    c.in[0].stride[0] = 1, c.in[0].stride[1] = (int64_t)s.m, c.in[0].contiguous = false;
+    c.out = TENSOR(MICA_F32, out, (int64_t)s.m, (int64_t)s.n);
+    measure(o, "matmul", "gradient f32", &c, s, (double)(s.n * s.k * 4), mica_pool_threads(pool), isa->name);
+    mica_free(g), mica_free(x), mica_free(out);
+}
+
 static void bench_level(const options *o, const mica_cpu_isa *isa, size_t threads) {
     static const struct { int bits; mica_dtype type; bool int8; } kinds[] = {{4, MICA_BF16, false}, {4, MICA_F32, false}, {0, MICA_BF16, false}, {0, MICA_F32, false},
                                                                   {0, MICA_F16, false},  {2, MICA_BF16, false}, {3, MICA_BF16, false}, {5, MICA_BF16, false},
@@ -119,6 +135,7 @@ static void bench_level(const options *o, const mica_cpu_isa *isa, size_t thread
             if (!strcmp(isa->name, "ref") && shapes[j].m * shapes[j].n > 1 << 17) continue; // minutes
             bench_one(o, isa, pool, kinds[i].bits, kinds[i].type, kinds[i].int8, shapes[j]);
         }
+    for (size_t j = 0; j < MICA_COUNT(gradients) && !o->quick && strcmp(isa->name, "ref"); j++) bench_gradient(o, isa, pool, gradients[j]);
     mica_pool_free(pool);
 }
 
