@@ -48,6 +48,7 @@ static void from_a_file(void **state) {
     const char *log = text_of("config.jsonl");
     assert_non_null(strstr(log, "\"targets\":\"self_attn.q_proj,v_proj\""));
     assert_non_null(strstr(log, "\"grad-checkpoint\":\"on\""));
+    assert_non_null(strstr(log, "\"optimizer_config\":{\"adam\":{\"betas\":[0.9,0.999],\"eps\":1e-08}}"));
     s = RUN("train", "--iters", "2", "-c", in_folder("config.json"), "--rank", "2"); // what is typed wins, wherever it stands
     assert_done(&s);
     assert_non_null(strstr(s.text[0], "rank 2"));
@@ -129,13 +130,14 @@ static void mlx_lms_files(void **state) {
     for (int yaml = 0; yaml < 2; yaml++) {
         double got[6];
         write_mlx_file(yaml ? "mlx.yaml" : "mlx.json", yaml);
-        spawned s = RUN("train", "--config", in_folder(yaml ? "mlx.yaml" : "mlx.json"), "--json", "--threads", "1");
+        spawned s = RUN("train", "--config", in_folder(yaml ? "mlx.yaml" : "mlx.json"), "--json", "--threads", "1", "--log", in_folder("mlx.jsonl"));
         if (yaml && strstr(s.text[1], "without libyaml")) {
             print_message("  SKIPPED: YAML: %s", s.text[1]);
             spawn_free(&s);
             break;
         }
         assert_done(&s);
+        assert_non_null(strstr(text_of("mlx.jsonl"), "\"optimizer_config\":{\"adamw\":{\"betas\":[0.9,0.98],\"eps\":1e-06,\"bias_correction\":true,\"weight_decay\":0.05}}"));
         rates(s.text[0], got, 6);
         for (int i = 0; i < 6; i++) assert_float_equal(got[i], want[i], 1e-9);
         assert_int_equal(count(s.text[0], "\"event\":\"test\""), 1);

@@ -24,6 +24,8 @@ extern const char *const mica_cli_optimizer_names[MICA_CLI_OPTIMIZERS];
 
 /** The member of that name (- for _), where it is one that no option stands for: *known. False after a complaint. */
 bool mica_cli_config_mlx(mica_cli_config *c, const char *name, const mica_cli_value *value, bool *known);
+/** "optimizer_config" with what it says of the optimiser of that name, as a file of options would; of Adam also betas and eps that nothing said. */
+void mica_cli_put_optimizer(mica_cli_json *j, const char *name, const mica_cli_optimizer *o);
 /** At the end of the file: what its lr_schedule means, which learning_rate does not change, as with mlx-lm. */
 void mica_cli_config_mlx_end(mica_cli_config *c);
 

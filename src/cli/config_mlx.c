@@ -120,6 +120,30 @@ static bool take_optimizers(mica_cli_config *c, const mica_cli_value *object) {
     return true;
 }
 
+void mica_cli_put_optimizer(mica_cli_json *j, const char *name, const mica_cli_optimizer *o) {
+    unsigned which = 0;
+    for (int i = 0; i < MICA_CLI_OPTIMIZERS; i++)
+        if (strcmp(name, mica_cli_optimizer_names[i]) == 0) which = 1u << i;
+    mica_cli_json_open(j, "optimizer_config", '{');
+    mica_cli_json_open(j, name, '{');
+    if (which & (ADAM | ADAMW)) {
+        mica_cli_json_open(j, "betas", '[');
+        mica_cli_json_double(j, NULL, o->beta1 > 0 ? o->beta1 : 0.9); // the defaults of mica_optimizer_options
+        mica_cli_json_double(j, NULL, o->beta2 > 0 ? o->beta2 : 0.999);
+        mica_cli_json_close(j, ']');
+        if (!(o->eps > 0)) mica_cli_json_double(j, "eps", 1e-8);
+    }
+    for (int i = 0; i < SETTINGS; i++) {
+        const struct setting *s = &settings[i];
+        double x = s->at == FIXED ? 0 : *(const double *)(const void *)((const char *)o + s->at);
+        if (!(s->of & which) || (x >= 0 && x <= 0)) continue;
+        if (s->truth) mica_cli_json_bool(j, s->name, x > 0);
+        else mica_cli_json_double(j, s->name, x > 0 ? x : 0);
+    }
+    mica_cli_json_close(j, '}');
+    mica_cli_json_close(j, '}');
+}
+
 // ---- lr_schedule -----------------------------------------------------------------------------------------
 static const struct rates {
     const char *name, *ours, *takes;

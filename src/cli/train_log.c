@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The log of a training run. Each line is written at once, so that a run that is killed leaves whole lines but for the last one perhaps; when it
 // is resumed, that one and whatever came after the checkpoint is taken out (in a new file that replaces the old), and the run goes on below.
-#include "cli/json_read.h"
+#include "cli/config.h"
 #include "cli/train_view.h"
 #include "mica/version.h"
 #include <errno.h>
@@ -57,6 +57,12 @@ static void put_time(mica_cli_json *j) {
     mica_cli_json_string(j, "time", text);
 }
 
+static void put_optimizer(mica_cli_json *j, const mica_cli_train_args *t) {
+    const char *name = t->optimizer ? t->optimizer : "adam";
+    for (int i = 0; i < MICA_CLI_OPTIMIZERS; i++)
+        if (strcmp(name, mica_cli_optimizer_names[i]) == 0) mica_cli_put_optimizer(j, name, &t->optimizers[i]);
+}
+
 static bool put_header(mica_cli_train_log *log, const mica_cli_args *args, const mica_train_event *e) {
     mica_cli_json j = mica_cli_train_log_begin(log, "start", e->step);
     written w = {.j = &j, .args = args};
@@ -70,6 +76,7 @@ static bool put_header(mica_cli_train_log *log, const mica_cli_args *args, const
     if (e->predicted_memory_bytes) mica_cli_json_int(&j, "predicted_memory_bytes", e->predicted_memory_bytes);
     mica_cli_json_open(&j, "config", '{');
     mica_cli_each_option(&mica_cli_train, put_option, &w);
+    put_optimizer(&j, &args->train);
     mica_cli_json_close(&j, '}');
     return mica_cli_train_log_end(log, &j);
 }
