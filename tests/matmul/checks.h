@@ -414,6 +414,26 @@ static inline int check_rows_alone(const mica_cpu_isa *isa) {
     return wrong;
 }
 
+/** Weights fetched ahead, as on other processors, give the same bits. */
+static inline int check_fetched(const mica_cpu_isa *isa) {
+    enum { N = 100, K = 384, MOST = 1 << 14 };
+    static const int groups[] = {32, 64, 128};
+    mica_cpu_isa other = *isa;
+    other.matmul.fixed_ahead = isa->matmul.fixed_ahead ? 0 : 4096;
+    unsigned char *here = mica_alloc(MOST), *there = mica_alloc(MOST);
+    int wrong = 0;
+    for (size_t g = 0; g < MICA_COUNT(groups); g++)
+        for (size_t m = 1; m <= MICA_DIRECT_ROWS; m++) {
+            product_of(isa, 2, 4, groups[g], MICA_BF16, m, N, K, 0, m, false, here);
+            product_of(&other, 2, 4, groups[g], MICA_BF16, m, N, K, 0, m, false, there);
+            if (!memcmp(here, there, m * N * mica_dtype_size(MICA_BF16))) continue;
+            printf("  %s: %zu rows, groups of %d: fetching weights ahead gives other bits\n", isa->name, m, groups[g]);
+            wrong++;
+        }
+    mica_free(here), mica_free(there);
+    return wrong;
+}
+
 /** Rows that are asked to be as if alone are, whatever way a single one takes. */
 static inline int check_rows_as_alone(const mica_cpu_isa *isa) {
     enum { N = 36, K = 384, MOST = 1 << 14, ALL = 16 };
@@ -543,6 +563,6 @@ typedef struct named_check { const char *name; int (*run)(const mica_cpu_isa *is
 static const named_check matmul_checks[] = {
     {"matmul", check_matmul}, {"linear_packed", check_packed}, {"gated", check_gated}, {"quantized_matmul", check_codes}, {"decode", check_decode},
     {"threads", check_threads}, {"rows alone", check_rows_alone}, {"rows as alone", check_rows_as_alone},
-    {"identity", check_identity}, {"precision", check_precision}, {"shared tiles", check_shared},
+    {"identity", check_identity}, {"precision", check_precision}, {"shared tiles", check_shared}, {"fetched ahead", check_fetched},
 };
 #endif

@@ -48,6 +48,14 @@ static bool is_intel(void) {
     return r[1] == 0x756E6547; // "Genu"
 }
 
+// One row reads weights as fast as memory gives them only with fetches of its own: decoding on Sapphire Rapids is 1.4 to 1.6 times as fast with
+// them (4 to 16 KiB ahead, first or second level alike). Zen 4 foresees one stream a thread better by itself: 9.2 ms a token of Qwen3-0.6B, with
+// fetches of any kind and distance 9.8 to 10.1.
+static void fetch_on_intel(void) {
+    enum { AHEAD = 8192 };
+    for (size_t i = 0; is_intel() && i < level_count; i++) levels[i].matmul.fixed_ahead = AHEAD;
+}
+
 static uint64_t saved_state(void) {
     if (!has_bits(1, 0, 2, 1u << 27)) return 0; // OSXSAVE
     uint32_t lo, hi;
@@ -92,6 +100,7 @@ static void find_x86_levels(void) {
         mica_cpu_amx_rows(&isa->rows);
         best = level_count - 1;
     }
+    fetch_on_intel();
 }
 #elif defined(__aarch64__)
 static void find_arm_levels(void) {

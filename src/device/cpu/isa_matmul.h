@@ -117,6 +117,7 @@ typedef struct mica_cpu_direct {
     float *y;
     size_t ldy;
     bool rows_alone; // each row as if m were 1 (m is MICA_DIRECT_ROWS at most)
+    size_t ahead;    // tiles_fixed: bytes of w to fetch ahead, or 0
 } mica_cpu_direct;
 
 typedef struct mica_cpu_packing {
@@ -139,7 +140,8 @@ typedef struct mica_cpu_matmul_isa {
     void (*tiles_fixed)(const mica_cpu_tiles *t, const mica_cpu_direct *d);
     void (*fixed_row)(const uint16_t *x, size_t k, size_t group, size_t at, void *block); // as row `at`
     size_t (*fixed_size)(size_t k, size_t group);
-    size_t fixed_rows; // products of so many rows go this way; of more, those whose rows are to be as if alone
+    size_t fixed_rows;  // products of so many rows go this way; of more, those whose rows are to be as if alone
+    size_t fixed_ahead; // bytes of weights it fetches ahead; 0 where the processor foresees them better by itself
     /** NULL, or tiles_bf16 for rows that do not ask to be as if alone, MICA_SHARED_ROWS at most, against 4-bit weights with t->groups 1: x is blocks
      * of ldx rows (MICA_DIRECT_ROWS at most) that shared_pack wrote, shared_size bytes each, sums among them. */
     void (*tiles_shared)(const mica_cpu_tiles *t, const mica_cpu_direct *d);

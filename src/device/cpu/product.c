@@ -306,7 +306,7 @@ static unsigned char *thread_area(const plan *p, size_t thread) {
 // Outputs [n0, n0+n) of all rows, a few at a time.
 static void direct_block(const plan *p, size_t batch, size_t n0, size_t n, float *y) {
     const mica_tensor *w = &p->call->in[1];
-    mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs, .rows_alone = p->call->rows_alone};
+    mica_cpu_direct d = {.n = n, .k = p->kp, .ldx = p->ldx, .y = y, .ldy = p->outs, .rows_alone = p->call->rows_alone, .ahead = p->isa->fixed_ahead};
     bool tiles = p->rhs->kind == MICA_CPU_TILES;
     if (tiles) {
         d.n = mica_round_up(n, MICA_TILE_OUTPUTS);

@@ -19,7 +19,7 @@ enum {
     CHUNK_BYTES = 1024, // 16 pairs × 16 outputs in bf16: one AMX tile
     ROWS = 16,          // of an AMX tile
     X_BYTES = 2 * CHUNK_BYTES, // of a chunk's 32 packed rows
-    AHEAD = 2560, // bytes of a column
+    AHEAD = 5120, // bytes of a column, into the second level (32 rows: 2 to 10 % faster than 2560 into the first)
 };
 
 typedef struct ring {
@@ -41,10 +41,10 @@ V16_INLINE unsigned char *codes_at(const shape *p, size_t slot, size_t column) {
 }
 
 V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p, const unsigned char *tile, size_t ahead, const tables table, unsigned char *to) {
-    _mm_prefetch((const char *)tile + ahead + p->t->codes, _MM_HINT_T0);
+    _mm_prefetch((const char *)tile + ahead + p->t->codes, _MM_HINT_T1);
     for (size_t c = 0; c < chunks; c++, to += CHUNK_BYTES, tile += (size_t)bits * 64) {
 #pragma GCC unroll 8
-        for (int l = 0; l < bits; l++) _mm_prefetch((const char *)tile + ahead + l * 64, _MM_HINT_T0);
+        for (int l = 0; l < bits; l++) _mm_prefetch((const char *)tile + ahead + l * 64, _MM_HINT_T1);
 #pragma GCC unroll 16
         for (int i = 0; i < TILE_PAIRS; i++) {
             _mm512_store_si512(to + i * 64, pair_codes(bits, tile, i, table));
