@@ -68,10 +68,11 @@ MICA_API mica_model *mica_model_load(const char *path, const mica_load_options *
 /** A model with random weights and a named real shape ("gemma3-1b", "qwen3-0.6b", "llama3.2-1b", …), for measuring; it has no
  * tokenizer. bits 0 = dense bf16, else affine with groups of 64. An unknown shape fails, naming the known ones. */
 MICA_API mica_model *mica_model_random(const char *shape, int32_t bits, const mica_load_options *options, mica_error *err);
-/** Gives back everything that the model holds; may be repeated. Later calls on it fail. Streams that are still open are cancelled, and what
- * they use is given back when they are freed. */
+/** Gives back everything that the model holds; may be repeated, from any thread. Later calls on it fail. Calls under way in other threads end
+ * safely: streams and batches that are open, and a classification, are cancelled; scoring and measuring end with their result. Memory is given
+ * back with the last of these, of streams, batches and sessions when they are freed. */
 MICA_API void mica_model_close(mica_model *model);
-/** Closes the model and frees the handle itself; NULL is fine. */
+/** Closes the model and frees the handle itself; NULL is fine. No call may begin on it any more. */
 MICA_API void mica_model_free(mica_model *model);
 MICA_API const mica_info *mica_model_info(const mica_model *model);
 /** Name of the backend that computes. */
@@ -79,8 +80,8 @@ MICA_API const char *mica_model_backend(const mica_model *model);
 /** Level of the CPU kernels in use; "" for backends that are not native. */
 MICA_API const char *mica_model_cpu_level(const mica_model *model);
 
-/** Its tokenizer (tokenizer.h), borrowed until the model is closed; NULL for random weights and for folders without tokenizer.json, which work on
- * ids only, and for backends that are not native. */
+/** Its tokenizer (tokenizer.h), borrowed until the model is closed and the last stream, batch or session of it is freed; NULL for random
+ * weights and for folders without tokenizer.json, which work on ids only, and for backends that are not native. */
 MICA_API const struct mica_tokenizer *mica_model_tokenizer(const mica_model *model);
 
 // ---- generating ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ static bool usable(mica_model *m, const char *name, mica_error *err) {
     return mica_model_retain(m, err);
 }
 
-bool mica_adapter_works(const mica_model *m) { return m->backend->adapter_load && !m->closed; }
+bool mica_adapter_works(const mica_model *m) { return m->backend->adapter_load && !mica_model_is_closed(m); }
 
 bool mica_adapter_load(mica_model *m, const char *name, const char *path, mica_error *err) {
     if (!usable(m, name, err)) return false;

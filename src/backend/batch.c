@@ -57,10 +57,7 @@ mica_batch *mica_batch_new(mica_model *m, const mica_batch_options *options, mic
 
 // A batch of a closed model only gives what it has.
 static bool is_open(const mica_batch *b, mica_error *err) {
-    pthread_mutex_lock(&b->model->lock);
-    bool closed = b->model->closed;
-    pthread_mutex_unlock(&b->model->lock);
-    return !closed || mica_fail(err, MICA_ERR_ARGUMENT, "the model is closed");
+    return !mica_model_is_closed(b->model) || mica_fail(err, MICA_ERR_ARGUMENT, "the model is closed");
 }
 
 int64_t mica_batch_add(mica_batch *b, const mica_prompt *prompt, const mica_generate_options *options, mica_error *err) {

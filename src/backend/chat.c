@@ -150,6 +150,9 @@ bool mica_chat_encode(const mica_lm *lm, const mica_chat *chat, mica_text *text,
 }
 
 bool mica_chat_render(mica_model *model, const mica_chat *chat, mica_text *text, mica_ids *ids, mica_error *err) {
-    const mica_lm *lm = mica_native(model, "rendering a conversation", err);
-    return lm && mica_chat_encode(lm, chat, text, ids, err);
+    const mica_lm *lm = mica_native_retain(model, "rendering a conversation", err);
+    if (!lm) return false;
+    bool ok = mica_chat_encode(lm, chat, text, ids, err);
+    mica_model_release(model);
+    return ok;
 }

@@ -9,10 +9,7 @@ typedef struct watch {
 
 static bool go_on(void *context, size_t done, size_t count) {
     const watch *w = context;
-    pthread_mutex_lock(&w->model->lock);
-    bool closed = w->model->closed;
-    pthread_mutex_unlock(&w->model->lock);
-    return (!w->options->progress || w->options->progress(w->options->context, done, count)) && !closed;
+    return (!w->options->progress || w->options->progress(w->options->context, done, count)) && !mica_model_is_closed(w->model);
 }
 
 static bool check(const mica_model *m, const mica_classify_options *o, mica_error *err) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Public handles of models and streams. They hold what a backend gave and pass calls on to it. What a model holds lives as long as the handle
-// is open or a stream of it is there.
+// is open or somebody uses it: a call under way, a stream, a batch, a session. Each takes its use under the lock that closing takes too.
 #include "backend/model.h"
 #include "mica/chat.h"
 #include <string.h>
@@ -43,13 +43,16 @@ bool mica_model_retain(mica_model *m, mica_error *err) {
     return open || mica_fail(err, MICA_ERR_ARGUMENT, "the model is closed");
 }
 
+// Behind the lock the handle may be gone: whoever frees it finds no use any more and destroys it.
 void mica_model_release(mica_model *m) {
     pthread_mutex_lock(&m->lock);
+    const mica_backend *backend = m->backend;
+    void *impl = m->impl;
     bool last = --m->users == 0, freed = m->freed;
+    if (last) m->impl = NULL, m->lm = NULL;
     pthread_mutex_unlock(&m->lock);
     if (!last) return;
-    m->backend->unload(m->impl);
-    m->impl = NULL, m->lm = NULL;
+    backend->unload(impl);
     if (freed) destroy(m);
 }
 
@@ -61,7 +64,7 @@ void mica_model_close(mica_model *m) {
     for (mica_stream *s = m->streams; s; s = s->next) m->backend->cancel(s->impl);
     mica_batches_cancel(m->batches);
     pthread_mutex_unlock(&m->lock);
-    if (open) mica_model_release(m);
+    if (open) mica_model_release(m); // the handle's own use
 }
 
 void mica_model_free(mica_model *m) {
@@ -74,9 +77,22 @@ void mica_model_free(mica_model *m) {
     if (unused) destroy(m);
 }
 
-const mica_info *mica_model_info(const mica_model *m) {
+// Questions that must be possible to a const handle take the lock as well.
+static mica_model *lock(const mica_model *m) {
     mica_model *own = (mica_model *)(uintptr_t)m;
     pthread_mutex_lock(&own->lock);
+    return own;
+}
+
+bool mica_model_is_closed(const mica_model *m) {
+    mica_model *own = lock(m);
+    bool closed = own->closed;
+    pthread_mutex_unlock(&own->lock);
+    return closed;
+}
+
+const mica_info *mica_model_info(const mica_model *m) {
+    mica_model *own = lock(m);
     int64_t bytes = m->backend->adapter_bytes && !m->closed ? m->backend->adapter_bytes(m->impl) : m->info.adapter_bytes;
     if (bytes != m->info.adapter_bytes) own->info.adapter_bytes = bytes; // others may be reading what does not change
     pthread_mutex_unlock(&own->lock);
@@ -84,13 +100,27 @@ const mica_info *mica_model_info(const mica_model *m) {
 }
 
 const char *mica_model_backend(const mica_model *m) { return m->backend->name; }
-const char *mica_model_cpu_level(const mica_model *m) { return m->lm && !m->closed ? mica_device_level(m->lm->device) : ""; }
-const mica_tokenizer *mica_model_tokenizer(const mica_model *m) { return m->lm && !m->closed ? m->lm->tokenizer : NULL; }
 
-mica_lm *mica_native(const mica_model *m, const char *what, mica_error *err) {
-    if (m->closed) return mica_fail(err, MICA_ERR_ARGUMENT, "%s: the model is closed", what), NULL;
-    if (!m->lm) return mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: backend \"%s\" cannot do this", what, m->backend->name), NULL;
-    return m->lm;
+const char *mica_model_cpu_level(const mica_model *m) {
+    mica_model *own = lock(m);
+    const char *level = own->lm && !own->closed ? mica_device_level(own->lm->device) : "";
+    pthread_mutex_unlock(&own->lock);
+    return level;
+}
+
+const mica_tokenizer *mica_model_tokenizer(const mica_model *m) {
+    mica_model *own = lock(m);
+    const mica_tokenizer *t = own->lm && !own->closed ? own->lm->tokenizer : NULL;
+    pthread_mutex_unlock(&own->lock);
+    return t;
+}
+
+mica_lm *mica_native_retain(mica_model *m, const char *what, mica_error *err) {
+    if (!mica_model_retain(m, err)) return mica_error_prefix(err, "%s", what), NULL;
+    if (m->lm) return m->lm;
+    mica_fail(err, MICA_ERR_UNSUPPORTED, "%s: backend \"%s\" cannot do this", what, m->backend->name);
+    mica_model_release(m);
+    return NULL;
 }
 
 // ---- streams ------------------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ extern const mica_backend mica_backend_cpu;
 const mica_backend *mica_backend_find(const char *name, bool probe, mica_error *err);
 /** A handle for what the backend has loaded; NULL when out of memory (then impl is still the caller's). */
 mica_model *mica_model_wrap(const mica_backend *backend, void *impl, const mica_info *info, mica_error *err);
-/** One use of what the handle holds more, for a stream or batch; fails when it is closed. Undo with mica_model_release. */
-bool mica_model_retain(mica_model *m, mica_error *err);
-void mica_model_release(mica_model *m);
+/** Whether the handle is closed, for calls that are under way. */
+bool mica_model_is_closed(const mica_model *m);
 /** Whether requests to the model's backend can name an adapter; NULL names none. */
 bool mica_check_adapter(const mica_model *m, const char *adapter, mica_error *err);
 /** A stream for what a backend's start gave, for a model that was retained for it; NULL when out of memory (then both are still the caller's). */

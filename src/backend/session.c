@@ -22,11 +22,9 @@ static mica_session *wrap(mica_model *model, mica_past *past, mica_error *err) {
     return NULL;
 }
 
-static mica_lm *retain(mica_model *model, mica_error *err) {
-    return mica_native(model, "sessions", err) && mica_model_retain(model, err) ? model->lm : NULL;
-}
+static mica_lm *retain(mica_model *model, mica_error *err) { return mica_native_retain(model, "sessions", err); }
 
-bool mica_session_works(const mica_model *model) { return model->lm && !model->closed; }
+bool mica_session_works(const mica_model *model) { return model->backend->load == mica_backend_cpu.load && !mica_model_is_closed(model); }
 
 mica_session *mica_session_new(mica_model *model, mica_error *err) {
     mica_lm *lm = retain(model, err);

@@ -59,11 +59,9 @@ static bool read_chunk(reader *r, const int32_t *ids, size_t at, size_t n, mica_
     return true;
 }
 
-bool mica_attention_read(mica_model *model, const int32_t *ids, size_t count, mica_attention *out, mica_error *err) {
-    mica_lm *m = mica_native(model, "attention", err);
+static bool read_all(mica_lm *m, const int32_t *ids, size_t count, mica_attention *out, mica_error *err) {
     reader r = {.out = out};
-    *out = (mica_attention){0};
-    if (!m || !mica_check_ids(m, ids, count, err)) return false;
+    if (!mica_check_ids(m, ids, count, err)) return false;
     bool ok = allocate(&r, m, count, err);
     if (ok) r.runner.sequence.rope_length = (int64_t)count;
     for (size_t at = 0, n; ok && at < count; at += n) {
@@ -74,6 +72,15 @@ bool mica_attention_read(mica_model *model, const int32_t *ids, size_t count, mi
     mica_free(r.q);
     mica_free(r.row);
     if (!ok) mica_attention_free(out);
+    return ok;
+}
+
+bool mica_attention_read(mica_model *model, const int32_t *ids, size_t count, mica_attention *out, mica_error *err) {
+    *out = (mica_attention){0};
+    mica_lm *m = mica_native_retain(model, "attention", err);
+    if (!m) return false;
+    bool ok = read_all(m, ids, count, out, err);
+    mica_model_release(model);
     return ok;
 }
 

@@ -100,10 +100,7 @@ static bool run_case(bench *b, const mica_bench_case *c, double *seconds, mica_e
     return ok;
 }
 
-bool mica_bench(mica_model *model, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
-    mica_lm *m = mica_native(model, "measuring", err);
-    *times = (mica_bench_times){0};
-    if (!m) return false;
+static bool measure(mica_lm *m, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
     int32_t batch = c->batch ? c->batch : 1;
     if (c->tokens < 1 || batch < 1 || c->depth < 0 || (int64_t)c->tokens + c->depth > m->context)
         return mica_fail(err, MICA_ERR_ARGUMENT, "bench: %d tokens at depth %d in batches of %d do not fit a context of %d", (int)c->tokens,
@@ -117,5 +114,14 @@ bool mica_bench(mica_model *model, const mica_bench_case *c, mica_bench_times *t
     if (ok && c->decode) ok = forward(&b, 1, true, err);
     ok = ok && run_case(&b, c, &times->seconds, err);
     tear_down(&b);
+    return ok;
+}
+
+bool mica_bench(mica_model *model, const mica_bench_case *c, mica_bench_times *times, mica_error *err) {
+    *times = (mica_bench_times){0};
+    mica_lm *m = mica_native_retain(model, "measuring", err);
+    if (!m) return false;
+    bool ok = measure(m, c, times, err);
+    mica_model_release(model);
     return ok;
 }

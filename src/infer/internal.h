@@ -30,21 +30,25 @@ typedef struct mica_lm {
     double load_seconds;
 } mica_lm;
 
-/** The public handle: a backend's model until it is closed and the last stream is gone. */
+/** The public handle: a backend's model until it is closed and its last use has ended. Every public call holds a use while it runs. */
 struct mica_model {
     const struct mica_backend *backend;
-    void *impl;        // what the backend loaded
+    void *impl;        // what the backend loaded; this and lm are read by those who hold a use
     mica_lm *lm;       // impl of a native backend, else NULL
     mica_info info;
     pthread_mutex_t lock; // of what follows
     struct mica_stream *streams; // open ones
     struct mica_batch *batches;
-    int users;         // of impl: the handle until it is closed, streams and batches
+    int users;         // of impl: the handle until it is closed, calls under way, streams, batches and sessions
     bool closed, freed;
 };
 
-/** The native model behind a handle; NULL, and an error about `what` ("scoring"), if it is closed or another backend's. */
-mica_lm *mica_native(const mica_model *model, const char *what, mica_error *err);
+/** One use of what the handle holds more, so that closing it does not take that away; fails when it is closed. Undo with mica_model_release. */
+bool mica_model_retain(mica_model *m, mica_error *err);
+void mica_model_release(mica_model *m);
+/** The same for the native model behind a handle; NULL, without a use and with an error about `what` ("scoring"), if it is closed or another
+ * backend's. */
+mica_lm *mica_native_retain(mica_model *model, const char *what, mica_error *err);
 
 /** Everything one sequence needs to be run: its table of pages and a scope. */
 typedef struct mica_runner {

@@ -128,23 +128,31 @@ static void report(const totals *t, mica_perplexity *out) {
     out->change_mean = t->change / n, out->change_max = t->change_max;
 }
 
-bool mica_perplexity_of(mica_model *model, const int32_t *ids, size_t count, const mica_perplexity_options *options, mica_perplexity *out,
-                        mica_error *err) {
-    mica_perplexity_options o = options ? *options : (mica_perplexity_options){0};
-    *out = (mica_perplexity){0};
-    mica_lm *m = mica_native(model, "perplexity", err), *reference = m && o.reference ? mica_native(o.reference, "perplexity", err) : NULL;
-    if (!m || (o.reference && !reference)) return false;
+// window 0: the default.
+static bool measure(mica_lm *m, mica_lm *reference, const int32_t *ids, size_t count, int32_t window, mica_perplexity *out, mica_error *err) {
     int32_t context = reference ? MICA_MIN(m->context, reference->context) : m->context;
-    if (!o.window) o.window = MICA_MIN(context, 1024);
-    if (!check(m, reference, ids, count, o.window, err)) return false;
+    if (!window) window = MICA_MIN(context, 1024);
+    if (!check(m, reference, ids, count, window, err)) return false;
     totals t = {.sides = {{.lm = m}, {.lm = reference}}, .count = reference ? 2 : 1};
     t.rows = mica_alloc(MICA_CHUNK * sizeof *t.rows);
     if (!t.rows) return mica_fail_memory(err, MICA_CHUNK * sizeof *t.rows, "rows");
     for (int32_t i = 0; i < MICA_CHUNK; i++) t.rows[i] = i;
     bool ok = true;
-    for (size_t at = 0; ok && at + 1 < count; at += (size_t)o.window)
-        ok = run_window(&t, ids + at, MICA_MIN(count - at, (size_t)o.window), err);
+    for (size_t at = 0; ok && at + 1 < count; at += (size_t)window)
+        ok = run_window(&t, ids + at, MICA_MIN(count - at, (size_t)window), err);
     mica_free(t.rows);
     if (ok) report(&t, out);
+    return ok;
+}
+
+bool mica_perplexity_of(mica_model *model, const int32_t *ids, size_t count, const mica_perplexity_options *options, mica_perplexity *out,
+                        mica_error *err) {
+    mica_perplexity_options o = options ? *options : (mica_perplexity_options){0};
+    *out = (mica_perplexity){0};
+    mica_lm *m = mica_native_retain(model, "perplexity", err);
+    mica_lm *reference = m && o.reference ? mica_native_retain(o.reference, "perplexity", err) : NULL;
+    bool ok = m && (reference || !o.reference) && measure(m, reference, ids, count, o.window, out, err);
+    if (reference) mica_model_release(o.reference);
+    if (m) mica_model_release(model);
     return ok;
 }

@@ -42,10 +42,8 @@ static bool score_all(mica_runner *r, const int32_t *ids, mica_scores *out, mica
     return true;
 }
 
-bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top_k, mica_scores *out, mica_error *err) {
-    mica_lm *m = mica_native(model, "scoring", err);
-    *out = (mica_scores){0};
-    if (!m || !mica_check_ids(m, ids, count, err)) return false;
+static bool score(mica_lm *m, const int32_t *ids, size_t count, int32_t top_k, mica_scores *out, mica_error *err) {
+    if (!mica_check_ids(m, ids, count, err)) return false;
     if (top_k < 0) return mica_fail(err, MICA_ERR_ARGUMENT, "top must not be negative, got %d", (int)top_k);
     size_t vocab = (size_t)m->info.vocab_size, k = MICA_MIN((size_t)top_k, vocab);
     double started = mica_now();
@@ -67,6 +65,15 @@ bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top
     mica_free(scratch);
     mica_free(rows);
     if (!ok) mica_scores_free(out);
+    return ok;
+}
+
+bool mica_score(mica_model *model, const int32_t *ids, size_t count, int32_t top_k, mica_scores *out, mica_error *err) {
+    *out = (mica_scores){0};
+    mica_lm *m = mica_native_retain(model, "scoring", err);
+    if (!m) return false;
+    bool ok = score(m, ids, count, top_k, out, err);
+    mica_model_release(model);
     return ok;
 }
 
