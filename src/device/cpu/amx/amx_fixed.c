@@ -61,109 +61,142 @@ void mica_cpu_amx_fixed_row(const uint16_t *x, size_t k, size_t group, size_t at
 typedef struct ring {
     _Alignas(64) unsigned char codes[2][COLUMNS][MOST_STEPS * TILE_BYTES];
     _Alignas(64) int32_t sums[2][COLUMNS][2 * ROWS][16];
+    float y[COLUMNS][ROWS][16]; // while second terms are added
 } ring;
 
-typedef struct shape { // what is the same for all tiles of a product
-    const mica_cpu_tiles *t;
-    const mica_cpu_direct *d;
+// What is the same for all tiles of a product. Loops have a copy of their own, which the compiler keeps in registers across assembler.
+typedef struct shape {
+    mica_cpu_tiles t;
+    mica_cpu_direct d;
     const unsigned char *x; // tiles
     const group_units *units;
     size_t column_bytes;
     ring *r;
 } shape;
 
-V16_INLINE void decode(const int columns, const size_t chunks, const shape *p, amx_stage *s) {
+// Where the three stages are, and whether each has something to do in this turn.
+typedef struct turn {
+    amx_stage decoded, multiplied, scaled;
+    bool decodes, multiplies, scales;
+    size_t ahead; // from a tile that is decoded to what is fetched then
+    float *out;
+} turn;
+
+V16_INLINE void decode(const size_t chunks, const shape *p, const turn *now, size_t j) {
     const __m512i low = _mm512_set1_epi8(0x0F);
-    const size_t ahead = mica_cpu_amx_ahead(AHEAD, (p->t->per_column - s->group) * p->t->bytes, (size_t)(columns - 1) * p->column_bytes);
-    for (int j = 0; j < columns; j++) {
-        const unsigned char *tile = s->tile + (size_t)j * p->column_bytes;
-        unsigned char *to = p->r->codes[s->slot][j];
-        _mm_prefetch((const char *)tile + ahead + p->t->codes, _MM_HINT_T0);
+    const unsigned char *tile = now->decoded.tile + j * p->column_bytes;
+    unsigned char *to = p->r->codes[now->decoded.slot][j];
+    _mm_prefetch((const char *)tile + now->ahead + p->t.codes, _MM_HINT_T0);
 #pragma GCC unroll 8
-        for (size_t v = 0; v < chunks * 4; v++, tile += 64, to += 128) {
-            _mm_prefetch((const char *)tile + ahead, _MM_HINT_T0);
-            __m512i w = _mm512_loadu_si512(tile);
-            _mm512_store_si512(to, _mm512_and_si512(w, low));
-            _mm512_store_si512(to + 64, _mm512_and_si512(_mm512_srli_epi16(w, 4), low));
+    for (size_t v = 0; v < chunks * 4; v++, tile += 64, to += 128) {
+        _mm_prefetch((const char *)tile + now->ahead, _MM_HINT_T0);
+        __m512i w = _mm512_loadu_si512(tile);
+        _mm512_store_si512(to, _mm512_and_si512(w, low));
+        _mm512_store_si512(to + 64, _mm512_and_si512(_mm512_srli_epi16(w, 4), low));
+    }
+}
+
+// As add_units in avx512vnni_fixed.c, to the bit.
+V16_INLINE void scale(const int rows, const shape *p, const turn *now, size_t j, v16 y[ROWS]) {
+    const amx_stage *s = &now->scaled;
+    const group_units *u = p->units + s->group;
+    const unsigned char *scales = s->tile + j * p->column_bytes + p->t.codes;
+    const int32_t(*sums)[16] = (const int32_t(*)[16])p->r->sums[s->slot][j];
+    v16 factor = v16_load_as(p->t.scale_dtype, scales), bias = v16_load_as(p->t.scale_dtype, scales + p->t.scales);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        v16i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(sums[r]), 8), _mm512_load_si512(sums[ROWS + r]));
+        y[r] = v16_fma(_mm512_cvtepi32_ps(sum), v16_mul(factor, v16_set1(u->first[r])), y[r]);
+        y[r] = v16_fma(bias, v16_set1(u->sums[r]), y[r]);
+    }
+}
+
+__attribute__((noinline)) static void add_seconds(int rows, size_t columns, const shape *p, amx_stage s) {
+    const mica_cpu_tiles *t = &p->t;
+    for (size_t j = 0; j < columns; j++) {
+        const unsigned char *tile = s.tile + j * p->column_bytes;
+        v16 factor = v16_load_as(t->scale_dtype, tile + t->codes);
+        for (size_t r = 0; r < (size_t)rows; r++) {
+            if (p->units[s.group].second[r] == 0) continue;
+            const fixed_row row = fixed_row_at((const char *)p->d.x + r * fixed_row_size(p->d.k, t->depth), p->d.k, t->per_column);
+            v16_store(p->r->y[j][r], mica_cpu_avx512vnni_fixed_second(t, tile, row, s.group, factor, v16_load(p->r->y[j][r])));
         }
     }
-    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
+}
+
+// What follows add_units there: second terms, which are rare and go through memory, so that the sums have registers all the time; outputs of a
+// column that ends.
+V16_INLINE void end_group(const int rows, const size_t columns, const shape *p, const shape *shared, const turn *now, v16 y[COLUMNS][ROWS]) {
+    const __m256 seconds = _mm256_loadu_ps(p->units[now->scaled.group].second);
+    if (__builtin_expect(_mm256_cmp_ps_mask(seconds, _mm256_setzero_ps(), _CMP_NEQ_UQ) & ((1u << rows) - 1), 0)) {
+        for (size_t j = 0; j < columns; j++)
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) v16_store(p->r->y[j][r], y[j][r]);
+        add_seconds(rows, columns, shared, now->scaled);
+        for (size_t j = 0; j < columns; j++)
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) y[j][r] = v16_load(p->r->y[j][r]);
+    }
+    if (now->scaled.group + 1 < p->t.per_column) return;
+    for (size_t j = 0; j < columns; j++)
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) v16_store(now->out + j * MICA_TILE_OUTPUTS + (size_t)r * p->d.ldy, y[j][r]), y[j][r] = v16_zero();
 }
 
 // Tiles 0, 1: sums of both columns; 2: rows; 3: codes. Few tiles in use, operands zeroed after their last use: see amx_matmul.c.
-V16_INLINE void multiply(const int columns, const size_t steps, const shape *p, amx_stage *s) {
-    const unsigned char *x = p->x + s->group * steps * TILE_BYTES, *w = p->r->codes[s->slot][0], *v = p->r->codes[s->slot][1];
-    TILE_ZERO(0);
-    if (columns == 2) TILE_ZERO(1);
-    for (size_t i = 0; i < steps; i++, x += TILE_BYTES, w += TILE_BYTES, v += TILE_BYTES) {
-        TILE_LOAD(2, x, STEP);
-        TILE_LOAD(3, w, 64);
-        TILE_MULTIPLY_BYTES(0, 2, 3);
-        TILE_ZERO(3);
-        if (columns == 2) {
-            TILE_LOAD(3, v, 64);
-            TILE_MULTIPLY_BYTES(1, 2, 3);
-            TILE_ZERO(3);
+V16_INLINE void take_turn(const int rows, const size_t columns, const size_t chunks, const shape *p, const shape *shared, const turn *now, v16 y[COLUMNS][ROWS]) {
+    const size_t steps = (chunks + 1) / 2, slot = now->multiplied.slot;
+    const unsigned char *x = p->x + now->multiplied.group * steps * TILE_BYTES;
+    if (AMX_USUALLY(now->multiplies)) {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+    }
+    for (size_t i = 0; i < steps; i++) {
+        if (AMX_USUALLY(now->multiplies)) TILE_LOAD(2, x + i * TILE_BYTES, STEP);
+#pragma GCC unroll 2
+        for (size_t j = 0; j < columns; j++) {
+            if (AMX_USUALLY(now->multiplies)) {
+                TILE_LOAD(3, p->r->codes[slot][j] + i * TILE_BYTES, 64);
+                if (j) TILE_MULTIPLY_BYTES(1, 2, 3);
+                else TILE_MULTIPLY_BYTES(0, 2, 3);
+                TILE_ZERO(3);
+            }
+            if (i) continue;
+            if (AMX_USUALLY(now->decodes)) decode(chunks, p, now, j);
+            if (AMX_USUALLY(now->scales)) scale(rows, p, now, j, y[j]);
         }
-        TILE_ZERO(2);
+        if (AMX_USUALLY(now->multiplies)) TILE_ZERO(2);
     }
-    TILE_STORE(0, p->r->sums[s->slot][0], 64);
-    if (columns == 2) TILE_STORE(1, p->r->sums[s->slot][1], 64);
-    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
-}
-
-__attribute__((noinline)) static v16 second_term(const shape *p, const unsigned char *tile, size_t row, size_t group, v16 factor, v16 y) {
-    const fixed_row r = fixed_row_at((const char *)p->d->x + row * fixed_row_size(p->d->k, p->t->depth), p->d->k, p->t->per_column);
-    return mica_cpu_avx512vnni_fixed_second(p->t, tile, r, group, factor, y);
-}
-
-// As add_units and what follows it in avx512vnni_fixed.c, to the bit; the last group of a column writes its outputs.
-V16_INLINE void scale(const int rows, const int columns, const shape *p, amx_stage *s, float **out, v16 y[COLUMNS][ROWS]) {
-    const mica_cpu_tiles *t = p->t;
-    const group_units *u = p->units + s->group;
-    const bool seconds = _mm256_cmp_ps_mask(_mm256_loadu_ps(u->second), _mm256_setzero_ps(), _CMP_NEQ_UQ) & ((1u << rows) - 1);
-    for (int j = 0; j < columns; j++) {
-        const unsigned char *tile = s->tile + (size_t)j * p->column_bytes;
-        const int32_t(*sums)[16] = (const int32_t(*)[16])p->r->sums[s->slot][j];
-        v16 factor = v16_load_as(t->scale_dtype, tile + t->codes), bias = v16_load_as(t->scale_dtype, tile + t->codes + t->scales);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            v16i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(sums[r]), 8), _mm512_load_si512(sums[ROWS + r]));
-            y[j][r] = v16_fma(_mm512_cvtepi32_ps(sum), v16_mul(factor, v16_set1(u->first[r])), y[j][r]);
-            y[j][r] = v16_fma(bias, v16_set1(u->sums[r]), y[j][r]);
-        }
-        if (__builtin_expect(!seconds, true)) continue;
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++)
-            if (u->second[r] != 0) y[j][r] = second_term(p, tile, (size_t)r, s->group, factor, y[j][r]);
-    }
-    if (s->group + 1 == t->per_column) {
-        for (int j = 0; j < columns; j++, *out += MICA_TILE_OUTPUTS)
-#pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) v16_store(*out + (size_t)r * p->d->ldy, y[j][r]), y[j][r] = v16_zero();
-    }
-    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
+    if (AMX_USUALLY(now->scales)) end_group(rows, columns, p, shared, now, y);
+    if (!AMX_USUALLY(now->multiplies)) return;
+    TILE_STORE(0, p->r->sums[slot][0], 64);
+    if (columns == 2) TILE_STORE(1, p->r->sums[slot][1], 64);
 }
 
 // Outputs from tile column `first` on, `count` times `columns` columns. Their sums stay in registers.
-V16_INLINE void run(const int rows, const int columns, const size_t chunks, const shape *p, size_t first, size_t count) {
-    const size_t pairs = count * p->t->per_column;
-    amx_stage decoded = {.tile = p->d->w + first * p->column_bytes}, multiplied = decoded, scaled = decoded;
-    float *out = p->d->y + first * MICA_TILE_OUTPUTS;
+V16_INLINE void run(const int rows, const size_t columns, const size_t chunks, const shape *shared, size_t first, size_t count) {
+    const shape own = *shared, *p = &own;
+    const size_t pairs = count * p->t.per_column, skip = (columns - 1) * p->column_bytes;
+    const amx_stage start = {.tile = p->d.w + first * p->column_bytes};
+    turn now = {start, start, start, .out = p->d.y + first * MICA_TILE_OUTPUTS};
     v16 y[COLUMNS][ROWS];
-    for (int j = 0; j < columns; j++)
+    for (size_t j = 0; j < columns; j++)
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) y[j][r] = v16_zero();
     if (!pairs) return;
     for (size_t i = 0; i < pairs + 2; i++) {
-        if (i < pairs) decode(columns, chunks, p, &decoded);
-        if (i && i <= pairs) multiply(columns, (chunks + 1) / 2, p, &multiplied);
-        if (i >= 2) scale(rows, columns, p, &scaled, &out, y);
+        now.decodes = i < pairs, now.multiplies = i && i <= pairs, now.scales = i >= 2;
+        now.ahead = mica_cpu_amx_ahead(AHEAD, (p->t.per_column - now.decoded.group) * p->t.bytes, skip);
+        take_turn(rows, columns, chunks, p, shared, &now, y);
+        if (now.scales && now.scaled.group + 1 == p->t.per_column) now.out += columns * MICA_TILE_OUTPUTS;
+        if (now.decodes) amx_advance(&now.decoded, &p->t, skip);
+        if (now.multiplies) amx_advance(&now.multiplied, &p->t, skip);
+        if (now.scales) amx_advance(&now.scaled, &p->t, skip);
     }
 }
 
 V16_INLINE void all_columns(const int rows, const size_t chunks, const shape *p) {
-    size_t columns = p->d->n / MICA_TILE_OUTPUTS;
+    size_t columns = p->d.n / MICA_TILE_OUTPUTS;
     run(rows, 2, chunks, p, 0, columns / 2);
     run(rows, 1, chunks, p, columns / 2 * 2, columns % 2);
 }
@@ -171,7 +204,7 @@ V16_INLINE void all_columns(const int rows, const size_t chunks, const shape *p)
 // Groups of 64, the usual size, have bodies of their own.
 #define TILE_ROWS(rows)                                                                                                \
     static void rows_##rows(const shape *p) {                                                                          \
-        size_t chunks = p->t->depth / CHUNK;                                                                           \
+        size_t chunks = p->t.depth / CHUNK;                                                                           \
         if (chunks == 2) all_columns(rows, 2, p);                                                                      \
         else all_columns(rows, chunks, p);                                                                             \
     }
@@ -200,7 +233,7 @@ void mica_cpu_amx_tiles_fixed(const mica_cpu_tiles *t, const mica_cpu_direct *d)
     }
     static void (*const by_rows[])(const shape *) = {[3] = rows_3, [4] = rows_4, [5] = rows_5, [6] = rows_6, [7] = rows_7, [8] = rows_8};
     ring r;
-    shape p = {.t = t, .d = d, .x = tiles_at(d->x, d->k, t->depth), .units = units_at(d->x, d->k, t->depth), .column_bytes = t->per_column * t->bytes,
+    shape p = {.t = *t, .d = *d, .x = tiles_at(d->x, d->k, t->depth), .units = units_at(d->x, d->k, t->depth), .column_bytes = t->per_column * t->bytes,
                .r = &r};
     shape_tiles(t->depth);
     by_rows[d->m](&p);

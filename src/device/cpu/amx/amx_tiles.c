@@ -28,10 +28,10 @@ typedef struct ring {
     _Alignas(64) float y[COLUMNS][2 * ROWS][16];
 } ring;
 
-// What is the same for all tiles of a product.
+// What is the same for all tiles of a product. Loops have a copy of their own, which the compiler keeps in registers across assembler.
 typedef struct shape {
-    const mica_cpu_tiles *t;
-    const mica_cpu_direct *d;
+    mica_cpu_tiles t;
+    mica_cpu_direct d;
     size_t column_bytes, tile_codes; // of weights; of a tile decoded
     ring *r;
 } shape;
@@ -41,7 +41,7 @@ V16_INLINE unsigned char *codes_at(const shape *p, size_t slot, size_t column) {
 }
 
 V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p, const unsigned char *tile, size_t ahead, const tables table, unsigned char *to) {
-    _mm_prefetch((const char *)tile + ahead + p->t->codes, _MM_HINT_T1);
+    _mm_prefetch((const char *)tile + ahead + p->t.codes, _MM_HINT_T1);
     for (size_t c = 0; c < chunks; c++, to += CHUNK_BYTES, tile += (size_t)bits * 64) {
 #pragma GCC unroll 8
         for (int l = 0; l < bits; l++) _mm_prefetch((const char *)tile + ahead + l * 64, _MM_HINT_T1);
@@ -54,10 +54,10 @@ V16_INLINE void decode_tile(const int bits, const size_t chunks, const shape *p,
 }
 
 V16_INLINE void decode(const int bits, const int columns, const size_t chunks, const shape *p, amx_stage *s, const tables table) {
-    const size_t ahead = mica_cpu_amx_ahead(AHEAD, (p->t->per_column - s->group) * p->t->bytes, (size_t)(columns - 1) * p->column_bytes);
+    const size_t ahead = mica_cpu_amx_ahead(AHEAD, (p->t.per_column - s->group) * p->t.bytes, (size_t)(columns - 1) * p->column_bytes);
     for (int j = 0; j < columns; j++)
         decode_tile(bits, chunks, p, s->tile + (size_t)j * p->column_bytes, ahead, table, codes_at(p, s->slot, (size_t)j));
-    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
+    amx_advance(s, &p->t, (size_t)(columns - 1) * p->column_bytes);
 }
 
 // Sixteen rows of the pair. Tiles 0, 1: sums of both columns; 2: rows of x; 3: codes. Few tiles in use, operands zeroed after their last
@@ -84,39 +84,48 @@ V16_INLINE void multiply_rows(const int bits, const int columns, const size_t ch
 }
 
 V16_INLINE void multiply(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, amx_stage *s) {
-    const unsigned char *x = (const unsigned char *)p->d->x + s->group * chunks * X_BYTES;
+    const unsigned char *x = (const unsigned char *)p->d.x + s->group * chunks * X_BYTES;
     const unsigned char *w = codes_at(p, s->slot, 0), *v = codes_at(p, s->slot, 1);
     float(*sums)[2 * ROWS][16] = p->r->sums[s->slot];
     multiply_rows(bits, columns, chunks, x, w, v, sums[0][0], sums[1][0]);
     if (lower) multiply_rows(bits, columns, chunks, x + CHUNK_BYTES, w, v, sums[0][ROWS], sums[1][ROWS]);
-    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
+    amx_advance(s, &p->t, (size_t)(columns - 1) * p->column_bytes);
 }
 
-// y += scale * sum + bias * (sum of x); the last group of a column writes its outputs.
+// to = y (0 if NULL) + scale * sum + bias * (sum of x).
+V16_INLINE void scale_rows(size_t rows, const float (*sums)[16], const float (*y)[16], const float *xs, size_t lds, v16 factor, v16 bias, float *to, size_t step) {
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows; i++) {
+        v16 sum = _mm512_fmadd_ps(v16_load(sums[i]), factor, y ? v16_load(y[i]) : v16_zero());
+        v16_store(to + i * step, _mm512_fmadd_ps(v16_set1(xs[i * lds]), bias, sum));
+    }
+}
+
+// The last group of a column writes its outputs.
 V16_INLINE void scale(const int columns, const shape *p, amx_stage *s, float **out) {
-    const mica_cpu_direct *d = p->d;
+    const mica_cpu_direct *d = &p->d;
     const float *xs = d->sums + s->group;
-    const bool first = !s->group, last = s->group + 1 == p->t->per_column;
-    for (int j = 0; j < columns; j++) {
-        const unsigned char *tile = s->tile + (size_t)j * p->column_bytes;
-        float(*sums)[16] = p->r->sums[s->slot][j], (*ys)[16] = p->r->y[j], *to = last ? *out + j * MICA_TILE_OUTPUTS : ys[0];
-        size_t step = last ? d->ldy : 16;
-        v16 factor = tile_scale(p->t, tile, 0), bias = tile_scale(p->t, tile, 1);
-        for (size_t i = 0; i < d->m; i++) {
-            v16 y = _mm512_fmadd_ps(v16_load(sums[i]), factor, first ? v16_zero() : v16_load(ys[i]));
-            v16_store(to + i * step, _mm512_fmadd_ps(v16_set1(xs[i * d->lds]), bias, y));
-        }
+    const bool last = s->group + 1 == p->t.per_column;
+    for (size_t j = 0; j < (size_t)columns; j++) {
+        const unsigned char *tile = s->tile + j * p->column_bytes;
+        const float(*sums)[16] = (const float(*)[16])p->r->sums[s->slot][j], (*y)[16] = (const float(*)[16])p->r->y[j];
+        v16 factor = tile_scale(&p->t, tile, 0), bias = tile_scale(&p->t, tile, 1);
+        if (last) scale_rows(d->m, sums, s->group ? y : NULL, xs, d->lds, factor, bias, *out + j * MICA_TILE_OUTPUTS, d->ldy);
+        else if (!s->group) scale_rows(d->m, sums, NULL, xs, d->lds, factor, bias, p->r->y[j][0], 16);
+        else if (d->m == 2 * ROWS) scale_rows(2 * ROWS, sums, y, xs, d->lds, factor, bias, p->r->y[j][0], 16);
+        else scale_rows(d->m, sums, y, xs, d->lds, factor, bias, p->r->y[j][0], 16);
     }
     if (last) *out += columns * MICA_TILE_OUTPUTS;
-    amx_advance(s, p->t, (size_t)(columns - 1) * p->column_bytes);
+    amx_advance(s, &p->t, (size_t)(columns - 1) * p->column_bytes);
 }
 
 // Outputs from tile column `first` on, `count` times `columns` columns.
-V16_INLINE void run(const int bits, const int columns, const bool lower, const size_t chunks, const shape *p, size_t first, size_t count) {
+V16_INLINE void run(const int bits, const int columns, const bool lower, const size_t chunks, const shape *shared, size_t first, size_t count) {
+    const shape own = *shared, *p = &own;
     const tables table = tables_of(bits);
-    const size_t pairs = count * p->t->per_column;
-    amx_stage decoded = {.tile = p->d->w + first * p->column_bytes}, multiplied = decoded, scaled = decoded;
-    float *out = p->d->y + first * MICA_TILE_OUTPUTS;
+    const size_t pairs = count * p->t.per_column;
+    amx_stage decoded = {.tile = p->d.w + first * p->column_bytes}, multiplied = decoded, scaled = decoded;
+    float *out = p->d.y + first * MICA_TILE_OUTPUTS;
     if (!pairs) return;
     for (size_t i = 0; i < pairs + 2; i++) {
         if (i < pairs) decode(bits, columns, chunks, p, &decoded, table);
@@ -126,7 +135,7 @@ V16_INLINE void run(const int bits, const int columns, const bool lower, const s
 }
 
 V16_INLINE void all_columns(const int bits, const bool lower, const size_t chunks, const shape *p) {
-    size_t columns = p->d->n / MICA_TILE_OUTPUTS;
+    size_t columns = p->d.n / MICA_TILE_OUTPUTS;
     run(bits, 2, lower, chunks, p, 0, columns / 2);
     run(bits, 1, lower, chunks, p, columns / 2 * 2, columns % 2);
 }
@@ -152,10 +161,10 @@ static void by_avx512(const mica_cpu_tiles *t, const mica_cpu_direct *d) {
 // Groups of 64, the usual size, have bodies of their own.
 #define TILE_BITS(bits)                                                                                                \
     static void tiles_##bits(const shape *p) {                                                                         \
-        size_t chunks = p->t->depth / MICA_TILE_CHUNK;                                                                 \
-        if (chunks == 2 && p->d->m > ROWS) all_columns(bits, true, 2, p);                                              \
+        size_t chunks = p->t.depth / MICA_TILE_CHUNK;                                                                 \
+        if (chunks == 2 && p->d.m > ROWS) all_columns(bits, true, 2, p);                                              \
         else if (chunks == 2) all_columns(bits, false, 2, p);                                                          \
-        else if (p->d->m > ROWS) all_columns(bits, true, chunks, p);                                                   \
+        else if (p->d.m > ROWS) all_columns(bits, true, chunks, p);                                                   \
         else all_columns(bits, false, chunks, p);                                                                      \
     }
 TILE_BITS(2)
@@ -173,7 +182,7 @@ void mica_cpu_amx_tiles_bf16(const mica_cpu_tiles *t, const mica_cpu_direct *d) 
     }
     ring r;
     size_t chunks = t->depth / MICA_TILE_CHUNK;
-    shape p = {.t = t, .d = d, .column_bytes = t->per_column * t->bytes, .tile_codes = (t->bits == 8 ? 2 : 1) * chunks * CHUNK_BYTES, .r = &r};
+    shape p = {.t = *t, .d = *d, .column_bytes = t->per_column * t->bytes, .tile_codes = (t->bits == 8 ? 2 : 1) * chunks * CHUNK_BYTES, .r = &r};
     shape_tiles(d->m);
     by_bits[t->bits](&p);
     tile_release();

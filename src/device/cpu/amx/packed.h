@@ -9,6 +9,8 @@
  * of this column are to come, `skip` bytes of others lie between it and its next one. */
 static inline size_t mica_cpu_amx_ahead(size_t bytes, size_t left, size_t skip) { return bytes < left ? bytes : bytes + skip; }
 
+#define AMX_USUALLY(condition) __builtin_expect(condition, true)
+
 // What a stage of a direct product knows: the first of the tiles (side by side in a few columns) whose turn it is, its place along the inputs,
 // and its slot between two stages.
 typedef struct amx_stage {
